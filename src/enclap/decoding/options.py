@@ -1,0 +1,27 @@
+"""How sentences are drawn from the model: one frozen value for every engine and every command."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DecodingOptions(BaseModel):
+    """Decoding settings; None leaves the choice to the model folder's generation_config.json.
+
+    beams: 1 is greedy search. candidates: sentences returned per window, at most `beams` unless sampling.
+    Lengths count tokens with start and end tokens, as transformers counts them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    beams: int = Field(default=4, ge=1, le=64)
+    candidates: int = Field(default=1, ge=1, le=64)
+    min_length: int | None = Field(default=None, ge=0)
+    max_length: int | None = Field(default=None, ge=2)
+    no_repeat_ngram: int | None = Field(default=None, ge=0)
+    length_penalty: float = 1.0
+    early_stopping: bool = True
+    sample: bool = False
+    temperature: float = Field(default=1.0, gt=0.0)
+    top_p: float = Field(default=0.95, gt=0.0, le=1.0)
+    seed: int = 0

@@ -1,0 +1,102 @@
+"""The frozen values that travel between the stages: file -> Waveform -> Window -> Features -> Candidate -> Caption.
+
+Shapes use one alphabet throughout the project: B batch, T code frames, K codebooks, M mel bands, D model width,
+E embedding width, S caption tokens, V vocabulary, N samples or items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waveform:
+    """Mono audio.
+
+    samples: float32 [N], nominally within -1..1, finite.
+    rate: samples per second.
+    """
+
+    samples: FloatArray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A stretch of a recording that gets one caption; start and end are seconds from the recording's beginning."""
+
+    waveform: Waveform
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """What the caption model knows about one window.
+
+    codes: int64 [T, K], values 0..entries-1, codebook 0 the coarsest; T = 0 when the model takes no codes.
+    embedding: float32 [E], unit length; None when the model takes no CLAP embedding.
+    log_mel: float32 [T, M] at the code frame rate; None unless the model's acoustic input is log_mel.
+    """
+
+    codes: IntArray
+    embedding: FloatArray | None
+    log_mel: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One sentence that generation proposes.
+
+    token_ids: with the start and end tokens, without padding.
+    score: mean log-probability per token (sum of log-probabilities / length ** length penalty).
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """The sentence for one window; start and end in seconds.
+
+    score: the chosen candidate's score; None for silence, which no model was asked about.
+    candidates: all that were asked for, best first, the chosen one included; empty for silence.
+    """
+
+    start: float
+    end: float
+    text: str
+    score: float | None
+    silence: bool = False
+    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionResult:
+    """All captions of one recording, in order of time.
+
+    path: what the caller named it: a path, "-" for standard input, None for an array or bytes.
+    duration: seconds of audio decoded.
+    """
+
+    path: str | None
+    duration: float
+    captions: tuple[Caption, ...]
+
+    @property
+    def text(self) -> str:
+        """The sentences of all windows, joined by spaces."""
+        return " ".join(caption.text for caption in self.captions)
