@@ -1,0 +1,132 @@
+# What one does with a clone of enclap; `make help` lists it. Plain sh, GNU make 3.81 or newer. All paths are relative,
+# so a clone may stand in a folder whose name holds spaces.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?=
+SHARED ?= ../shared
+RECORDINGS ?= $(SHARED)/data/sounds
+MINI_OUTPUT ?= build/mini
+PYTEST_ARGUMENTS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# What is installed is written in stamp files. They carry a number made from the clone's path, because a virtual
+# environment stops working when its folder is moved; and an environment that no longer runs is made anew.
+PLACE := $(shell pwd | cksum | cut -d' ' -f1)
+RUNTIME := $(VENV)/.runtime-$(PLACE)
+TRAIN := $(VENV)/.train-$(PLACE)
+DEV := $(VENV)/.dev-$(PLACE)
+VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
+MAKE_VENV := $(if $(VENV_WORKS),,venv)
+
+.PHONY: help demo test test-shared mini lint report speed examples wheel clean venv recordings shared
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo "Variables: PYTHON=python3.12 (which Python), RECORDINGS=FOLDER (for mini), SHARED=FOLDER (for test-shared)."
+
+demo: $(RUNTIME) ## caption the example sounds (installs the runtime alone into .venv, no PyTorch)
+	@echo "Captioning the sounds in examples/:"
+	@$(VENV)/bin/enclap caption examples
+	@echo
+	@echo "Now one of your own, any audio or video file:"
+	@echo "    $(VENV)/bin/enclap caption path/to/your/sound.mp3"
+	@echo "More: $(VENV)/bin/enclap --help, README.md, docs/"
+
+test: lint ## lint, type check and tests (adds PyTorch and the test tools)
+	$(RUN) -m pytest $(PYTEST_ARGUMENTS)
+
+test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
+	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
+
+lint: $(DEV) ## ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+# glibc gives large blocks back to the kernel at once, and taking them again costs more here than the arithmetic.
+mini: recordings $(TRAIN) ## train the bundled model again from the recordings (hours; may be stopped and started)
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
+	    $(RUN) -m enclap.training.mini --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)"
+
+speed: $(RUNTIME) ## measure time and memory, and put the figures into README.md
+	$(RUN) benchmarks/speed.py
+	$(RUN) benchmarks/report.py
+
+report: $(RUNTIME) ## write the measured figures into README.md and the model card
+	$(RUN) benchmarks/report.py
+
+examples: $(RUNTIME) ## make the sounds in examples/ again
+	$(RUN) examples/rebuild.py
+
+wheel: $(RUNTIME) ## build dist/enclap-*.whl and .tar.gz
+	@$(RUN) -c 'import hatchling' 2>/dev/null || $(PIP_INSTALL) 'hatchling>=1.25'
+	$(RUN) -m hatchling build --clean -t sdist -t wheel
+
+clean: ## remove .venv, dist and caches (a training in build/mini stays)
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -type d -exec rm -rf {} +
+
+$(RUNTIME): pyproject.toml constraints.txt $(MAKE_VENV)
+	@echo "Installing enclap and its runtime into $(VENV) (some 100 MB of packages, no PyTorch) ..."
+	@$(PIP_INSTALL) --editable . || { $(INSTALL_FAILED); }
+	@touch $@
+
+$(TRAIN): pyproject.toml constraints.txt $(MAKE_VENV)
+	@echo "Installing what training needs into $(VENV) (PyTorch among it: this can take minutes) ..."
+	@$(PIP_INSTALL) --editable '.[train]' || { $(INSTALL_FAILED); }
+	@touch $@ $(RUNTIME)
+
+$(DEV): pyproject.toml constraints.txt $(MAKE_VENV)
+	@echo "Installing what the tests need into $(VENV) (PyTorch among it: this can take minutes) ..."
+	@$(PIP_INSTALL) --editable '.[dev]' || { $(INSTALL_FAILED); }
+	@touch $@ $(TRAIN) $(RUNTIME)
+
+define INSTALL_FAILED
+echo "error: pip could not install the packages; its own words stand above." >&2; \
+echo "Without a network, point pip at a folder of wheels (PIP_FIND_LINKS); behind a proxy, set HTTPS_PROXY." >&2; \
+exit 1
+endef
+
+venv:
+	@if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; \
+	    else set -- python3 python3.11 python3.12 python3.13 python3.14 python; fi; \
+	chosen=; seen=; \
+	for candidate do \
+	    version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	    seen="$$seen $$candidate ($$version)"; \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        chosen=$$candidate; break; \
+	    fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	    echo "error: enclap needs Python 3.11 or newer; found:$${seen:- none} (looked for: $$*)." >&2; \
+	    echo "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python)," >&2; \
+	    echo "or name one that you have: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$chosen" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "error: $$chosen lacks the modules venv and ensurepip, which make $(VENV)." >&2; \
+	    echo "Debian, Ubuntu: apt install python$$version-venv (others: install the full Python $$version)." >&2; \
+	    exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$chosen (Python $$version) ..."; \
+	"$$chosen" -m venv --clear $(VENV)
+
+recordings:
+	@if [ ! -f "$(RECORDINGS)/manifest.csv" ]; then \
+	    echo "error: no recordings at $(RECORDINGS) (it should hold manifest.csv and the sound files)." >&2; \
+	    echo "Put the collection there, or name its folder: make mini RECORDINGS=/path/to/sounds" >&2; \
+	    exit 1; \
+	fi
+
+shared:
+	@if [ ! -d "$(SHARED)" ]; then \
+	    echo "error: no folder $(SHARED): make test-shared reads recordings and reference numbers from there." >&2; \
+	    echo "Put it beside the clone; \`make test\` needs no such folder." >&2; \
+	    exit 1; \
+	fi
