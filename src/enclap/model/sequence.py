@@ -1,0 +1,127 @@
+"""The encoder's slots, `[CLAP] <s> frame_1 … frame_T </s>`, and their quirks: the one place that knows the layout.
+
+Released weights depend on three quirks of the official model (EnCLAP, arXiv 2401.17690, modeling/enclap_bart.py):
+slot 0 gets no position and slot k the position row k - 1; the id that hides a code equals the padding id, and its
+vector is zero; the start and end slots use BART's token vectors, not code vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from enclap.types import IntArray
+
+LEADING_SLOTS = 2
+"""[CLAP] and <s>."""
+TRAILING_SLOTS = 1
+"""</s>."""
+POSITION_OFFSET = 2
+"""Rows at the head of BART's position tables that no slot uses."""
+
+
+def max_frames(positions: int) -> int:
+    """Code frames that fit into `positions` slots."""
+    return positions - LEADING_SLOTS - TRAILING_SLOTS
+
+
+def slot_mask(frame_mask: Tensor) -> Tensor:
+    """Int64 [B, T + 3], 1 on every slot of a clip, from its frame mask [B, T] (1 = frame, 0 = padding)."""
+    return functional.pad(frame_mask.long(), (LEADING_SLOTS + TRAILING_SLOTS, 0), value=1)
+
+
+def pad_codes(clips: Sequence[IntArray], entries: int, limit: int) -> tuple[IntArray, IntArray]:
+    """Codes int64 [B, T, K] padded with `entries`, and their mask [B, T] (1 = frame, 0 = padding).
+
+    clips: [T_i, K] each, cut to the first `limit` frames.
+    """
+    cut = [clip[:limit] for clip in clips]
+    frames = max(len(clip) for clip in cut)
+    codes: IntArray = np.full((len(cut), frames, cut[0].shape[1]), entries, dtype=np.int64)
+    mask: NDArray[np.int64] = np.zeros((len(cut), frames), dtype=np.int64)
+    for row, clip in enumerate(cut):
+        codes[row, : len(clip)] = clip
+        mask[row, : len(clip)] = 1
+    return codes, mask
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A batch of clips as the encoder takes it; what the configuration does not use is None.
+
+    codes: int64 [B, T, K]. log_mel: float [B, T, M], decibels. frame_mask: [B, T], None when nothing is padding.
+    clap_embedding: float [B, E].
+    """
+
+    codes: Tensor | None = None
+    frame_mask: Tensor | None = None
+    clap_embedding: Tensor | None = None
+    log_mel: Tensor | None = None
+
+
+class SlotPositions(nn.Embedding):
+    """BART's position table [positions + 2, D], read one slot later: none for slot 0, row k - 1 + 2 for slot k."""
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__(positions + POSITION_OFFSET, width)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Position vectors [slots, D] for an array [B, slots], of which only the shape counts."""
+        rows = self.weight[POSITION_OFFSET : POSITION_OFFSET + slots.shape[1] - 1]  # [slots - 1, D]
+        return functional.pad(rows, (0, 0, 1, 0))
+
+
+class FrameEmbedding(nn.Module):
+    """Frames to vectors [B, T, D]: the sum of one vector per codebook, a hidden code's being zero."""
+
+    def __init__(self, codebooks: int, entries: int, width: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(
+            nn.Embedding(entries + 1, width, padding_idx=entries) for _ in range(codebooks)
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Vectors [B, T, D] of codes [B, T, K]."""
+        frames: Tensor = self.tables[0](codes[..., 0])
+        for index in range(1, len(self.tables)):
+            frames = frames + self.tables[index](codes[..., index])
+        return frames
+
+
+class MelProjection(nn.Module):
+    """Log-mel frames [B, T, M] in decibels to vectors [B, T, D]: standardised, then projected."""
+
+    def __init__(self, bands: int, width: int, mean: float, deviation: float) -> None:
+        super().__init__()
+        self.projection = nn.Linear(bands, width)
+        self.mean = mean
+        self.deviation = deviation
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Vectors [B, T, D]."""
+        standard = (log_mel - self.mean) / self.deviation
+        projected: Tensor = self.projection(standard.to(self.projection.weight.dtype))
+        return projected
+
+
+def place(first: Tensor, frames: Tensor, frame_mask: Tensor | None, start: Tensor, end: Tensor) -> Tensor:
+    """Slot vectors [B, T + 3, D]; a clip's end stands right behind its last frame, its padding slots are zero.
+
+    first: [B, D], slot 0. frames: [B, T, D]. frame_mask: [B, T], padding at the right; None when there is none.
+    start, end: [D], the token vectors of <s> and </s>.
+    """
+    clips, _, width = frames.shape
+    first, start, last = first[:, None], start.expand(clips, 1, width), end.expand(clips, 1, width)
+    if frame_mask is None:
+        return torch.cat([first, start, frames, last], dim=1)
+    kept = frames * frame_mask[..., None].to(frames.dtype)
+    slots = torch.cat([first, start, kept, torch.zeros_like(last)], dim=1)  # [B, T + 3, D]
+    end_slot = LEADING_SLOTS + frame_mask.long().sum(dim=1, keepdim=True)  # [B, 1]
+    is_end = torch.arange(slots.shape[1], device=slots.device)[None] == end_slot  # [B, T + 3]
+    return torch.where(is_end[..., None], last, slots)
