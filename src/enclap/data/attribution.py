@@ -1,0 +1,98 @@
+"""Who made the recordings that a model learned from: the list that ships beside its weights.
+
+Most of the licences ask for the author's name, the title, the licence and a link; a model folder keeps them
+all in `ATTRIBUTION.csv`, one row per recording, written from the manifest and never by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from enclap.data.manifest import Recording
+from enclap.errors import DataError
+
+FILE_NAME = "ATTRIBUTION.csv"
+COLUMNS = ("path", "title", "author", "licence", "licence_url", "link")
+
+LICENCE_URLS = {
+    "CC0 1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "CC BY 2.0": "https://creativecommons.org/licenses/by/2.0/",
+    "CC BY 3.0": "https://creativecommons.org/licenses/by/3.0/",
+    "CC BY 4.0": "https://creativecommons.org/licenses/by/4.0/",
+    "CC BY (version not stated)": "https://creativecommons.org/licenses/list.en",
+    "CC BY-SA 3.0": "https://creativecommons.org/licenses/by-sa/3.0/",
+    "CC BY-SA 4.0": "https://creativecommons.org/licenses/by-sa/4.0/",
+    "CC BY-SA (version not stated)": "https://creativecommons.org/licenses/list.en",
+    "Apache 2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "MIT": "https://opensource.org/license/mit",
+    "Public domain": "https://creativecommons.org/publicdomain/mark/1.0/",
+}
+"""Every licence that a recording may carry and where its text stands; all versions of it where none is stated."""
+
+
+def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
+    """The path of the `ATTRIBUTION.csv` written into `folder`: one row per recording, in order of path.
+
+    Recordings without an author or under a licence that is not in `LICENCE_URLS` raise DataError, all named at
+    once, and nothing is written: such a recording must not train what is given away.
+    """
+    rows = sorted(recordings, key=lambda recording: recording.path)
+    _refuse_unusable(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_row(recording) for recording in rows)
+    target = folder / FILE_NAME
+    partial = target.with_name(f".{FILE_NAME}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text.getvalue())
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(target)
+    return target
+
+
+def licence_counts(recordings: Iterable[Recording]) -> dict[str, int]:
+    """How many recordings each licence covers, the most frequent first."""
+    counts = Counter(recording.licence for recording in recordings)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _refuse_unusable(recordings: list[Recording]) -> None:
+    faults = [f"{item.path}: no author" for item in recordings if not item.author.strip()]
+    faults += [
+        f"{item.path}: unknown licence {item.licence!r}"
+        for item in recordings
+        if item.licence not in LICENCE_URLS
+    ]
+    if not recordings:
+        faults.append("no recordings at all")
+    if faults:
+        raise DataError(f"cannot write {FILE_NAME}: {'; '.join(faults)}")
+
+
+def _row(recording: Recording) -> tuple[str, ...]:
+    return (
+        recording.path,
+        recording.description or _first_path(recording).stem,
+        recording.author,
+        recording.licence,
+        LICENCE_URLS[recording.licence],
+        recording.source_url or _repository_link(recording),
+    )
+
+
+def _first_path(recording: Recording) -> PurePosixPath:
+    """Where the recording lay in its source; of takes that were joined, the first."""
+    return PurePosixPath(recording.source_path.split("; ")[0])
+
+
+def _repository_link(recording: Recording) -> str:
+    """Link to the file in its GitHub repository, whatever the default branch is called."""
+    return f"https://github.com/{recording.source_repo}/blob/HEAD/{quote(str(_first_path(recording)))}"
