@@ -33,14 +33,14 @@ LICENCE_URLS = {
     "MIT": "https://opensource.org/license/mit",
     "Public domain": "https://creativecommons.org/publicdomain/mark/1.0/",
 }
-"""Every licence that a recording may carry and where its text stands; all versions of it where none is stated."""
+"""Every licence that a recording may carry and where its text stands (all versions, where none is stated)."""
 
 
 def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
     """The path of the `ATTRIBUTION.csv` written into `folder`: one row per recording, in order of path.
 
-    Recordings without an author or under a licence that is not in `LICENCE_URLS` raise DataError, all named at
-    once, and nothing is written: such a recording must not train what is given away.
+    Recordings without an author or under a licence that is not in `LICENCE_URLS` raise DataError, all
+    named at once, and nothing is written: such a recording must not train what is given away.
     """
     rows = sorted(recordings, key=lambda recording: recording.path)
     _refuse_unusable(rows)

@@ -1,0 +1,60 @@
+"""Writes the measured figures between the markers of README.md and the model card: `make report`.
+
+The figures come from benchmarks/results/*.json alone, which the measuring scripts write; none is typed by
+hand. With --check nothing is written and the exit code says whether the documents are up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tables import RESULTS, load_all
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "src" / "enclap" / "models" / "mini" / "README.md")
+BEGIN, END = "<!-- numbers:begin -->", "<!-- numbers:end -->"
+
+
+def with_figures(document: str, figures: str) -> str:
+    """The document with `figures` between its markers; ValueError unless it has one pair."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before or END in after:
+        raise ValueError(f"it needs {BEGIN} and {END}, once each, in that order")
+    return f"{before}{BEGIN}\n{figures}\n{END}{after}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when every document holds the figures, 1 when one does not (or cannot)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the measured tables")
+    parser.add_argument("documents", type=Path, nargs="*", help="default: README.md and the model card")
+    options = parser.parse_args(arguments)
+    figures = "\n\n".join(table.markdown() for table in load_all(options.results)) or "Not measured yet."
+    return max([_fill(document, figures, options.check) for document in options.documents or DOCUMENTS])
+
+
+def _fill(document: Path, figures: str, check: bool) -> int:
+    """0 when the document holds the figures afterwards."""
+    try:
+        text = document.read_text(encoding="utf-8")
+        filled = with_figures(text, figures)
+    except (OSError, ValueError) as error:
+        print(f"{document}: {error}", file=sys.stderr)
+        return 1
+    if filled == text:
+        print(f"{document.name}: up to date")
+        return 0
+    if check:
+        print(f"{document}: figures are out of date; run `make report`", file=sys.stderr)
+        return 1
+    document.write_text(filled, encoding="utf-8")
+    print(f"{document.name}: figures written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
