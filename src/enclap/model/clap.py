@@ -1,0 +1,79 @@
+"""CLAP: a thin wrapper over transformers' ClapModel that turns mel spectrograms and texts into unit embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import ClapModel
+
+from enclap.errors import ModelError
+from enclap.types import FloatArray
+
+
+class Clap:
+    """A frozen CLAP. dim: width of its embeddings. tokenizer: None when the folder has no text tokenizer."""
+
+    def __init__(self, model: ClapModel, tokenizer: Tokenizer | None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.dim: int = model.config.projection_dim
+        if tokenizer is not None:
+            text = model.config.text_config
+            tokenizer.enable_padding(pad_id=text.pad_token_id)
+            tokenizer.enable_truncation(text_positions(text.max_position_embeddings, text.pad_token_id))
+
+    @classmethod
+    def from_folder(cls, folder: Path, device: str = "cpu") -> Clap:
+        """The CLAP model in `folder`, in float32, with `folder`/tokenizer.json when there is one."""
+        try:
+            model = ClapModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            path = folder / "tokenizer.json"
+            tokenizer = Tokenizer.from_file(str(path)) if path.exists() else None
+        except Exception as error:  # whatever a damaged file makes of the readers below
+            line = (str(error).strip() or repr(error)).splitlines()[0][:200]
+            raise ModelError(f"{folder}: CLAP cannot be loaded ({line})") from error
+        return cls(model.to(device), tokenizer)
+
+    @torch.inference_mode()
+    def embed_audio(self, crops: FloatArray) -> FloatArray:
+        """Float32 [E], unit length: the mean of the crops' embeddings. crops: [C, T, M] from `ClapFrontEnd`."""
+        features = torch.from_numpy(crops).to(self.model.device)[:, None]  # [C, 1, T, M]
+        return mean_direction(embed_crops(self.model, features).cpu().numpy())
+
+    @torch.inference_mode()
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        """Float32 [N, E], unit length; ModelError without a tokenizer."""
+        if self.tokenizer is None:
+            raise ModelError("clap/tokenizer.json: missing; this model cannot embed text")
+        encoded = self.tokenizer.encode_batch(list(texts))
+        ids = torch.tensor([item.ids for item in encoded], device=self.model.device)
+        mask = torch.tensor([item.attention_mask for item in encoded], device=self.model.device)
+        embeddings: FloatArray = self.model.get_text_features(ids, attention_mask=mask).pooler_output.cpu().numpy()
+        return embeddings
+
+
+def embed_crops(model: ClapModel, features: torch.Tensor) -> torch.Tensor:
+    """Unit embeddings [C, E] of mel crops [C, 1, T, M], never marked "longer".
+
+    The fused tower reads further crops only of clips marked so; transformers' extractor marks a random clip when none
+    is long, which would make a clip's embedding depend on its batch.
+    """
+    longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
+    embeddings: torch.Tensor = model.get_audio_features(features, is_longer=longer).pooler_output
+    return embeddings
+
+
+def mean_direction(embeddings: FloatArray) -> FloatArray:
+    """Float32 [E], unit length: the direction of the mean of embeddings [C, E]."""
+    mean = embeddings.mean(axis=0)
+    direction: FloatArray = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return direction
+
+
+def text_positions(rows: int, pad_token_id: int) -> int:
+    """Longest text in tokens: RoBERTa's position table of `rows` starts behind the padding id."""
+    return rows - pad_token_id - 1
