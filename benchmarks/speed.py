@@ -1,8 +1,8 @@
 """Measures how long a caption takes and how much memory: `make speed`.
 
 Two figures, as a user meets them: a cold `enclap caption` of a 5-second file on two cores, from the start of
-the process to its end, with its peak memory; and a 10-second window once the model is loaded, on one core. Both
-are medians. This process imports nothing large: Linux counts the parent's memory into the child's peak.
+the process to its end, with its peak memory; and a 10-second window once the model is loaded, on one core.
+Both are medians. This process imports nothing large: Linux counts the parent's memory into the child's peak.
 """
 
 from __future__ import annotations
