@@ -1,0 +1,138 @@
+"""CLAP's front end in numpy: audio to decibel mel spectrograms, the one implementation that every engine uses.
+
+It computes what `laion_clap` feeds its HTSAT tower (torchaudio's MelSpectrogram with HTK mel bands without area
+normalisation, then 10 log10) and what transformers' ClapFeatureExtractor computes when it is set up like the
+released model. That extractor cannot be used as it stands: it marks a random clip as "longer" when none is, and its
+default lowest frequency is 0 Hz where the released weights saw 50 Hz.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enclap.errors import ModelError
+from enclap.types import FloatArray
+
+FLOOR = 1e-10
+"""Smallest power before the logarithm: -100 dB (torchaudio's AmplitudeToDB and the released CLAP)."""
+
+
+@dataclass(frozen=True)
+class ClapFrontEnd:
+    """Audio at `rate` samples per second to the CLAP audio tower's input.
+
+    length: samples the tower sees at once (10 s); shorter audio is repeated whole, then padded with zeros
+    ("repeatpad", the released setting); longer audio gives three fixed crops.
+    """
+
+    rate: int
+    length: int
+    window: int
+    hop: int
+    bands: int
+    lowest: float
+    highest: float
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ClapFrontEnd:
+        """The front end that `folder`/preprocessor_config.json describes; ModelError when it is missing or unfit."""
+        path = folder / "preprocessor_config.json"
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                rate=int(table["sampling_rate"]),
+                length=int(table["nb_max_samples"]),
+                window=int(table["fft_window_size"]),
+                hop=int(table["hop_length"]),
+                bands=int(table["feature_size"]),
+                lowest=float(table["frequency_min"]),
+                highest=float(table["frequency_max"]),
+            )
+        except FileNotFoundError as error:
+            raise ModelError(f"{path}: missing; the model folder is incomplete, fetch or export it again") from error
+        except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+            raise ModelError(f"{path}: not a usable CLAP preprocessor configuration ({error!r})") from error
+
+    def save(self, folder: Path) -> None:
+        """Write `folder`/preprocessor_config.json with the field names of transformers' ClapFeatureExtractor."""
+        table = {
+            "feature_extractor_type": "ClapFeatureExtractor",
+            "sampling_rate": self.rate,
+            "nb_max_samples": self.length,
+            "max_length_s": self.length // self.rate,
+            "fft_window_size": self.window,
+            "hop_length": self.hop,
+            "feature_size": self.bands,
+            "frequency_min": self.lowest,
+            "frequency_max": self.highest,
+            "padding": "repeatpad",
+            "truncation": "rand_trunc",
+            "padding_value": 0.0,
+            "return_attention_mask": False,
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def frames(self) -> int:
+        """Mel frames of one crop: centred frames, so one more than whole hops."""
+        return self.length // self.hop + 1
+
+    def __call__(self, samples: FloatArray) -> FloatArray:
+        """Float32 [C, T, M] in dB: C = 1 up to `length` samples, else 3 crops (front, middle, back).
+
+        samples: float32 [N], N >= 1, at `rate`. The crops are fixed where the published code draws them, so that the
+        same file gives the same caption; the caller averages their embeddings.
+        """
+        if len(samples) <= self.length:
+            return self.log_mel(repeat_to(samples, self.length))[None]
+        last = len(samples) - self.length
+        return np.stack([self.log_mel(samples[start : start + self.length]) for start in (0, last // 2, last)])
+
+    def log_mel(self, samples: FloatArray) -> FloatArray:
+        """Float32 [1 + N // hop, M] in dB, of samples [N]; frames are centred, the ends reflected."""
+        half = self.window // 2
+        mode = "reflect" if len(samples) > half else "constant"
+        padded = np.pad(samples, half, mode=mode)
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]  # [T, window]
+        spectrum = np.fft.rfft(frames * self._hann, axis=1)  # [T, window // 2 + 1]
+        power = np.square(spectrum.real) + np.square(spectrum.imag)
+        mel: FloatArray = 10.0 * np.log10(np.maximum(power @ self._filters, np.float32(FLOOR)))
+        return mel.astype(np.float32, copy=False)
+
+    @cached_property
+    def _hann(self) -> FloatArray:
+        """Periodic Hann window, float32 [window]."""
+        steps = np.arange(self.window) / self.window
+        return (0.5 - 0.5 * np.cos(2.0 * np.pi * steps)).astype(np.float32)
+
+    @cached_property
+    def _filters(self) -> FloatArray:
+        """Triangular HTK mel filters without area normalisation, float32 [window // 2 + 1, M]."""
+        edges = mel_to_hertz(np.linspace(hertz_to_mel(self.lowest), hertz_to_mel(self.highest), self.bands + 2))
+        bins = np.linspace(0.0, self.rate / 2, self.window // 2 + 1)
+        slopes = (edges[None, :] - bins[:, None]) / np.concatenate([np.diff(edges), [np.inf]])[None, :]
+        rising = -slopes[:, :-2]
+        falling = (edges[None, 2:] - bins[:, None]) / np.diff(edges)[None, 1:]
+        return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+
+
+def repeat_to(samples: FloatArray, length: int) -> FloatArray:
+    """Samples repeated whole as often as they fit into `length`, then zeros: CLAP's "repeatpad", float32 [length]."""
+    repeated = np.tile(samples, length // len(samples))
+    return np.pad(repeated, (0, length - len(repeated)))
+
+
+def hertz_to_mel(hertz: float) -> float:
+    """Mel of a frequency in Hz, HTK's formula."""
+    return float(2595.0 * np.log10(1.0 + hertz / 700.0))
+
+
+def mel_to_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Frequencies in Hz of mels, HTK's formula."""
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)

@@ -1,0 +1,135 @@
+"""The recordings' manifest and the decoded recordings of a training run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enclap.audio.read import read_audio
+from enclap.audio.resample import resample
+from enclap.errors import DataError
+from enclap.types import FloatArray
+
+PEAK = 32767.0
+"""Full scale of the 16-bit samples in which decoded recordings are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One row of the manifest: a recording, what is heard in it, and where it comes from."""
+
+    path: str
+    labels: tuple[str, ...]
+    description: str
+    source_repo: str
+    source_path: str
+    author: str
+    licence: str
+    split: str
+    fold: int | None
+    seconds: float
+    source_url: str
+    recording: str
+
+    @property
+    def label(self) -> str:
+        """The main label."""
+        return self.labels[0]
+
+
+def read_manifest(path: Path) -> list[Recording]:
+    """All rows of a manifest.csv in their order; DataError names what is wrong with the file."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return [_recording(row) for row in csv.DictReader(stream)]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such manifest; give the folder that holds manifest.csv") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a recordings manifest ({error!r})") from error
+
+
+def _recording(row: dict[str, str]) -> Recording:
+    return Recording(
+        path=row["path"],
+        labels=tuple(label.strip() for label in row["labels"].split(";")),
+        description=row["description"],
+        source_repo=row["source_repo"],
+        source_path=row["source_path"],
+        author=row["author"],
+        licence=row["licence"],
+        split=row["split"],
+        fold=int(row["fold"]) if row["fold"] else None,
+        seconds=float(row["seconds"]),
+        source_url=row["source_url"],
+        recording=row["recording"],
+    )
+
+
+def share(key: str, salt: str = "") -> float:
+    """A number in [0, 1) that depends on the text alone: the seedless draw by which recordings are set apart."""
+    return int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big") / 2.0**64
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Decoded recordings in one memory-mapped file.
+
+    samples: int16 [total], all recordings one after the other at `rate`; starts: int64 [N + 1].
+    """
+
+    recordings: tuple[Recording, ...]
+    rate: int
+    samples: NDArray[np.int16]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def audio(self, index: int) -> FloatArray:
+        """Float32 [N] samples of one recording at `rate`."""
+        return self.samples[self.starts[index] : self.starts[index + 1]].astype(np.float32) / np.float32(PEAK)
+
+
+def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
+    """The recordings of `recordings_folder`/manifest.csv, decoded once into `cache` and memory-mapped after that."""
+    recordings = read_manifest(recordings_folder / "manifest.csv")
+    cache.mkdir(parents=True, exist_ok=True)
+    index = cache / f"recordings-{rate}.json"
+    data = cache / f"recordings-{rate}.int16"
+    names = [recording.path for recording in recordings]
+    if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["paths"] != names:
+        lengths = _decode_all(recordings_folder, recordings, data, rate)
+        temporary = index.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"paths": names, "lengths": lengths}), encoding="utf-8")
+        temporary.replace(index)
+    lengths = json.loads(index.read_text(encoding="utf-8"))["lengths"]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    samples = np.memmap(data, dtype=np.int16, mode="r", shape=(int(starts[-1]),))
+    return Corpus(tuple(recordings), rate, samples, starts)
+
+
+def _decode_all(folder: Path, recordings: Sequence[Recording], data: Path, rate: int) -> list[int]:
+    """Write all recordings at `rate` as int16 to `data`; returns their lengths in samples."""
+    lengths = []
+    temporary = data.with_suffix(".tmp")
+    with temporary.open("wb") as stream:
+        for recording in recordings:
+            samples = resample(read_audio(folder / recording.path), rate)
+            pcm = np.round(np.clip(samples, -1.0, 1.0) * PEAK).astype("<i2")
+            stream.write(pcm.tobytes())
+            lengths.append(len(pcm))
+    temporary.replace(data)
+    return lengths
+
+
+def labels_of(recordings: Iterable[Recording]) -> list[str]:
+    """All labels, each once, sorted."""
+    return sorted({label for recording in recordings for label in recording.labels})
+
