@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tables import RESULTS, load_all
 
+from enclap.hub import CHECKSUMS, write_checksums
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "src" / "enclap" / "models" / "mini" / "README.md")
 BEGIN, END = "<!-- numbers:begin -->", "<!-- numbers:end -->"
@@ -52,6 +54,8 @@ def _fill(document: Path, figures: str, check: bool) -> int:
         print(f"{document}: figures are out of date; run `make report`", file=sys.stderr)
         return 1
     document.write_text(filled, encoding="utf-8")
+    if (document.parent / CHECKSUMS).exists():
+        write_checksums(document.parent)  # a model folder's checksums cover its card
     print(f"{document.name}: figures written")
     return 0
 

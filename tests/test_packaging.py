@@ -102,7 +102,7 @@ def test_the_wheel_works_outside_the_clone(archives: tuple[Path, Path], tmp_path
         archive.extractall(site)
     program = "import sys; from enclap.cli.main import main; sys.argv[0] = 'enclap'; main()"
     borrowed = os.pathsep.join(entry for entry in sys.path if entry.endswith("site-packages"))
-    # Appended to sys.path, .pth files are not read: the editable installation of this clone stays out of sight.
+    # Appended to sys.path, .pth files are not read: this clone's editable installation stays out of sight.
     program = f"import sys; sys.path += {borrowed.split(os.pathsep)!r}; " + program
     command = [
         str(environment / "bin" / "python"),
