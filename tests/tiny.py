@@ -21,6 +21,7 @@ SENTENCES = [
 ]
 CODEC_RATE = 16_000  # Hz
 CODEBOOKS, ENTRIES, CLAP_DIM, POSITIONS = 4, 16, 16, 300
+END_BIAS = 7.0  # lets sentences end, some early, some late
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
@@ -84,6 +85,7 @@ def caption_model(vocabulary: int, use_clap: bool, acoustic_input: str) -> Encla
             if weight.ndim == 2:
                 weight.normal_(std=weight.shape[1] ** -0.5)
                 weight.mul_(4.0 if "shared" in name else 1.5)
+        model.final_logits_bias[0, config.eos_token_id] = END_BIAS
     return model.eval()
 
 
@@ -108,7 +110,7 @@ def save_tokenizer(path: Path) -> int:
 
 
 def save_codec(folder: Path) -> None:
-    """Write a random codec: 16 kHz, hop 640, codebooks spread like its latents."""
+    """Write a random codec: 16 kHz, hop 640, its codebooks' entries taken from what is left of its latents."""
     config = EncodecConfig(
         sampling_rate=CODEC_RATE,
         upsampling_ratios=[8, 5, 4, 4],
@@ -120,9 +122,12 @@ def save_codec(folder: Path) -> None:
     )
     model = EncodecModel(config)
     with torch.no_grad():
-        latents = model.encoder(torch.randn(1, 1, CODEC_RATE))
-        for index, layer in enumerate(model.quantizer.layers):
-            layer.codebook.embed.normal_(std=float(latents.std()) * 0.6**index)
+        loudness = torch.linspace(0.01, 1.0, 4 * CODEC_RATE)
+        residual = model.encoder(torch.randn(1, 1, 4 * CODEC_RATE) * loudness)  # [1, D, T]
+        for layer in model.quantizer.layers:
+            frames = torch.randperm(residual.shape[-1])[:ENTRIES]
+            layer.codebook.embed.copy_(residual[0, :, frames].T)
+            residual = residual - layer.decode(layer.encode(residual))
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": CODEC_RATE, "feature_size": 1}))
 

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import ClapModel
 
+from enclap.engines.folder import read_text_tokenizer
 from enclap.errors import ModelError
 from enclap.types import FloatArray
 
@@ -21,21 +22,16 @@ class Clap:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.dim: int = model.config.projection_dim
-        if tokenizer is not None:
-            text = model.config.text_config
-            tokenizer.enable_padding(pad_id=text.pad_token_id)
-            tokenizer.enable_truncation(text_positions(text.max_position_embeddings, text.pad_token_id))
 
     @classmethod
     def from_folder(cls, folder: Path, device: str = "cpu") -> Clap:
         """The CLAP model in `folder`, in float32, with `folder`/tokenizer.json when there is one."""
         try:
             model = ClapModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-            path = folder / "tokenizer.json"
-            tokenizer = Tokenizer.from_file(str(path)) if path.exists() else None
         except Exception as error:  # whatever a damaged file makes of the readers below
             line = (str(error).strip() or repr(error)).splitlines()[0][:200]
             raise ModelError(f"{folder}: CLAP cannot be loaded ({line})") from error
+        tokenizer = read_text_tokenizer(folder) if (folder / "tokenizer.json").exists() else None
         return cls(model.to(device), tokenizer)
 
     @torch.inference_mode()
@@ -72,8 +68,3 @@ def mean_direction(embeddings: FloatArray) -> FloatArray:
     mean = embeddings.mean(axis=0)
     direction: FloatArray = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
     return direction
-
-
-def text_positions(rows: int, pad_token_id: int) -> int:
-    """Longest text in tokens: RoBERTa's position table of `rows` starts behind the padding id."""
-    return rows - pad_token_id - 1

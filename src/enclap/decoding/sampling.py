@@ -1,0 +1,77 @@
+"""Sampling in numpy: seeded draws from the likely tokens, each clip with random numbers of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from enclap.decoding.beam import Hypothesis, Stepper
+from enclap.decoding.filters import START_LENGTH, TokenRules, log_softmax
+from enclap.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """candidates: sequences drawn per clip. The rest as `DecodingOptions` has it."""
+
+    candidates: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+def sample(stepper: Stepper, clips: int, rules: TokenRules, settings: SamplingSettings) -> list[list[Hypothesis]]:
+    """Drawn sequences of each clip, most likely first, scored by their mean log-probability at temperature 1.
+
+    Every clip starts from the same seed, so that its sentences do not depend on the clips beside it.
+    """
+    generators = [np.random.default_rng(settings.seed) for _ in range(clips)]
+    rows = (clips, settings.candidates)
+    sequences = np.full((*rows, rules.max_length), rules.pad, dtype=np.int64)
+    sequences[..., 0] = rules.start
+    totals = np.zeros(rows, dtype=np.float32)
+    is_open = np.ones(rows, dtype=np.bool_)
+    length = START_LENGTH
+    while is_open.any() and length < rules.max_length:
+        logits = stepper.step(sequences[..., length - 1])  # [B, W, V]
+        log_probabilities = log_softmax(logits)
+        flat = logits.reshape(-1, logits.shape[-1])
+        rules.apply(flat, sequences[..., :length].reshape(len(flat), length))
+        points = np.stack([generator.random(settings.candidates) for generator in generators])  # [B, W]
+        drawn = draw(flat / np.float32(settings.temperature), settings.top_p, points.reshape(-1)).reshape(rows)
+        chosen = np.where(is_open, drawn, rules.pad)
+        if not rules.is_forced(length):
+            gained = np.take_along_axis(log_probabilities, chosen[..., None], axis=-1)[..., 0]
+            totals += np.where(is_open, gained, 0)
+        sequences[..., length] = chosen
+        is_open &= chosen != rules.end
+        length += 1
+    return [_ranked(sequences[clip, :, :length], totals[clip], rules) for clip in range(clips)]
+
+
+def draw(logits: FloatArray, top_p: float, points: FloatArray) -> IntArray:
+    """One token per row of logits [R, V] from its nucleus: the fewest likeliest tokens that hold `top_p`.
+
+    points: [R] in 0..1; the token is the one at that point of the nucleus's cumulative probability.
+    Source: nucleus sampling, arXiv 1904.09751.
+    """
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    falling = np.take_along_axis(log_softmax(logits), order, axis=-1)
+    probabilities = np.exp(falling, dtype=np.float64)
+    before = probabilities.cumsum(axis=-1) - probabilities  # probability of everything likelier
+    probabilities[before >= top_p] = 0.0
+    cumulative = probabilities.cumsum(axis=-1)
+    target = points[:, None] * cumulative[:, -1:]
+    places = (cumulative <= target).sum(axis=-1)  # [R]
+    last = (probabilities > 0.0).sum(axis=-1) - 1
+    return np.take_along_axis(order, np.minimum(places, last)[:, None], axis=-1)[:, 0]
+
+
+def _ranked(sequences: IntArray, totals: FloatArray, rules: TokenRules) -> list[Hypothesis]:
+    stripped = [rules.stripped(row.tolist()) for row in sequences]
+    drawn = [
+        Hypothesis(tokens, float(total) / (len(tokens) - START_LENGTH))
+        for tokens, total in zip(stripped, totals, strict=True)
+    ]
+    return sorted(drawn, key=lambda hypothesis: -hypothesis.score)

@@ -1,0 +1,198 @@
+"""The reference engine: PyTorch modules and transformers' generate; every other engine is held to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from enclap.audio.resample import resample
+from enclap.decoding.beam import Hypothesis
+from enclap.decoding.filters import START_LENGTH, TokenRules
+from enclap.decoding.options import DecodingOptions
+from enclap.engines.batching import (
+    candidates,
+    clap_crops,
+    encoder_inputs,
+    frame_count,
+    in_groups,
+    log_mel,
+    no_codes,
+)
+from enclap.engines.folder import ModelFolder
+from enclap.errors import EnvironmentFault, ModelError, UsageError
+from enclap.model.clap import Clap
+from enclap.model.codec import Codec
+from enclap.model.export import load_caption_model
+from enclap.types import Candidate, Features, FloatArray, Window
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TorchEngine:
+    """Runs the weights of `folder` in PyTorch.
+
+    device: "cpu", "cuda", "mps" or "auto" (the first accelerator there is). precision: "float32" or "bfloat16", of the
+    caption model; codec and CLAP always run in float32. threads: of PyTorch on the CPU; None leaves them as they are.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, folder: Path, *, device: str = "auto", precision: str = "float32", threads: int | None = None
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"the torch engine runs in {' or '.join(PRECISIONS)}, not {precision}")
+        self.folder = ModelFolder.read(folder)
+        self._device = _device(device)
+        self.folder.require("model.safetensors")
+        self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    @property
+    def code_rate(self) -> float:
+        """Code frames per second."""
+        return self.folder.caption.frame_rate
+
+    @property
+    def max_frames(self) -> int:
+        """Code frames that fit into the model's positions."""
+        return self.folder.max_frames
+
+    def extract(self, windows: Sequence[Window]) -> list[Features]:
+        """One Features per window, in order; a window's features do not depend on its neighbours."""
+        return [self._extract(window) for window in windows]
+
+    def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
+        rules = self.folder.rules.resolved(options, self.folder.caption.max_position_embeddings)
+        search = self._sample if options.sample else self._search
+        found = in_groups(
+            features, lambda item: frame_count(self.folder, item), lambda items: search(items, rules, options)
+        )
+        return [candidates(self.folder, hypotheses) for hypotheses in found]
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        """Float32 [N, E], unit length, from CLAP's text tower; ModelError when the folder has none."""
+        if self.folder.clap is None:
+            raise ModelError(f"{self.folder.path}: this model has no CLAP, so it cannot embed text")
+        return self._clap.embed_text(texts)
+
+    def _extract(self, window: Window) -> Features:
+        features = no_codes(self.folder)
+        if self.folder.codec_rate is not None:
+            samples = resample(window.waveform, self.folder.codec_rate)
+            features = Features(self._codec.encode(samples), None)
+        crops = clap_crops(self.folder, window)
+        embedding = None if crops is None else self._clap.embed_audio(crops)
+        return replace(features, embedding=embedding, log_mel=log_mel(self.folder, window))
+
+    def _search(
+        self, features: list[Features], rules: TokenRules, options: DecodingOptions
+    ) -> list[list[Hypothesis]]:
+        """Greedy or beam search over clips of equal length."""
+        searching: dict[str, Any] = {"num_beams": options.beams, "num_return_sequences": options.candidates}
+        if options.beams > 1:
+            searching |= {"length_penalty": options.length_penalty, "early_stopping": options.early_stopping}
+        output = self._generate(features, rules, do_sample=False, **searching)
+        if options.beams > 1:
+            scores = output.sequences_scores.tolist()
+        else:
+            scores = _mean_log_probabilities(output, rules)
+        return _hypotheses(output.sequences, scores, rules, options.candidates)
+
+    def _sample(
+        self, features: list[Features], rules: TokenRules, options: DecodingOptions
+    ) -> list[list[Hypothesis]]:
+        """Drawn sequences, most likely first; each clip draws alone, so that the clips beside it change nothing."""
+        found = []
+        for clip in features:
+            with _own_random_numbers(options.seed):
+                output = self._generate(
+                    [clip],
+                    rules,
+                    do_sample=True,
+                    num_return_sequences=options.candidates,
+                    temperature=options.temperature,
+                    top_p=options.top_p,
+                    top_k=0,
+                )
+            scores = _mean_log_probabilities(output, rules)
+            drawn = _hypotheses(output.sequences, scores, rules, options.candidates)[0]
+            found.append(sorted(drawn, key=lambda hypothesis: -hypothesis.score))
+        return found
+
+    def _generate(self, features: list[Features], rules: TokenRules, **settings: Any) -> Any:
+        inputs = {
+            name: torch.from_numpy(array).to(self._device)
+            for name, array in encoder_inputs(self.folder, features).items()
+        }
+        return self._model.generate(
+            **inputs,
+            **settings,
+            decoder_start_token_id=rules.start,
+            pad_token_id=rules.pad,
+            eos_token_id=rules.end,
+            forced_bos_token_id=rules.forced_first,
+            forced_eos_token_id=rules.forced_last,
+            min_length=rules.min_length,
+            max_length=rules.max_length,
+            no_repeat_ngram_size=rules.no_repeat_ngram,
+            return_dict_in_generate=True,
+            output_scores=True,
+            output_logits=True,
+        )
+
+    @cached_property
+    def _codec(self) -> Codec:
+        return Codec.from_folder(self.folder.path / "codec", self.folder.caption.codebooks, self._device)
+
+    @cached_property
+    def _clap(self) -> Clap:
+        return Clap.from_folder(self.folder.path / "clap", self._device)
+
+
+def _mean_log_probabilities(output: Any, rules: TokenRules) -> list[float]:
+    """Mean log-probability of each sequence's tokens, as the model gave it, before temperature; forced tokens cost 0."""
+    logits = torch.stack(output.logits, dim=1).float()  # [R, steps, V]
+    tokens = output.sequences[:, START_LENGTH:]  # [R, steps]
+    gained = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    forced = [rules.is_forced(START_LENGTH + step) for step in range(tokens.shape[1])]
+    gained = gained.masked_fill(torch.tensor(forced, device=gained.device)[None], 0.0)
+    lengths = [len(rules.stripped(row)) - START_LENGTH for row in output.sequences.tolist()]
+    return [float(row[:length].sum()) / length for row, length in zip(gained, lengths, strict=True)]
+
+
+def _hypotheses(
+    sequences: torch.Tensor, scores: Sequence[float], rules: TokenRules, per_clip: int
+) -> list[list[Hypothesis]]:
+    flat = [
+        Hypothesis(rules.stripped(row), score) for row, score in zip(sequences.tolist(), scores, strict=True)
+    ]
+    return [flat[start : start + per_clip] for start in range(0, len(flat), per_clip)]
+
+
+@contextmanager
+def _own_random_numbers(seed: int) -> Iterator[None]:
+    """A scope whose random numbers start from `seed` and that leaves the caller's as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _device(device: str) -> str:
+    """The device to run on; UsageError for an unknown one, EnvironmentFault for one that is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if device not in there:
+        raise UsageError(f"the torch engine knows the devices auto, cpu, cuda and mps, not {device!r}")
+    if not there[device]:
+        raise EnvironmentFault(f"PyTorch finds no {device} here; use --device cpu")
+    return device
