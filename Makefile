@@ -38,8 +38,12 @@ demo: $(RUNTIME) ## caption the example sounds (installs the runtime alone into 
 	@echo "    $(VENV)/bin/enclap caption path/to/your/sound.mp3"
 	@echo "More: $(VENV)/bin/enclap --help, README.md, docs/"
 
-test: lint ## lint, type check and tests (adds PyTorch and the test tools)
-	$(RUN) -m pytest $(PYTEST_ARGUMENTS)
+test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); all three run whichever fails
+	@status=0; \
+	echo "ruff check:"; $(RUN) -m ruff check . || status=1; \
+	echo "mypy:"; $(RUN) -m mypy || status=1; \
+	$(RUN) -m pytest $(PYTEST_ARGUMENTS) || status=1; \
+	exit $$status
 
 test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
