@@ -1,0 +1,34 @@
+"""Describes a sound in an English sentence.
+
+>>> from enclap import Captioner
+>>> Captioner.from_pretrained("mini").caption("dog.wav").text  # doctest: +SKIP
+'A dog barks.'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from enclap.version import __version__
+
+if TYPE_CHECKING:
+    from enclap.captioner import Captioner
+    from enclap.decoding.options import DecodingOptions
+    from enclap.types import Caption, CaptionResult
+
+__all__ = ["Caption", "CaptionResult", "Captioner", "DecodingOptions", "__version__"]
+
+_HOMES = {
+    "Caption": "enclap.types",
+    "CaptionResult": "enclap.types",
+    "Captioner": "enclap.captioner",
+    "DecodingOptions": "enclap.decoding.options",
+}
+
+
+def __getattr__(name: str) -> object:
+    """The public name, imported when first asked for (PEP 562), so that `enclap --help` loads no numpy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,241 @@
+"""The whole route: a recording -> windows -> features -> candidate sentences -> captions."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from enclap.audio.level import SILENCE_TEXT, is_silent
+from enclap.audio.read import Audio, Source, open_audio
+from enclap.audio.source import ReadLimits, source_name
+from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
+from enclap.decoding.options import DecodingOptions
+from enclap.engines import load_engine
+from enclap.engines.base import Engine
+from enclap.errors import AudioRefused, InputError, UsageError
+from enclap.hub import DEFAULT_MODEL, find_model
+from enclap.names import printable
+from enclap.types import Candidate, Caption, CaptionResult, FloatArray, Window
+
+logger = logging.getLogger("enclap")
+
+SHORTEST_WINDOW = 0.1  # seconds
+BATCH_WINDOWS, BATCH_SECONDS = 8, 80.0  # a batch is full when it reaches either
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that could not be captioned, and why; path is what the caller named it."""
+
+    path: str | None
+    error: InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stream has come: inputs done, seconds captioned of the next, its declared length or None."""
+
+    done: int
+    seconds: float = 0.0
+    declared: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A window as it was read, and what its recording says about its length."""
+
+    window: Window
+    declared: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of one input; its windows came before it."""
+
+    path: str | None
+    error: InputError | None = None
+
+    def result(self, captions: Sequence[Caption]) -> CaptionResult | Failure:
+        if self.error is not None:
+            return Failure(self.path, self.error)
+        return CaptionResult(self.path, captions[-1].end, tuple(captions))
+
+
+class Captioner:
+    """Describes recordings with one loaded model. Not to be used by two threads at once."""
+
+    def __init__(self, engine: Engine, model: str = "model") -> None:
+        self.engine = engine
+        self.model = model
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "float32",
+        threads: int | None = None,
+    ) -> Captioner:
+        """A captioner over a bundled model, a model folder, or a repository on the hub.
+
+        engine: auto, onnx or torch. device: auto, cpu, cuda or mps. threads: of the processor, None for all.
+        Raises ModelError, MissingExtra or EnvironmentFault.
+        """
+        folder = find_model(name_or_folder)
+        loaded = load_engine(folder, engine=engine, device=device, precision=precision, threads=threads)
+        return cls(loaded, os.fspath(name_or_folder))
+
+    @property
+    def longest_window(self) -> float:
+        """Seconds of audio that fit into the model's positions."""
+        return self.engine.max_frames / self.engine.code_rate
+
+    @overload
+    def caption(
+        self, source: Source, options: DecodingOptions | None = None, window: float = DEFAULT_WINDOW
+    ) -> CaptionResult: ...
+
+    @overload
+    def caption(
+        self, source: list[Source], options: DecodingOptions | None = None, window: float = DEFAULT_WINDOW
+    ) -> list[CaptionResult]: ...
+
+    def caption(
+        self,
+        source: Source | list[Source],
+        options: DecodingOptions | None = None,
+        window: float = DEFAULT_WINDOW,
+    ) -> CaptionResult | list[CaptionResult]:
+        """The captions of one source, or of each in a list, computed in batches.
+
+        source: a path, "-" for standard input, bytes, a binary file, or (array, rate); see `open_audio`.
+        window: seconds that get one caption each, 0 for the whole recording.
+        Raises the InputError of the first source that fails; `stream` goes on past failures instead.
+        """
+        results = []
+        for result in self.stream(source if isinstance(source, list) else [source], options, window):
+            if isinstance(result, Failure):
+                raise result.error
+            results.append(result)
+        return results if isinstance(source, list) else results[0]
+
+    def stream(
+        self,
+        sources: Iterable[Source | Failure],
+        options: DecodingOptions | None = None,
+        window: float = DEFAULT_WINDOW,
+        limits: ReadLimits | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Iterator[CaptionResult | Failure]:
+        """One result or failure per source, in order, each as soon as its last window is captioned.
+
+        Windows of neighbouring sources share batches; a failure that is passed in comes out in its place.
+        """
+        self.check_window(window)
+        captions: list[Caption] = []
+        done = 0
+        for batch in _batches(self._read(sources, window, limits or ReadLimits())):
+            heard = [event for event in batch if isinstance(event, _Heard)]
+            sentences = iter(self._describe([event.window for event in heard], options or DecodingOptions()))
+            for event in batch:
+                if isinstance(event, _Heard):
+                    captions.append(next(sentences))
+                else:
+                    yield event.result(captions)
+                    captions, done = [], done + 1
+            if on_progress is not None:
+                on_progress(_progress(done, captions, batch))
+
+    def check_window(self, window: float) -> None:
+        """Raises UsageError unless `window` is 0 or within what the model can read at once."""
+        if window == WHOLE or SHORTEST_WINDOW <= window <= self.longest_window:
+            return
+        longest = math.floor(self.longest_window * 10) / 10
+        choice = f"choose {SHORTEST_WINDOW} to {longest}, or 0 for one window per recording"
+        raise UsageError(f"window of {window:g} s: {self.model} reads at most {longest} s at once; {choice}")
+
+    def _describe(self, windows: Sequence[Window], options: DecodingOptions) -> list[Caption]:
+        """One caption per window; silence is not shown to the model."""
+        silent = [is_silent(window.waveform.samples) for window in windows]
+        heard = [window for window, quiet in zip(windows, silent, strict=True) if not quiet]
+        found = iter(self.engine.generate(self.engine.extract(heard), options) if heard else [])
+        return [
+            _silence(window) if quiet else _caption(window, next(found))
+            for window, quiet in zip(windows, silent, strict=True)
+        ]
+
+    def _read(
+        self, sources: Iterable[Source | Failure], window: float, limits: ReadLimits
+    ) -> Iterator[_Heard | _End]:
+        """The windows of each source, then its end."""
+        for source in sources:
+            if isinstance(source, Failure):
+                yield _End(source.path, source.error)
+                continue
+            try:
+                with open_audio(source, limits) as audio:
+                    blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
+                    for cut in split_windows(blocks, audio.rate, window):
+                        self._warn_if_cut(audio, cut)
+                        yield _Heard(cut, audio.declared_seconds)
+            except InputError as error:
+                yield _End(source_name(source), error)
+            else:
+                yield _End(source_name(source))
+
+    def _warn_if_cut(self, audio: Audio, window: Window) -> None:
+        if window.waveform.seconds > self.longest_window:
+            message = (
+                "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
+            )
+            name = printable(audio.name or "audio")
+            logger.warning(message, name, window.waveform.seconds, self.longest_window)
+
+
+def _batches(events: Iterable[_Heard | _End]) -> Iterator[list[_Heard | _End]]:
+    """Runs of events that hold a batch of windows; the end of a recording goes with its last window."""
+    batch: list[_Heard | _End] = []
+    windows, seconds = 0, 0.0
+    for event in events:
+        if isinstance(event, _Heard):
+            if windows >= BATCH_WINDOWS or seconds >= BATCH_SECONDS:
+                yield batch
+                batch, windows, seconds = [], 0, 0.0
+            windows, seconds = windows + 1, seconds + event.window.waveform.seconds
+        batch.append(event)
+    if batch:
+        yield batch
+
+
+def _bounded(audio: Audio, seconds: float) -> Iterator[FloatArray]:
+    """The blocks of a recording that is held in memory whole; AudioRefused when it is too long for that."""
+    samples = 0
+    for block in audio.blocks:
+        samples += len(block)
+        if samples > seconds * audio.rate:
+            name = printable(audio.name or "audio")
+            raise AudioRefused(
+                f"{name}: longer than {seconds:.0f} s, too long for one window; use --window 10"
+            )
+        yield block
+
+
+def _progress(done: int, captions: Sequence[Caption], batch: Sequence[_Heard | _End]) -> Progress:
+    last = batch[-1]
+    if captions and isinstance(last, _Heard):
+        return Progress(done, captions[-1].end, last.declared)
+    return Progress(done)
+
+
+def _caption(window: Window, candidates: Sequence[Candidate]) -> Caption:
+    best = candidates[0]
+    return Caption(window.start, window.end, best.text, best.score, candidates=tuple(candidates))
+
+
+def _silence(window: Window) -> Caption:
+    return Caption(window.start, window.end, SILENCE_TEXT, None, silence=True)

@@ -1,0 +1,88 @@
+"""A progress bar on the terminal's standard error, which steps aside for everything else that is written."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from enclap.cli.endings import complain
+
+if TYPE_CHECKING:
+    import rich.progress
+
+    from enclap.captioner import Progress
+
+PATIENCE = 0.7  # seconds before a bar appears: short work gets none, and does not pay for importing it
+
+
+class ProgressBar:
+    """Counts recordings; a long recording moves the bar by the share of it that is captioned."""
+
+    def __init__(self, total: int, wanted: bool) -> None:
+        self._total = total
+        self._wanted = wanted and sys.stderr is not None and sys.stderr.isatty()
+        self._shows_from = time.monotonic() + PATIENCE
+        self._bar: rich.progress.Progress | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Show how far the work has come."""
+        if not self._wanted or time.monotonic() < self._shows_from:
+            return
+        share = min(progress.seconds / progress.declared, 1.0) if progress.declared else 0.0
+        if self._bar is None:
+            self._bar = _new_bar()
+            self._bar.add_task("captioning", total=self._total, count="")
+            self._bar.start()
+        task = self._bar.task_ids[0]
+        self._bar.update(task, completed=progress.done + share, count=self._count(progress))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Takes the bar off the screen while the block writes."""
+        if self._bar is not None:
+            self._bar.stop()
+        yield
+        if self._bar is not None:
+            self._bar.start()
+
+    def close(self) -> None:
+        """Take the bar off the screen for good."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _count(self, progress: Progress) -> str:
+        heard = f", {progress.seconds:.0f} s of the next" if progress.seconds else ""
+        return f"{progress.done}/{self._total}{heard}"
+
+
+class AsideHandler(logging.Handler):
+    """Writes warnings as lines on standard error, beside the bar."""
+
+    def __init__(self, bar: ProgressBar, level: int) -> None:
+        super().__init__(level)
+        self._bar = bar
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        with self._bar.aside():
+            complain(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def _new_bar() -> rich.progress.Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    # Captions are written to standard output by us; rich would send them to its own console.
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)

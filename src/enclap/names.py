@@ -1,0 +1,22 @@
+"""File names as text that any terminal, log or JSON file can carry."""
+
+from __future__ import annotations
+
+FIRST_ESCAPED, LAST_ESCAPED = 0xDC80, 0xDCFF  # PEP 383: bytes that are not UTF-8, inside a str
+
+
+def printable(text: str) -> str:
+    r"""The text with every character that is not printable written as an escape such as \x1b, \xff or \u202e.
+
+    A byte of a file name that is not UTF-8 is shown as that byte; nothing that is left can move a cursor,
+    recolour a terminal, reverse the writing direction or break a line.
+    """
+    return "".join(character if character.isprintable() else _escape(ord(character)) for character in text)
+
+
+def _escape(code: int) -> str:
+    if FIRST_ESCAPED <= code <= LAST_ESCAPED:
+        code -= 0xDC00
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
