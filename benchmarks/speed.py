@@ -35,7 +35,7 @@ with wave.open(sys.argv[1], "wb") as target:
 TIME_WINDOW = """
 import statistics, sys, time
 from enclap import Captioner
-captioner = Captioner.from_pretrained(sys.argv[1])
+captioner = Captioner.from_pretrained(sys.argv[1], threads=1)
 seconds = []
 for run in range(int(sys.argv[3]) + 2):
     start = time.perf_counter()
