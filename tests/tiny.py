@@ -21,7 +21,7 @@ SENTENCES = [
 ]
 CODEC_RATE = 16_000  # Hz
 CODEBOOKS, ENTRIES, CLAP_DIM, POSITIONS = 4, 16, 16, 300
-END_BIAS = 7.0  # lets sentences end, some early, some late
+END_BIAS = 15.2  # lets sentences end, some early, some late
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
