@@ -22,6 +22,8 @@ COLD_SECONDS, WINDOW_SECONDS = 5, 10
 COLD_CORES, WINDOW_CORES = 2, 1
 COLD_LIMIT, MEMORY_LIMIT, WINDOW_LIMIT = 1.5, 400, 150  # s, MB, ms: what the project asks of itself
 
+BUSY = 0.5  # load average above which the figures say more about the other programs
+
 WRITE_FILE = """
 import sys, wave
 import numpy as np
@@ -52,6 +54,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each measurement (default: 5)")
     parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY:
+        print(f"warning: load average {os.getloadavg()[0]:.1f}: others are computing here too", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         short, long = Path(folder) / "short.wav", Path(folder) / "long.wav"
         for path, seconds in ((short, COLD_SECONDS), (long, WINDOW_SECONDS)):
