@@ -132,4 +132,3 @@ def _decode_all(folder: Path, recordings: Sequence[Recording], data: Path, rate:
 def labels_of(recordings: Iterable[Recording]) -> list[str]:
     """All labels, each once, sorted."""
     return sorted({label for recording in recordings for label in recording.labels})
-

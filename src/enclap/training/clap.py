@@ -7,6 +7,7 @@ arXiv 2211.04772). Only the tower and the text tower ship.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,30 @@ from enclap.data.manifest import Recording, share
 from enclap.training.recipe import HeldOut, Optimisation, Settings
 from enclap.training.views import Augmentation, MelBank, View, draw_view
 
-LIGHT_WORDS = frozenset("a an and at being by for from in into is of on out over the through to up with".split())
+LIGHT_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "at",
+        "being",
+        "by",
+        "for",
+        "from",
+        "in",
+        "into",
+        "is",
+        "of",
+        "on",
+        "out",
+        "over",
+        "the",
+        "through",
+        "to",
+        "up",
+        "with",
+    ]
+)
 """Words of labels that say nothing about the sound."""
 RARE = -5.0
 """Start of the words' biases: a word is true of less than one recording in a hundred."""
@@ -35,6 +59,7 @@ class TeacherRecipe(Settings):
 
     channels: tuple[int, ...] = (32, 64, 128, 128, 192, 256)
     frames: int = 256
+    word_weight: float = 40.0
     augmentation: Augmentation = Augmentation()
     optimisation: Optimisation
 
@@ -46,7 +71,7 @@ class TowerRecipe(Settings):
     text: dict[str, Any]
     projection: int = 192
     teacher_weight: float = 6.0
-    word_weight: float = 10.0
+    word_weight: float = 40.0
     temperature: float = 0.07
     augmentation: Augmentation = Augmentation()
     optimisation: Optimisation
@@ -100,7 +125,7 @@ def is_held_out(recording: Recording, held_out: HeldOut) -> bool:
     return share(recording.recording, "held out") < held_out.share
 
 
-def sampling(recordings: Sequence[Recording], seen: Sequence[int], power: float = 0.5) -> NDArray[np.float64]:
+def sampling(recordings: Sequence[Recording], seen: Sequence[int], power: float = 0.3) -> NDArray[np.float64]:
     """Cumulative probabilities [N] by which recordings are drawn: labels in proportion to count ** (1 - power)."""
     counts = Counter(recordings[index].label for index in seen)
     weights = np.zeros(len(recordings))
@@ -135,13 +160,15 @@ def stack(items: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, Tensor]:
 class Teacher(nn.Module):
     """A plain convolutional tagger of mel spectrograms whose pooled features are standardised."""
 
-    def __init__(self, channels: Sequence[int], bands: int, labels: int, words: int) -> None:
+    def __init__(self, recipe: TeacherRecipe, bands: int, labels: int, words: int) -> None:
         super().__init__()
+        channels = recipe.channels
+        self._word_weight = recipe.word_weight
         self.input_norm = nn.BatchNorm1d(bands)
         widths = [1, *channels]
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )
         self.feature_norm = nn.BatchNorm1d(channels[-1], affine=False)
         self.dropout = nn.Dropout(0.3)
@@ -166,7 +193,11 @@ class Teacher(nn.Module):
         pooled = self.dropout(self.features(mel))
         label_loss = soft_cross_entropy(self.label_head(pooled), labels)
         word_loss = functional.binary_cross_entropy_with_logits(self.word_head(pooled), words)
-        return {"loss": label_loss + 10.0 * word_loss, "label_loss": label_loss, "word_loss": word_loss}
+        return {
+            "loss": label_loss + self._word_weight * word_loss,
+            "label_loss": label_loss,
+            "word_loss": word_loss,
+        }
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.05) -> Tensor:

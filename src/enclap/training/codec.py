@@ -43,9 +43,7 @@ def build_codec(recipe: CodecRecipe) -> EncodecModel:
     return EncodecModel(EncodecConfig(**recipe.model))
 
 
-def segment_drawer(
-    corpus: Corpus, choose: NDArray[np.float64], samples: int, seed: int
-) -> Callable[[int], FloatArray]:
+def segment_drawer(corpus: Corpus, choose: NDArray[np.float64], samples: int, seed: int) -> Callable[[int], FloatArray]:
     """A function from item number to a random stretch of a recording, float32 [samples], at a random level."""
 
     def draw(number: int) -> FloatArray:

@@ -1,166 +1,110 @@
-"""The shipped model from the recordings, stage by stage: codec, CLAP, features, captioner, export.
+"""The shipped model from the recordings: `make mini` runs this module.
 
-Each stage writes into its own folder under the output folder and is skipped when its `done` file stands there; a
-stage that was cut off goes on from its last checkpoint. `make mini` calls this module.
+Codec and CLAP are trained side by side, one process a core; then the scenes are embedded, the captioner is trained,
+and the model folder is put together. Whatever is done already is skipped.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import EncodecModel
+import typer
 
-from enclap.audio.mel import ClapFrontEnd
-from enclap.data.manifest import Corpus, open_corpus
-from enclap.training import clap as clap_stage
-from enclap.training import codec as codec_stage
-from enclap.training.recipe import HeldOut, RecipeType, read_recipe
-from enclap.training.trainer import run_stage
-from enclap.training.views import MelBank, open_mel_bank
-from enclap.types import FloatArray
+from enclap.data.attribution import write_attribution
+from enclap.errors import EnclapError
+from enclap.model.export import export_folder, round_weights_to_float16
+from enclap.training import stages
+from enclap.training.stages import Workshop
 
 logger = logging.getLogger(__name__)
 
-CORPUS_RATE = 32_000
-"""Samples per second of the decoded recordings: the highest rate they come in."""
-
-FRONT_END = ClapFrontEnd(
-    rate=CORPUS_RATE,
-    length=10 * CORPUS_RATE,
-    window=1_024,
-    hop=CORPUS_RATE // 50,
-    bands=64,
-    lowest=50.0,
-    highest=14_000.0,
-)
-HELD_OUT = HeldOut()
+Stage = Callable[[Workshop], None]
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """Where the recordings, the recipes and the results lie."""
-
-    recordings: Path
-    output: Path
-    recipes: Path
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        """All recordings, decoded."""
-        return open_corpus(self.recordings, self.output / "cache", CORPUS_RATE)
-
-    @cached_property
-    def mels(self) -> MelBank:
-        """All recordings as mel spectrograms."""
-        return open_mel_bank(self.corpus, FRONT_END, self.output / "cache")
-
-    @cached_property
-    def seen(self) -> list[int]:
-        """Numbers of the recordings that CLAP is trained on."""
-        return [
-            number
-            for number, recording in enumerate(self.corpus.recordings)
-            if recording.split == "train" and not clap_stage.is_held_out(recording, HELD_OUT)
-        ]
-
-    @cached_property
-    def held_out(self) -> list[int]:
-        """Numbers of the training recordings that CLAP is not trained on."""
-        seen = set(self.seen)
-        return [
-            number
-            for number, recording in enumerate(self.corpus.recordings)
-            if recording.split == "train" and number not in seen
-        ]
-
-    @cached_property
-    def targets(self) -> clap_stage.Targets:
-        """Labels and words that CLAP is trained on."""
-        return clap_stage.make_targets(self.corpus.recordings, self.seen)
-
-    def recipe(self, kind: type[RecipeType], name: str) -> RecipeType:
-        """A stage's recipe."""
-        return read_recipe(kind, self.recipes / f"{name}.yaml")
+def assemble(workshop: Workshop) -> None:
+    """Put model/ together from the stages' folders: weights in float16, graphs exported, sources named."""
+    folder = workshop.output / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(workshop.output / "caption", folder)
+    for part in ("codec", "clap"):
+        (folder / part).mkdir()
+        for path in sorted((workshop.output / part).iterdir()):
+            if path.suffix in (".json", ".safetensors") and path.name != "report.json":
+                shutil.copy(path, folder / part / path.name)
+    round_weights_to_float16(folder)
+    export_folder(folder)
+    used = [recording for recording in workshop.corpus.recordings if recording.split == "train"]
+    write_attribution(used, folder)
 
 
-def train_teacher(workshop: Workshop) -> None:
-    """Write teacher/model.safetensors."""
-    recipe = workshop.recipe(clap_stage.TeacherRecipe, "teacher")
-    torch.manual_seed(recipe.optimisation.seed)
-    model = new_teacher(workshop, recipe)
-    bank = MelBank(workshop.mels.mels, workshop.mels.starts, recipe.frames)
-    draw = clap_stage.view_drawer(
-        bank, workshop.targets, choose(workshop), recipe.augmentation, recipe.optimisation.seed
-    )
-    run_stage(model, draw, clap_stage.stack, recipe.optimisation, workshop.output / "teacher")
-    save_file(model.state_dict(), workshop.output / "teacher" / "model.safetensors")
+STAGES: dict[str, Stage] = {
+    "codec": stages.train_codec,
+    "scenes": stages.prepare_scenes,
+    "teacher": stages.train_teacher,
+    "tower": stages.train_tower,
+    "text": stages.train_text,
+    "caption": stages.train_captioner,
+    "assemble": assemble,
+}
+SIDE_BY_SIDE = (("codec", "scenes"), ("teacher", "tower", "text"))
 
 
-def new_teacher(workshop: Workshop, recipe: clap_stage.TeacherRecipe) -> clap_stage.Teacher:
-    """A teacher with random weights."""
-    targets = workshop.targets
-    return clap_stage.Teacher(
-        recipe.channels, FRONT_END.bands, len(targets.label_names), len(targets.word_names)
-    )
+def run(workshop: Workshop, name: str) -> None:
+    """Run one stage unless it is done."""
+    done = workshop.output / "done" / name
+    if done.exists():
+        logger.info("%s: done already", name)
+        return
+    logger.info("%s: begins", name)
+    STAGES[name](workshop)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.touch()
+    logger.info("%s: done", name)
 
 
-def load_teacher(workshop: Workshop) -> clap_stage.Teacher:
-    """The trained teacher."""
-    model = new_teacher(workshop, workshop.recipe(clap_stage.TeacherRecipe, "teacher"))
-    model.load_state_dict(load_file(workshop.output / "teacher" / "model.safetensors"))
-    return model.eval().requires_grad_(False)
+def run_side_by_side(arguments: list[str]) -> None:
+    """Run codec and CLAP in a process each, one thread each; raises EnclapError when one of them fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "enclap.training.mini", *arguments]
+    processes = [
+        subprocess.Popen([*command, *(f"--stage={name}" for name in names)], env=environment) for names in SIDE_BY_SIDE
+    ]
+    statuses = [process.wait() for process in processes]
+    if any(statuses):
+        raise EnclapError("a stage failed; its messages are above, and the same command goes on where it stopped")
 
 
-def choose(workshop: Workshop) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Cumulative probabilities by which CLAP's recordings are drawn."""
-    return clap_stage.sampling(workshop.corpus.recordings, workshop.seen)
+def main(
+    recordings: Annotated[Path, typer.Option(help="Folder that holds manifest.csv and the recordings.")],
+    output: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the finished model/.")],
+    recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/mini"),
+    stage: Annotated[list[str] | None, typer.Option(help="Only these stages, in this order.")] = None,
+) -> None:
+    """Train mini from the recordings, or go on with a training that was cut off."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    workshop = Workshop(recordings, output, recipes)
+    try:
+        if stage:
+            for name in stage:
+                run(workshop, name)
+            return
+        _ = workshop.mels  # decoded once, before two processes want them
+        run_side_by_side([f"--recordings={recordings}", f"--output={output}", f"--recipes={recipes}"])
+        torch.set_num_threads(os.cpu_count() or 1)
+        for name in ("caption", "assemble"):
+            run(workshop, name)
+    except EnclapError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
 
 
-def train_codec(workshop: Workshop) -> None:
-    """Write codec/ (config and weights) and codec/report.json: errors and perplexities on held-out recordings."""
-    recipe = workshop.recipe(codec_stage.CodecRecipe, "codec")
-    folder = workshop.output / "codec"
-    corpus = open_corpus(workshop.recordings, workshop.output / "cache", int(recipe.model["sampling_rate"]))
-    samples = int(recipe.segment_seconds * corpus.rate)
-    chances = clap_stage.sampling(corpus.recordings, workshop.seen)
-    torch.manual_seed(recipe.autoencoder.seed)
-    codec = codec_stage.build_codec(recipe)
-    for name, quantised, optimisation in (
-        ("autoencoder", False, recipe.autoencoder),
-        ("quantised", True, recipe.quantised),
-    ):
-        draw = codec_stage.segment_drawer(corpus, chances, samples, optimisation.seed)
-        if quantised:
-            left = codec_stage.fit_codebooks(codec, _latents(codec, draw, recipe.clustering_items))
-            logger.info("variance left after each codebook: %s", [round(value, 3) for value in left])
-        model = codec_stage.CodecTraining(codec, quantised)
-        run_stage(model, draw, codec_stage.stack_segments, optimisation, folder / name)
-    codec.save_pretrained(folder)
-    _codec_preprocessor(folder, corpus.rate)
-    chances = clap_stage.sampling(corpus.recordings, workshop.held_out)
-    unheard = codec_stage.segment_drawer(corpus, chances, samples, seed=0)
-    report = codec_stage.codec_report(codec, torch.from_numpy(np.stack([unheard(n) for n in range(96)])))
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-@torch.no_grad()
-def _latents(codec: EncodecModel, draw: Callable[[int], FloatArray], items: int) -> Tensor:
-    """Latent vectors [N, D] of `items` drawn segments."""
-    codec.eval()
-    parts = [codec.encoder(torch.from_numpy(draw(number))[None, None]) for number in range(items)]
-    return torch.cat([part.squeeze(0).T for part in parts])
-
-
-def _codec_preprocessor(folder: Path, rate: int) -> None:
-    """Write the codec's preprocessor_config.json with the names of transformers' EncodecFeatureExtractor."""
-    table = {"feature_extractor_type": "EncodecFeatureExtractor", "feature_size": 1, "sampling_rate": rate}
-    (folder / "preprocessor_config.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+if __name__ == "__main__":
+    typer.run(main)

@@ -49,9 +49,7 @@ class WeightAverage(TrainerCallback):  # type: ignore[misc]
         if resume_from is not None:
             self._shadow = torch.load(Path(resume_from) / AVERAGE_FILE, weights_only=True)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the average towards the weights after an optimiser step."""
         decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
         with torch.no_grad():

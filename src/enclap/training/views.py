@@ -88,7 +88,9 @@ def draw_view(
     second = int(np.searchsorted(choose, generator.random()))
     if kind < augmentation.mixture:
         mel, share = _overlay(
-            _single(bank, first, augmentation, generator), _single(bank, second, augmentation, generator), generator
+            _single(bank, first, augmentation, generator),
+            _single(bank, second, augmentation, generator),
+            generator,
         )
     else:
         mel, share = _follow(bank, first, second, augmentation, generator)

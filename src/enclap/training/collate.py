@@ -1,0 +1,37 @@
+"""Items to batches of the caption model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from enclap.model.masking import IGNORED
+from enclap.model.sequence import pad_codes
+from enclap.training.dataset import CaptionItem
+
+
+class CaptionCollator:
+    """Pads items into the model's inputs; nothing here is random."""
+
+    def __init__(self, entries: int, limit: int) -> None:
+        self._entries = entries
+        self._limit = limit
+
+    def __call__(self, items: Sequence[CaptionItem]) -> dict[str, Tensor]:
+        """{codes [B, T, K], code_mask [B, T], clap_embedding [B, E], labels [B, S], mcm_labels [B, T, K]}.
+
+        Codes are padded with `entries`, both kinds of labels with -100; clips are cut to the model's frames.
+        """
+        codes, mask = pad_codes([item.codes for item in items], self._entries, self._limit)
+        wanted, _ = pad_codes([item.mcm_labels for item in items], IGNORED, self._limit)
+        labels = np.full((len(items), max(len(item.labels) for item in items)), IGNORED, dtype=np.int64)
+        for row, item in enumerate(items):
+            labels[row, : len(item.labels)] = item.labels
+        batch = {"codes": codes, "code_mask": mask, "mcm_labels": wanted, "labels": labels}
+        embeddings = [item.embedding for item in items if item.embedding is not None]
+        if embeddings:
+            batch["clap_embedding"] = np.stack(embeddings)
+        return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -1,0 +1,115 @@
+"""Training items of the caption model: features with drawn masks, noise and wording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from enclap.data.features import Clip
+from enclap.model.masking import clip_generator, hidden_frames, hide
+from enclap.training.recipe import Settings
+from enclap.types import FloatArray, IntArray
+
+BATCHES_SORTED_TOGETHER = 16
+
+
+class Perturbation(Settings):
+    """What is done to the features, so that the captioner does not trust them blindly.
+
+    embedding_noise: largest length of the random vector added to the unit embedding. embedding_dropout: share of the
+    items whose embedding is replaced by zeros. mask_probability, mask_span: of masked codec modeling.
+    """
+
+    embedding_noise: float = 0.6
+    embedding_dropout: float = 0.05
+    mask_probability: float = 0.15
+    mask_span: int = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaptionItem:
+    """One item: codes with hidden spans, what was hidden, the embedding, and the caption's token ids with <s> and </s>.
+
+    codes, mcm_labels: int64 [T, K]; embedding: float32 [E] or None; labels: int64 [S].
+    """
+
+    codes: IntArray
+    mcm_labels: IntArray
+    embedding: FloatArray | None
+    labels: IntArray
+
+
+class CaptionItems:
+    """Item n of a training, drawn from (seed, n): a clip chosen by weight, with fresh masks, noise and wording.
+
+    Items of sixteen batches are sorted by length and dealt out again, so that a batch holds little padding.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        weights: NDArray[np.float64],
+        tokenizer: Tokenizer,
+        entries: int,
+        perturbation: Perturbation,
+        *,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self._clips = clips
+        self._cumulative = np.cumsum(weights / weights.sum())
+        self._lengths = np.asarray([len(clip.features.codes) for clip in clips])
+        self._captions = [[tokenizer.encode(text).ids for text in clip.captions] for clip in clips]
+        self._entries = entries
+        self._perturbation = perturbation
+        self._batch_size = batch_size
+        self._seed = seed
+        self._dealt = lru_cache(maxsize=2)(self._deal)
+
+    def __call__(self, number: int) -> CaptionItem:
+        """Item `number`."""
+        size = self._batch_size * BATCHES_SORTED_TOGETHER
+        clip = int(self._dealt(number // size)[number % size])
+        return self._draw(clip, number)
+
+    def _deal(self, group: int) -> NDArray[np.int64]:
+        """Clips of one group of batches, int64 [16 * batch size]."""
+        generator = np.random.default_rng((self._seed, group))
+        draws = generator.random(self._batch_size * BATCHES_SORTED_TOGETHER)
+        chosen = np.minimum(np.searchsorted(self._cumulative, draws), len(self._clips) - 1)
+        by_length = chosen[np.argsort(self._lengths[chosen], kind="stable")].reshape(-1, self._batch_size)
+        return by_length[generator.permutation(len(by_length))].reshape(-1)
+
+    def _draw(self, index: int, number: int) -> CaptionItem:
+        clip, settings = self._clips[index], self._perturbation
+        generator = clip_generator(self._seed, number, clip.name)
+        codes = clip.features.codes
+        hidden = hidden_frames(
+            len(codes),
+            codes.shape[1],
+            generator,
+            probability=settings.mask_probability,
+            span=settings.mask_span,
+        )
+        shown, wanted = hide(codes, hidden, self._entries)
+        captions = self._captions[index]
+        caption = captions[int(generator.integers(0, len(captions)))]
+        embedding = clip.features.embedding
+        if embedding is not None:
+            embedding = perturb(embedding, settings, generator)
+        return CaptionItem(shown, wanted, embedding, np.asarray(caption, dtype=np.int64))
+
+
+def perturb(embedding: FloatArray, settings: Perturbation, generator: np.random.Generator) -> FloatArray:
+    """Float32 [E]: the embedding with a random vector of random length added, unit length again; or zeros."""
+    if generator.random() < settings.embedding_dropout:
+        return np.zeros_like(embedding)
+    direction = generator.standard_normal(len(embedding))
+    length = settings.embedding_noise * generator.random()
+    moved = embedding + length * direction / np.linalg.norm(direction)
+    return (moved / np.linalg.norm(moved)).astype(np.float32)

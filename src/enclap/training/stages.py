@@ -1,0 +1,377 @@
+"""The stages of mini's training: each reads its recipe, trains or extracts, and writes its own folder.
+
+A stage is skipped when its folder holds a `done` file; one that was cut off goes on from its last checkpoint or shard.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import ClapModel, EncodecModel
+
+from enclap.audio.mel import ClapFrontEnd
+from enclap.data.features import FeatureStore, StoreHeader, fingerprint, join
+from enclap.data.grammar import all_phrases
+from enclap.data.manifest import Corpus, open_corpus, share
+from enclap.data.scenes import SceneComposer, SceneMix
+from enclap.model import EnclapConfig, EnclapForConditionalGeneration
+from enclap.model.clap import Clap
+from enclap.model.codec import Codec
+from enclap.training import clap as clap_stage
+from enclap.training import codec as codec_stage
+from enclap.training import text as text_stage
+from enclap.training.collate import CaptionCollator
+from enclap.training.dataset import CaptionItems, Perturbation
+from enclap.training.extraction import SceneShards, embed_scenes, prepare_shard
+from enclap.training.recipe import HeldOut, Optimisation, RecipeType, Settings, read_recipe
+from enclap.training.tokenizer import train_tokenizer
+from enclap.training.trainer import run_stage
+from enclap.training.views import Augmentation, MelBank, draw_view, open_mel_bank
+from enclap.types import FloatArray
+
+logger = logging.getLogger(__name__)
+
+CORPUS_RATE = 32_000
+"""Samples per second of the decoded recordings: the highest rate they come in."""
+
+FRONT_END = ClapFrontEnd(
+    rate=CORPUS_RATE,
+    length=10 * CORPUS_RATE,
+    window=1_024,
+    hop=CORPUS_RATE // 50,
+    bands=64,
+    lowest=50.0,
+    highest=14_000.0,
+)
+HELD_OUT = HeldOut()
+GENERATION = {
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_bos_token_id": 0,
+    "forced_eos_token_id": 2,
+    "num_beams": 4,
+    "early_stopping": True,
+    "no_repeat_ngram_size": 3,
+    "max_length": 50,
+}
+
+
+class CaptionRecipe(Settings):
+    """The captioner: its scenes, its sizes as EnclapConfig names them, and its training.
+
+    scenes: made of recordings that CLAP was trained on. unheard_scenes: made of others, which are shown
+    `unheard_weight` times as often, because CLAP knows its own recordings too well.
+    """
+
+    vocabulary: int = Field(gt=300)
+    scenes: int = Field(gt=0)
+    unheard_scenes: int = Field(ge=0)
+    unheard_weight: float = Field(gt=0)
+    captions: int = Field(default=3, gt=0)
+    model: dict[str, Any]
+    perturbation: Perturbation = Perturbation()
+    optimisation: Optimisation
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where the recordings, the recipes and the results lie."""
+
+    recordings: Path
+    output: Path
+    recipes: Path
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """All recordings, decoded."""
+        return open_corpus(self.recordings, self.output / "cache", CORPUS_RATE)
+
+    @cached_property
+    def mels(self) -> MelBank:
+        """All recordings as mel spectrograms."""
+        return open_mel_bank(self.corpus, FRONT_END, self.output / "cache")
+
+    @cached_property
+    def seen(self) -> list[int]:
+        """Numbers of the recordings that CLAP is trained on."""
+        return [
+            number
+            for number, recording in enumerate(self.corpus.recordings)
+            if recording.split == "train" and not clap_stage.is_held_out(recording, HELD_OUT)
+        ]
+
+    @cached_property
+    def held_out(self) -> list[int]:
+        """Numbers of the training recordings that CLAP is not trained on."""
+        seen = set(self.seen)
+        return [
+            number
+            for number, recording in enumerate(self.corpus.recordings)
+            if recording.split == "train" and number not in seen
+        ]
+
+    @cached_property
+    def unheard(self) -> list[int]:
+        """The half of the held-out recordings that the captioner is trained on; the others validate."""
+        return [number for number in self.held_out if self._for_captioner(number)]
+
+    @cached_property
+    def validation(self) -> list[int]:
+        """Numbers of the training recordings that no stage is trained on: settings are chosen on them."""
+        return [number for number in self.held_out if not self._for_captioner(number)]
+
+    def _for_captioner(self, number: int) -> bool:
+        return share(self.corpus.recordings[number].recording, "captioner") < 0.5
+
+    @cached_property
+    def targets(self) -> clap_stage.Targets:
+        """Labels and words that CLAP is trained on."""
+        return clap_stage.make_targets(self.corpus.recordings, self.seen)
+
+    def recipe(self, kind: type[RecipeType], name: str) -> RecipeType:
+        """A stage's recipe."""
+        return read_recipe(kind, self.recipes / f"{name}.yaml")
+
+
+def train_teacher(workshop: Workshop) -> None:
+    """Write teacher/model.safetensors."""
+    recipe = workshop.recipe(clap_stage.TeacherRecipe, "teacher")
+    torch.manual_seed(recipe.optimisation.seed)
+    model = new_teacher(workshop, recipe)
+    bank = MelBank(workshop.mels.mels, workshop.mels.starts, recipe.frames)
+    draw = clap_stage.view_drawer(
+        bank, workshop.targets, choose(workshop), recipe.augmentation, recipe.optimisation.seed
+    )
+    run_stage(model, draw, clap_stage.stack, recipe.optimisation, workshop.output / "teacher")
+    save_file(model.state_dict(), workshop.output / "teacher" / "model.safetensors")
+
+
+def new_teacher(workshop: Workshop, recipe: clap_stage.TeacherRecipe) -> clap_stage.Teacher:
+    """A teacher with random weights."""
+    targets = workshop.targets
+    return clap_stage.Teacher(recipe, FRONT_END.bands, len(targets.label_names), len(targets.word_names))
+
+
+def load_teacher(workshop: Workshop) -> clap_stage.Teacher:
+    """The trained teacher."""
+    model = new_teacher(workshop, workshop.recipe(clap_stage.TeacherRecipe, "teacher"))
+    model.load_state_dict(load_file(workshop.output / "teacher" / "model.safetensors"))
+    return model.eval().requires_grad_(False)
+
+
+def choose(workshop: Workshop) -> NDArray[np.float64]:
+    """Cumulative probabilities by which CLAP's recordings are drawn."""
+    return clap_stage.sampling(workshop.corpus.recordings, workshop.seen)
+
+
+def train_codec(workshop: Workshop) -> None:
+    """Write codec/ (config and weights) and codec/report.json: errors and perplexities on held-out recordings."""
+    recipe = workshop.recipe(codec_stage.CodecRecipe, "codec")
+    folder = workshop.output / "codec"
+    corpus = open_corpus(workshop.recordings, workshop.output / "cache", int(recipe.model["sampling_rate"]))
+    samples = int(recipe.segment_seconds * corpus.rate)
+    chances = clap_stage.sampling(corpus.recordings, workshop.seen)
+    torch.manual_seed(recipe.autoencoder.seed)
+    codec = codec_stage.build_codec(recipe)
+    for name, quantised, optimisation in (
+        ("autoencoder", False, recipe.autoencoder),
+        ("quantised", True, recipe.quantised),
+    ):
+        draw = codec_stage.segment_drawer(corpus, chances, samples, optimisation.seed)
+        if quantised:
+            left = codec_stage.fit_codebooks(codec, _latents(codec, draw, recipe.clustering_items))
+            logger.info("variance left after each codebook: %s", [round(value, 3) for value in left])
+        model = codec_stage.CodecTraining(codec, quantised)
+        run_stage(model, draw, codec_stage.stack_segments, optimisation, folder / name)
+    round_to_float16(codec)
+    codec.save_pretrained(folder)
+    _codec_preprocessor(folder, corpus.rate)
+    chances = clap_stage.sampling(corpus.recordings, workshop.held_out)
+    unheard = codec_stage.segment_drawer(corpus, chances, samples, seed=0)
+    report = codec_stage.codec_report(codec, torch.from_numpy(np.stack([unheard(n) for n in range(96)])))
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def _latents(codec: EncodecModel, draw: Callable[[int], FloatArray], items: int) -> Tensor:
+    """Latent vectors [N, D] of `items` drawn segments."""
+    codec.eval()
+    parts = [codec.encoder(torch.from_numpy(draw(number))[None, None]) for number in range(items)]
+    return torch.cat([part.squeeze(0).T for part in parts])
+
+
+def _codec_preprocessor(folder: Path, rate: int) -> None:
+    """Write the codec's preprocessor_config.json with the names of transformers' EncodecFeatureExtractor."""
+    table = {"feature_extractor_type": "EncodecFeatureExtractor", "feature_size": 1, "sampling_rate": rate}
+    (folder / "preprocessor_config.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def round_to_float16(model: nn.Module) -> None:
+    """Round all weights to what float16 holds: they ship in that size, and are to be what later stages saw."""
+    with torch.no_grad():
+        for value in (*model.parameters(), *model.buffers()):
+            if value.is_floating_point():
+                value.copy_(value.half().float())
+
+
+def make_tokenizer(workshop: Workshop) -> Tokenizer:
+    """The tokenizer of captions and of CLAP's texts, trained on the grammar's phrases."""
+    return train_tokenizer(all_phrases(), workshop.recipe(CaptionRecipe, "caption").vocabulary)
+
+
+def train_tower(workshop: Workshop) -> None:
+    """Write tower/model.safetensors (CLAP with its training heads) and tower/report.json."""
+    recipe = workshop.recipe(clap_stage.TowerRecipe, "tower")
+    torch.manual_seed(recipe.optimisation.seed)
+    tower = new_tower(workshop, recipe, load_teacher(workshop))
+    draw = clap_stage.view_drawer(
+        workshop.mels, workshop.targets, choose(workshop), recipe.augmentation, recipe.optimisation.seed
+    )
+    run_stage(tower, draw, clap_stage.stack, recipe.optimisation, workshop.output / "tower")
+    round_to_float16(tower)
+    save_file(tower.state_dict(), workshop.output / "tower" / "model.safetensors")
+
+
+def new_tower(workshop: Workshop, recipe: clap_stage.TowerRecipe, teacher: clap_stage.Teacher) -> clap_stage.Tower:
+    """A tower with random weights."""
+    clap = clap_stage.build_clap(recipe, make_tokenizer(workshop).get_vocab_size(), FRONT_END.bands)
+    return clap_stage.Tower(clap, teacher, workshop.targets, recipe)
+
+
+def load_tower(workshop: Workshop) -> clap_stage.Tower:
+    """The trained tower."""
+    recipe = workshop.recipe(clap_stage.TowerRecipe, "tower")
+    tower = new_tower(workshop, recipe, load_teacher(workshop))
+    tower.load_state_dict(load_file(workshop.output / "tower" / "model.safetensors"))
+    return tower.eval()
+
+
+def train_text(workshop: Workshop) -> None:
+    """Write clap/: the whole of CLAP as it ships, with its tokenizer and front end."""
+    recipe = workshop.recipe(text_stage.TextRecipe, "text")
+    seed = recipe.optimisation.seed
+    tokenizer = make_tokenizer(workshop)
+    clap: ClapModel = load_tower(workshop).clap
+    embeddings, labels = _views(workshop, clap, recipe.views, seed)
+    longest = clap.config.text_config.max_position_embeddings - 2
+    pad_id = tokenizer.token_to_id("<pad>")
+    torch.manual_seed(seed)
+    run_stage(
+        text_stage.TextContrast(clap),
+        text_stage.pair_drawer(embeddings, labels, tokenizer, seed),
+        lambda items: text_stage.stack_pairs(items, pad_id, longest),
+        recipe.optimisation,
+        workshop.output / "text",
+    )
+    round_to_float16(clap)
+    folder = workshop.output / "clap"
+    clap.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    FRONT_END.save(folder)
+
+
+@torch.inference_mode()
+def _views(workshop: Workshop, clap: ClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
+    """Embeddings [N, E] of single views of the recordings that CLAP saw, and their labels."""
+    from enclap.model.clap import embed_crops
+
+    single = Augmentation(mixture=0.0, sequence=0.0)
+    chances = choose(workshop)
+    views = [
+        draw_view(workshop.mels, chances, single, np.random.default_rng((seed, number))) for number in range(count)
+    ]
+    mels = [torch.from_numpy(view.mel)[None] for view in views]
+    parts = [embed_crops(clap, torch.stack(mels[start : start + 25])) for start in range(0, count, 25)]
+    names = [workshop.corpus.recordings[view.recordings[0]].label for view in views]
+    embeddings: FloatArray = torch.cat(parts).numpy()
+    return embeddings, names
+
+
+def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
+    """The captioner's two sets of scenes: of recordings that CLAP saw, and of recordings that it did not."""
+    recipe = workshop.recipe(CaptionRecipe, "caption")
+    seed = recipe.optimisation.seed
+    sets = []
+    for name, count, numbers in (
+        ("heard", recipe.scenes, workshop.seen),
+        ("unheard", recipe.unheard_scenes, workshop.unheard),
+    ):
+        folder = workshop.output / "scenes" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        composer = SceneComposer(workshop.corpus, dict.fromkeys(numbers, 1.0), SceneMix(), seed)
+        sets.append((SceneShards(folder, count), composer))
+    return sets
+
+
+def prepare_scenes(workshop: Workshop, part: int = 0, parts: int = 1) -> None:
+    """Write scenes/: codes, spectrograms and captions of every `parts`-th shard from `part` on."""
+    codec = Codec.from_folder(workshop.output / "codec")
+    captions = workshop.recipe(CaptionRecipe, "caption").captions
+    for shards, composer in scene_sets(workshop):
+        for shard in range(part, shards.count, parts):
+            prepare_shard(shards, shard, composer, codec, FRONT_END, captions)
+
+
+def extract_features(workshop: Workshop) -> list[FeatureStore]:
+    """Write features/: the scenes with CLAP's embeddings; returns the two stores, heard and unheard."""
+    codec = Codec.from_folder(workshop.output / "codec")
+    clap = Clap.from_folder(workshop.output / "clap")
+    header = StoreHeader(codec.codebooks, codec.entries, clap.dim, codec.rate / codec.hop, fingerprint(workshop.output))
+    return [
+        embed_scenes(shards, workshop.output / "features" / shards.folder.name, clap, header)
+        for shards, _ in scene_sets(workshop)
+    ]
+
+
+def train_captioner(workshop: Workshop) -> None:
+    """Write caption/: the captioner with its tokenizer and generation settings."""
+    recipe = workshop.recipe(CaptionRecipe, "caption")
+    heard, unheard = extract_features(workshop)
+    tokenizer = make_tokenizer(workshop)
+    weights = np.concatenate([np.ones(len(heard)), np.full(len(unheard), recipe.unheard_weight)])
+    items = CaptionItems(
+        join([heard, unheard]),
+        weights,
+        tokenizer,
+        heard.header.entries,
+        recipe.perturbation,
+        batch_size=recipe.optimisation.batch_size,
+        seed=recipe.optimisation.seed,
+    )
+    torch.manual_seed(recipe.optimisation.seed)
+    model = new_captioner(recipe, tokenizer, heard.header)
+    collate = CaptionCollator(heard.header.entries, model.config.max_frames)
+    run_stage(model, items, collate, recipe.optimisation, workshop.output / "training")
+    round_to_float16(model)
+    folder = workshop.output / "caption"
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "generation_config.json").write_text(json.dumps(GENERATION, indent=2) + "\n", encoding="utf-8")
+
+
+def new_captioner(recipe: CaptionRecipe, tokenizer: Tokenizer, header: StoreHeader) -> EnclapForConditionalGeneration:
+    """A captioner with random weights that fits the features."""
+    config = EnclapConfig(
+        **recipe.model,
+        vocab_size=tokenizer.get_vocab_size(),
+        codebooks=header.codebooks,
+        codebook_entries=header.entries,
+        clap_dim=header.embedding,
+        frame_rate=header.frame_rate,
+    )
+    return EnclapForConditionalGeneration(config)
