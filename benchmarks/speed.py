@@ -54,8 +54,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each measurement (default: 5)")
     parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY:
-        print(f"warning: load average {os.getloadavg()[0]:.1f}: others are computing here too", file=sys.stderr)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > BUSY:
+        print(f"warning: load average {load:.1f}: other programs are computing too", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         short, long = Path(folder) / "short.wav", Path(folder) / "long.wav"
         for path, seconds in ((short, COLD_SECONDS), (long, WINDOW_SECONDS)):
