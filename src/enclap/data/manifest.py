@@ -92,9 +92,15 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.recordings)
 
-    def audio(self, index: int) -> FloatArray:
-        """Float32 [N] samples of one recording at `rate`."""
-        return self.samples[self.starts[index] : self.starts[index + 1]].astype(np.float32) / np.float32(PEAK)
+    def length(self, index: int) -> int:
+        """Samples of one recording."""
+        return int(self.starts[index + 1] - self.starts[index])
+
+    def audio(self, index: int, start: int = 0, length: int | None = None) -> FloatArray:
+        """Float32 [N] samples of one recording at `rate`, or of a stretch of it."""
+        first = self.starts[index] + start
+        end = self.starts[index + 1] if length is None else min(first + length, self.starts[index + 1])
+        return self.samples[first:end].astype(np.float32) / np.float32(PEAK)
 
 
 def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:

@@ -21,6 +21,8 @@ LONGEST = 10.0
 """Seconds of a scene: one window."""
 FADE = 0.01
 """Seconds over which cuts are faded."""
+FFT_UNIT = 4_096
+"""Spectra have a multiple of so many samples: lengths with large prime factors take ten times as long."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,10 @@ class SceneComposer:
         return labels
 
     def _sound(self, label: str, seconds: float, generator: np.random.Generator) -> tuple[int, FloatArray]:
-        """A recording of the label: its number, and its loudest stretch of at most `seconds`, level and filter drawn."""
+        """A recording of the label: its number, and a stretch of at most `seconds` with level and filter drawn."""
         row = int(np.searchsorted(self._shares[label], generator.random()))
         number = int(self._by_label[label][row])
-        audio = _stretch(self._corpus.audio(number), int(seconds * self._corpus.rate), self._corpus.rate, generator)
+        audio = _stretch(self._corpus, number, int(seconds * self._corpus.rate), generator)
         audio = _equalise(audio, generator)
         level = 10.0 ** (generator.uniform(-30.0, -16.0) / 20.0)
         return number, _fade(
@@ -217,14 +219,14 @@ def _loudness(audio: FloatArray, rate: int) -> float:
     return float(np.sqrt(np.square(audio[:usable].reshape(-1, size)).mean(axis=1).max()))
 
 
-def _stretch(audio: FloatArray, length: int, rate: int, generator: np.random.Generator) -> FloatArray:
-    """At most `length` samples: of some random stretches one that is at most 10 dB softer than the loudest of them."""
-    if len(audio) <= length:
-        return audio
-    starts = generator.integers(0, len(audio) - length + 1, 4)
-    levels = [_loudness(audio[start : start + length], rate) for start in starts]
-    loud = [start for start, level in zip(starts, levels, strict=True) if level >= 0.3 * max(levels)]
-    return audio[loud[0] : loud[0] + length]
+def _stretch(corpus: Corpus, number: int, length: int, generator: np.random.Generator) -> FloatArray:
+    """At most `length` samples of a recording: of four random stretches one within 10 dB of the loudest of them."""
+    room = corpus.length(number) - length
+    if room <= 0:
+        return corpus.audio(number)
+    stretches = [corpus.audio(number, int(start), length) for start in generator.integers(0, room + 1, 4)]
+    levels = [_loudness(stretch, corpus.rate) for stretch in stretches]
+    return next(stretch for stretch, level in zip(stretches, levels, strict=True) if level >= 0.3 * max(levels))
 
 
 def _fade(audio: FloatArray, rate: int) -> FloatArray:
@@ -239,13 +241,14 @@ def _fade(audio: FloatArray, rate: int) -> FloatArray:
 
 def _equalise(audio: FloatArray, generator: np.random.Generator) -> FloatArray:
     """The sound through a smooth random filter of a few decibels, and sometimes a low-pass."""
-    spectrum = np.fft.rfft(audio)
+    length = -(-len(audio) // FFT_UNIT) * FFT_UNIT
+    spectrum = np.fft.rfft(audio, length)
     places = np.linspace(0.0, 1.0, len(spectrum)) ** 0.5  # knots closer together at low frequencies
     decibels = np.interp(places, np.linspace(0.0, 1.0, 6), generator.normal(0.0, 3.0, 6))
     if generator.random() < 0.2:
         decibels = decibels - 40.0 * np.clip((places - generator.uniform(0.4, 0.9)) * 6.0, 0.0, 1.0)
-    filtered = np.fft.irfft(spectrum * (10.0 ** (decibels / 20.0)).astype(np.float32), len(audio))
-    return filtered.astype(np.float32)
+    filtered = np.fft.irfft(spectrum * (10.0 ** (decibels / 20.0)).astype(np.float32), length)
+    return filtered[: len(audio)].astype(np.float32, copy=False)
 
 
 def _add_noise(audio: FloatArray, generator: np.random.Generator) -> FloatArray:

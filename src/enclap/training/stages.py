@@ -30,12 +30,13 @@ from enclap.data.scenes import SceneComposer, SceneMix
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
+from enclap.model.export import export_codec
 from enclap.training import clap as clap_stage
 from enclap.training import codec as codec_stage
 from enclap.training import text as text_stage
 from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import CaptionItems, Perturbation
-from enclap.training.extraction import SceneShards, embed_scenes, prepare_shard
+from enclap.training.extraction import ExportedCodec, SceneShards, embed_scenes, prepare_shard
 from enclap.training.recipe import HeldOut, Optimisation, RecipeType, Settings, read_recipe
 from enclap.training.tokenizer import train_tokenizer
 from enclap.training.trainer import run_stage
@@ -200,6 +201,7 @@ def train_codec(workshop: Workshop) -> None:
         run_stage(model, draw, codec_stage.stack_segments, optimisation, folder / name)
     round_to_float16(codec)
     codec.save_pretrained(folder)
+    export_codec(Codec(codec), folder)
     _codec_preprocessor(folder, corpus.rate)
     chances = clap_stage.sampling(corpus.recordings, workshop.held_out)
     unheard = codec_stage.segment_drawer(corpus, chances, samples, seed=0)
@@ -320,7 +322,7 @@ def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
 
 def prepare_scenes(workshop: Workshop, part: int = 0, parts: int = 1) -> None:
     """Write scenes/: codes, spectrograms and captions of every `parts`-th shard from `part` on."""
-    codec = Codec.from_folder(workshop.output / "codec")
+    codec = ExportedCodec(workshop.output / "codec")
     captions = workshop.recipe(CaptionRecipe, "caption").captions
     for shards, composer in scene_sets(workshop):
         for shard in range(part, shards.count, parts):
