@@ -1,7 +1,7 @@
 """One English sentence for a scene of one to a few labelled sounds.
 
-The inventory is small on purpose: a caption model of a few million parameters learns it, and the first phrase and
-the first frame of each kind are drawn most of the time, so that beam search has one clear favourite.
+The inventory is small on purpose: a caption model of a few million parameters learns it, and the first phrase
+and the first frame of each kind are drawn most of the time, so that beam search has one clear favourite.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ MAX_SOUNDS = 3  # sounds that one sentence tells
 FIRST_SHARE = 0.7  # how often the preferred phrase or frame is drawn
 OVERLAP_SHARE = 0.5  # sounds are simultaneous when they share at least this part of the shorter one
 
-SEQUENCES = ("{0}, and then {1}", "{0}, then {1}", "{0} before {1}", "first {0}, and then {1}", "{0}, followed by {p1}")
+SEQUENCES = (
+    "{0}, and then {1}",
+    "{0}, then {1}",
+    "{0} before {1}",
+    "first {0}, and then {1}",
+    "{0}, followed by {p1}",
+)
 SEQUENCES_OF_GROUPS = SEQUENCES[:2]
 SEQUENCES_OF_THREE = ("{0}, then {1}, and then {2}", "first {0}, then {1}, and finally {2}")
 TOGETHER = ("{0} while {1}", "{0} as {1}", "{0} and {1} at the same time", "{0} with {p1}")
@@ -30,7 +36,7 @@ BACKGROUNDS = (
     "{0} over the sound of {n1}",
 )
 BACKGROUNDS_OF_SEVERAL = (BACKGROUNDS[1], BACKGROUNDS[3])
-FAR = ("in the distance", "far away")
+FAR = "in the distance"
 FAR_WORDS = ("distance", "distant", "far")
 
 
@@ -38,8 +44,8 @@ FAR_WORDS = ("distance", "distant", "far")
 class Sound:
     """One sound of a scene.
 
-    label: a label of the lexicon. start, end: seconds. background: lies under the others. distant: heard far away.
-    repetitions: how often it is heard; only told for sounds of which "several times" makes sense.
+    label: a label of the lexicon. start, end: seconds. background: lies under the others. distant: heard from
+    afar. repetitions: how often it is heard; only told for sounds of which "several times" makes sense.
     """
 
     label: str
@@ -87,13 +93,13 @@ def canonical(scene: SceneDescription) -> str:
 
 
 def label_texts(label: str) -> list[str]:
-    """Short texts for one label, for contrast between audio and text: clauses, participles, noun phrases, the label."""
+    """Short texts for one label, for contrast with audio: clauses, participles, noun phrases, the label."""
     entry = load_lexicon()[label]
     return list(dict.fromkeys((*entry.clauses, *entry.participles, *entry.nouns, entry.label)))
 
 
 def all_phrases() -> list[str]:
-    """Every phrase and frame of the grammar as sentences, to train a tokenizer or a text tower on; no duplicates."""
+    """Every phrase and frame as a sentence, to train a tokenizer or a text tower on; no duplicates."""
     lexicon = load_lexicon()
     texts: list[str] = []
     for entry in lexicon.entries.values():
@@ -113,7 +119,7 @@ def finish(text: str) -> str:
 
 
 def _tails(entry: Entry) -> list[str]:
-    return [*(("twice", "several times") if entry.repeatable else ()), FAR[0]]
+    return [*(("twice", "several times") if entry.repeatable else ()), FAR]
 
 
 def _fill(frame: str, entries: Sequence[Entry]) -> str:
@@ -140,22 +146,29 @@ def _sentence(scene: SceneDescription, choose: Callable[[int], int]) -> str:
 
 
 def _told(sounds: Sequence[Sound]) -> list[Sound]:
-    """At most three sounds, foreground first; takes of one label become one sound with their repetitions added."""
-    merged: dict[tuple[str, bool], Sound] = {}
+    """At most three sounds, foreground first; sounds that are said alike become one, heard more often."""
+    told: list[Sound] = []
     for sound in sorted(sounds, key=lambda sound: (sound.background, sound.start, sound.end)):
-        earlier = merged.get((sound.label, sound.background))
-        if earlier is None:
-            merged[sound.label, sound.background] = sound
-            continue
-        merged[sound.label, sound.background] = replace(
-            earlier,
-            end=max(earlier.end, sound.end),
-            distant=earlier.distant and sound.distant,
-            repetitions=earlier.repetitions + sound.repetitions,
-        )
-    labels_in_front = {label for label, background in merged if not background}
-    kept = [s for s in merged.values() if not (s.background and s.label in labels_in_front)]
-    return kept[:MAX_SOUNDS]
+        place = next((i for i, earlier in enumerate(told) if _said_alike(earlier.label, sound.label)), None)
+        if place is None:
+            told.append(sound)
+        elif told[place].background == sound.background:
+            told[place] = _merged(told[place], sound)
+    return told[:MAX_SOUNDS]
+
+
+def _said_alike(one: str, other: str) -> bool:
+    lexicon = load_lexicon()
+    return not set(lexicon[one].clauses).isdisjoint(lexicon[other].clauses)
+
+
+def _merged(earlier: Sound, later: Sound) -> Sound:
+    return replace(
+        earlier,
+        end=max(earlier.end, later.end),
+        distant=earlier.distant and later.distant,
+        repetitions=earlier.repetitions + later.repetitions,
+    )
 
 
 def _compose(sounds: Sequence[Sound], style: _Style) -> str:
@@ -169,7 +182,10 @@ def _compose(sounds: Sequence[Sound], style: _Style) -> str:
     clauses, participles, nouns = (
         " and ".join(phrase(sound, style) for sound in behind) for phrase in (_clause, _participle, _noun)
     )
-    return frames[style.choose(len(frames))].format(told, clauses, p1=participles, n1=nouns)
+    frame = frames[style.choose(len(frames))]
+    if not set(FAR_WORDS).isdisjoint(clauses.split()):  # thunder "in the distance" is not put "in the background" too
+        frame = frame.removesuffix(" in the background")
+    return frame.format(told, clauses, p1=participles, n1=nouns)
 
 
 def _sequence(groups: Sequence[Sequence[Sound]], style: _Style) -> str:
@@ -231,8 +247,9 @@ def _with_tails(sound: Sound, phrases: Sequence[str], style: _Style) -> str:
     parts = [_pick(phrases, style)]
     if repeated and takes_adverb(parts[0]):
         parts.append("twice" if sound.repetitions == 2 else "several times")
-    if sound.distant and style.distances and not any(word in parts[0].split() for word in FAR_WORDS):
-        parts.append(FAR[style.choose(len(FAR))])
+    far = sound.distant and style.distances and not sound.background
+    if far and not any(word in parts[0].split() for word in FAR_WORDS):
+        parts.append(FAR)
     return " ".join(parts)
 
 

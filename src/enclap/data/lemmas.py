@@ -7,39 +7,37 @@ from collections.abc import Set as AbstractSet
 
 TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 
-# Words whose stem the suffix rules would miss or spoil.
-IRREGULAR = {
-    "men": "man", "women": "woman", "children": "child", "kids": "child", "kid": "child", "feet": "foot",
-    "hooves": "hoof", "leaves": "leaf", "knives": "knife", "geese": "goose", "mice": "mouse", "wolves": "wolf",
-    "pennies": "penny", "babies": "baby", "puppies": "puppy", "people": "people", "persons": "person",
-    "scissors": "scissors", "shears": "shears", "stairs": "stair", "glasses": "glass", "buses": "bus",
-    "is": "be", "are": "be", "was": "be", "were": "be", "being": "be", "been": "be", "has": "have", "had": "have",
-    "drawn": "draw", "drew": "draw", "torn": "tear", "tore": "tear", "broken": "break", "broke": "break",
-    "blown": "blow", "blew": "blow", "rang": "ring", "rung": "ring", "sang": "sing", "sung": "sing",
-    "spoken": "speak", "spoke": "speak", "spokes": "spoke", "said": "say", "struck": "strike", "shook": "shake",
-    "shaken": "shake", "fell": "fall", "fallen": "fall", "flew": "fly", "flown": "fly", "flies": "fly",
-    "drove": "drive", "driven": "drive", "ran": "run", "rode": "ride", "swam": "swim", "ate": "eat",
-    "eaten": "eat", "wrote": "write", "written": "write", "lit": "light", "dug": "dig", "wound": "wind",
-    "rewound": "rewind", "spun": "spin", "spat": "spit", "bit": "bite", "bitten": "bite", "slid": "slide",
-    "burnt": "burn", "burst": "burst", "left": "leave", "ground": "ground", "shot": "shot", "shots": "shot",
-    "building": "building", "ceiling": "ceiling", "evening": "evening", "morning": "morning",
-    "something": "something", "someone": "someone", "nothing": "nothing", "string": "string",
-    "strings": "string", "spring": "spring", "during": "during", "bearings": "bearing", "casings": "casing",
-    "casing": "casing", "bearing": "bearing", "wing": "wing", "king": "king", "thing": "thing",
-    "phone": "telephone", "phones": "telephone", "zipper": "zip", "zippers": "zip", "bike": "bicycle",
-    "motorbike": "motorcycle", "plane": "airplane", "planes": "airplane", "aeroplane": "airplane",
-    "automobile": "car", "wooden": "wood", "metallic": "metal", "outdoor": "outdoors", "hens": "hen",
-    "bus": "bus", "gas": "gas", "grass": "grass", "brass": "brass", "hiss": "hiss", "moss": "moss",
-    "this": "this", "his": "his", "its": "its", "us": "us", "santa": "santa", "claus": "claus",
-    "swords": "sword", "sax": "saxophone", "aluminium": "aluminum", "tyre": "tire", "tyres": "tire",
-    "microphone": "microphone", "laughter": "laughter", "footfall": "footstep", "footfalls": "footstep",
-    "seed": "seed", "speed": "speed", "reed": "reed", "feed": "feed", "bleed": "bleed", "need": "need",
-    "shed": "shed", "bed": "bed", "red": "red", "sled": "sled", "siren": "siren", "dice": "dice",
-    "drums": "drum", "series": "series", "always": "always", "sometimes": "sometimes", "towards": "towards",
+# Stems with forms that the suffix rules would miss, and words that the rules would spoil.
+IRREGULAR_FORMS = {
+    "airplane": "plane planes aeroplane", "aluminum": "aluminium", "baby": "babies",
+    "be": "is are was were being been", "bearing": "bearings", "bicycle": "bike", "bite": "bit bitten",
+    "blow": "blown blew", "break": "broken broke", "burn": "burnt", "bus": "buses", "car": "automobile",
+    "casing": "casings", "child": "children kids kid", "dig": "dug", "draw": "drawn drew",
+    "drive": "drove driven", "drum": "drums", "eat": "ate eaten", "fall": "fell fallen",
+    "fly": "flew flown flies", "foot": "feet", "footstep": "footfall footfalls", "glass": "glasses",
+    "goose": "geese", "have": "has had", "hen": "hens", "hoof": "hooves", "knife": "knives",
+    "leaf": "leaves", "leave": "left", "light": "lit", "man": "men", "metal": "metallic",
+    "motorcycle": "motorbike", "mouse": "mice", "outdoors": "outdoor", "penny": "pennies",
+    "person": "persons", "puppy": "puppies", "rewind": "rewound", "ride": "rode", "ring": "rang rung",
+    "run": "ran", "saxophone": "sax", "say": "said", "shake": "shook shaken", "shot": "shots",
+    "sing": "sang sung", "slide": "slid", "speak": "spoken spoke", "spin": "spun", "spit": "spat",
+    "stair": "stairs", "strike": "struck", "string": "strings", "swim": "swam",
+    "sword": "swords", "tear": "torn tore", "telephone": "phone phones", "tire": "tyre tyres",
+    "wind": "wound", "wolf": "wolves", "woman": "women", "wood": "wooden", "write": "wrote written",
+    "zip": "zipper zippers",
 }  # fmt: skip
+UNCHANGED = """
+    always bearing bed bleed brass building burst bus casing ceiling claus dice during evening feed gas
+    grass ground his hiss its king laughter microphone morning moss need nothing people red reed santa
+    scissors seed series shears shed shot siren sled someone something sometimes speed spring string thing
+    spokes this towards us wing
+"""
+IRREGULAR = {form: stem for stem, forms in IRREGULAR_FORMS.items() for form in forms.split()} | {
+    word: word for word in UNCHANGED.split()
+}
 
-# Compounds and what they are allowed to name: an alarm clock does not tick, a sea lion is no lion, a train station
-# is no train. Parts that stay fair are listed behind the compound.
+# Compounds and what they are allowed to name: an alarm clock does not tick, a sea lion is no lion, a train
+# station is no train. Parts that stay fair are listed behind the compound.
 COMPOUNDS = {
     ("alarm", "clock"): ("alarm_clock", "alarm"),
     ("baby", "chick"): ("chick",),
@@ -111,12 +109,12 @@ VOWELS = "aeiou"
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words of a text in order; punctuation and hyphens part words, a possessive ending is dropped."""
+    """Lower-case words of a text in order; punctuation and hyphens part words, a possessive ending goes."""
     return [token.removesuffix("'s") for token in TOKEN.findall(text.lower())]
 
 
 def _stems(word: str) -> list[str]:
-    """Stems that the English suffix rules allow for a word, the likeliest first; the word itself when no rule fits."""
+    """Stems that the English suffix rules allow for a word, likeliest first; else the word itself."""
     stems: list[str] = []
     if word.endswith("ies") and len(word) > 4:
         stems += [word[:-3] + "y", word[:-1]]
@@ -131,12 +129,12 @@ def _stems(word: str) -> list[str]:
         doubled = len(body) > 2 and body[-1] == body[-2] and body[-1] not in VOWELS + "ls" + "z"
         if suffix == "ed" and body.endswith("i"):
             stems += [body[:-1] + "y"]
-        stems += [body[:-1]] if doubled else [body, body + "e"]
+        stems += [body[:-1], body] if doubled else [body, body + "e"]
     return stems or [word]
 
 
 def lemma(word: str, known: AbstractSet[str]) -> str:
-    """The stem of one lower-case word; among the possible stems one in `known` wins, so that "closing" is "close"."""
+    """The stem of one lower-case word; of several possible stems one in `known` wins (closing, close)."""
     if word in IRREGULAR:
         return IRREGULAR[word]
     if word in known:
@@ -146,7 +144,7 @@ def lemma(word: str, known: AbstractSet[str]) -> str:
 
 
 def lemmas_of(text: str, known: AbstractSet[str], limit: int | None = None) -> list[str]:
-    """Lemmas of a text in order, compounds replaced by what they may name; only the first `limit` words are read."""
+    """Lemmas of the first `limit` words of a text, in order, compounds replaced by what they may name."""
     stems = [_plain_lemma(word, known) for word in words_of(text)[:limit]]
     found: list[str] = []
     position = 0

@@ -1,8 +1,8 @@
 """Every label of the recordings in English: clauses, noun phrases, family, and the words that name it.
 
-The rows live in `lexicon.csv` and `families.csv` beside this file. Lists inside a cell are parted by "; ". A cell of
-`synonyms` holds alternatives; an alternative is a row of words that must all be there, "a/b" offers a choice for one
-of them, and "-word" demands that a word is absent ("crow -rooster").
+The rows live in `lexicon.csv` and `families.csv` beside this file. Lists inside a cell are parted by "; ". A
+cell of `synonyms` holds alternatives; an alternative is a row of words that must all be there, "a/b" offers a
+choice for one of them, and "-word" demands that a word is absent ("crow -rooster").
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ class Entry:
     """How one label is said and recognised.
 
     clauses: finite clauses, present tense, lower case, no full stop; the first is the preferred one.
-    participles: noun plus -ing form ("a dog barking"), one per clause.
+    participles: nouns with an -ing form ("a dog barking").
     nouns: noun phrases that fit "the sound of ...".
-    continuous: may be the background of a scene. repeatable: "several times" makes sense. plural: number of clauses[0].
-    words: lemmas of its content words. synonyms: sets of lemmas, any of which names the label ("-x": x must be absent).
+    continuous: may be the background of a scene. repeatable: "several times" makes sense. plural: whether the
+    subject of clauses[0] is plural. words: lemmas of its content words.
+    synonyms: sets of lemmas, any of which names the label; a word "-x" in a set demands that x is absent.
     """
 
     label: str
@@ -42,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A group of labels that sound alike: its name, its back-off clause, and lemmas each of which names it."""
+    """Labels that sound alike: the name, the back-off clause, and lemmas each of which names the family."""
 
     name: str
     clause: str

@@ -1,8 +1,8 @@
 """Whether a caption names a sound: its whole concept, its family, and the order of two sounds.
 
-A caption names a label when all words of one of the label's synonym sets are among its words ("man" and "speak" for
-"man speaking"). Words are compared as lemmas; only the first 20 words of a caption count, so that a list of every
-sound names few of them.
+A caption names a label when all words of one of the label's synonym sets are among its words ("man" and
+"speak" for "man speaking"). Words are compared as lemmas; only the first 20 words of a caption count, so that
+a list of every sound names few of them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ AFTER = re.compile(r"(.+?) (?:after|preceded by) (.+)")
 
 
 def names(caption: str, label: str) -> bool:
-    """Whether the caption names the whole concept of a label. Raises KeyError for a label the lexicon lacks."""
+    """Whether the caption names the whole concept of a label. Raises KeyError for an unknown label."""
     lexicon = load_lexicon()
     return _matches(lexicon.lemmas(caption, WORDS_READ), lexicon[label].synonyms)
 
 
 def names_family(caption: str, label: str) -> bool:
-    """Whether the caption names the family of a label: by one of the family's words, or by naming the label itself."""
+    """Whether the caption names the family of a label: by one of its words, or by the label itself."""
     lexicon = load_lexicon()
     lemmas = lexicon.lemmas(caption, WORDS_READ)
     family = lexicon.families[lexicon[label].family]
@@ -41,8 +41,8 @@ def names_family(caption: str, label: str) -> bool:
 def order_right(caption: str, first: str, second: str) -> bool:
     """Whether the caption names both labels and tells `first` as the earlier one.
 
-    Read from the connectors: "A, then B", "A before B", "A and B", "A followed by B", "after A, B"; in "B after A" and
-    "before B, A" the order is turned; "while", "as", "with" and the like tell no order.
+    Read from the connectors: "A, then B", "A before B", "A and B", "A followed by B", "after A, B"; in
+    "B after A" and "before B, A" the order is turned; "while", "as", "with" and the like tell no order.
     """
     told = parts_in_time(caption)
     return any(
