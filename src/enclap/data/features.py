@@ -53,7 +53,7 @@ class Clip:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash over the weights of a model folder's codec and CLAP: features of equal fingerprints are interchangeable."""
+    """A hash over the weights of a folder's codec and CLAP: features of equal fingerprints are interchangeable."""
     digest = hashlib.sha256()
     for part in ("codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json"):
         digest.update((folder / part).read_bytes())

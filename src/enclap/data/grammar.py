@@ -6,6 +6,7 @@ and the first frame of each kind are drawn most of the time, so that beam search
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,7 @@ SEQUENCES = (
 SEQUENCES_OF_GROUPS = SEQUENCES[:2]
 SEQUENCES_OF_THREE = ("{0}, then {1}, and then {2}", "first {0}, then {1}, and finally {2}")
 TOGETHER = ("{0} while {1}", "{0} as {1}", "{0} and {1} at the same time", "{0} with {p1}")
+TOGETHER_CROWDED = TOGETHER[:2]
 TOGETHER_OF_THREE = ("{0} while {1} and {2}", "{0} as {1} and {2}")
 BACKGROUNDS = (
     "{0} while {1} in the background",
@@ -37,6 +39,7 @@ BACKGROUNDS = (
 )
 BACKGROUNDS_OF_SEVERAL = (BACKGROUNDS[1], BACKGROUNDS[3])
 FAR = "in the distance"
+PROGRESSIVE = re.compile(r"\b(?:is|are) \w+ing\b")
 FAR_WORDS = ("distance", "distant", "far")
 
 
@@ -175,7 +178,7 @@ def _compose(sounds: Sequence[Sound], style: _Style) -> str:
     front = [sound for sound in sounds if not sound.background] or list(sounds)
     behind = [sound for sound in sounds if sound not in front]
     groups = _simultaneous_groups(front)
-    told = _sequence(groups, style)
+    told = _sequence(groups, style, crowded=bool(behind))
     if not behind:
         return told
     frames = BACKGROUNDS if len(front) == 1 else BACKGROUNDS_OF_SEVERAL
@@ -188,10 +191,11 @@ def _compose(sounds: Sequence[Sound], style: _Style) -> str:
     return frame.format(told, clauses, p1=participles, n1=nouns)
 
 
-def _sequence(groups: Sequence[Sequence[Sound]], style: _Style) -> str:
+def _sequence(groups: Sequence[Sequence[Sound]], style: _Style, crowded: bool) -> str:
+    """The groups one after the other; `crowded` when a background follows in the same sentence."""
     if len(groups) == 1:
-        return _together(groups[0], style)
-    told = [_together(group, style) for group in groups]
+        return _together(groups[0], style, crowded)
+    told = [_together(group, style, crowded=True) for group in groups]
     if len(groups) > 2:
         return SEQUENCES_OF_THREE[style.choose(len(SEQUENCES_OF_THREE))].format(*told)
     alone = all(len(group) == 1 for group in groups)
@@ -199,13 +203,15 @@ def _sequence(groups: Sequence[Sequence[Sound]], style: _Style) -> str:
     return frames[style.choose(len(frames))].format(*told, p1=_participle(groups[1][0], style))
 
 
-def _together(group: Sequence[Sound], style: _Style) -> str:
+def _together(group: Sequence[Sound], style: _Style, crowded: bool) -> str:
+    """The sounds of a group at once; a crowded sentence keeps to "while" and "as", whose reach is clear."""
     clauses = [_clause(sound, style) for sound in group]
     if len(group) == 1:
         return clauses[0]
     if len(group) > 2:
         return TOGETHER_OF_THREE[style.choose(len(TOGETHER_OF_THREE))].format(*clauses)
-    return TOGETHER[style.choose(len(TOGETHER))].format(*clauses, p1=_participle(group[1], style))
+    frames = TOGETHER_CROWDED if crowded else TOGETHER
+    return frames[style.choose(len(frames))].format(*clauses, p1=_participle(group[1], style))
 
 
 def _simultaneous_groups(sounds: Sequence[Sound]) -> list[list[Sound]]:
@@ -254,8 +260,8 @@ def _with_tails(sound: Sound, phrases: Sequence[str], style: _Style) -> str:
 
 
 def takes_adverb(phrase: str) -> bool:
-    """Whether "twice" may follow a clause or participle; "there is a crash" has no verb of action."""
-    return not phrase.startswith("there is ")
+    """Whether "twice" may follow: not after "there is a crash", and "a dog is barking twice" is no English."""
+    return not phrase.startswith("there is ") and not PROGRESSIVE.search(phrase)
 
 
 def _pick(phrases: Sequence[str], style: _Style) -> str:

@@ -7,7 +7,7 @@ background, with random crops, levels, filters and noise; the description says w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,7 +203,7 @@ class SceneComposer:
 class _Choice:
     """Labels drawn in proportion to count ** 0.7."""
 
-    def __init__(self, labels: Sequence[str], by_label: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, labels: Sequence[str], by_label: Mapping[str, Sized]) -> None:
         self._labels = labels
         self._cumulative = np.cumsum([len(by_label[label]) ** 0.7 for label in labels])
 

@@ -20,7 +20,9 @@ from enclap.training.recipe import Optimisation, Settings
 from enclap.types import FloatArray
 
 WINDOWS = (256, 512, 1_024)
-"""STFT sizes of the reconstruction loss, a quarter of each as hop (several resolutions: SoundStream, arXiv 2107.03312)."""
+"""STFT sizes of the reconstruction loss, a quarter of each as hop (several: SoundStream, arXiv 2107.03312)."""
+AUDIBLE = 1e-2
+"""Magnitude under which the loss tells no difference; otherwise what nobody hears would weigh most in the logarithm."""
 COMMITMENT = 0.25
 """Weight of the pull of latents towards their codes (VQ-VAE, arXiv 1711.00937)."""
 CODEBOOK_DECAY = 0.98
@@ -91,7 +93,7 @@ class CodecTraining(nn.Module):
     def _quantise(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes' vectors with straight-through gradients, the commitment loss, the mean perplexity of the codebooks.
 
-        In training a random number of codebooks is used, all of them half the time (quantiser dropout, arXiv 2107.03312).
+        In training half the steps use a random number of codebooks (quantiser dropout, arXiv 2107.03312).
         """
         layers = self.codec.quantizer.layers
         count = len(layers)
@@ -121,7 +123,7 @@ def perplexity(codes: Tensor, entries: int) -> Tensor:
     return torch.exp(-(frequency * torch.log(frequency.clamp(min=1e-10))).sum())
 
 
-def move_codebook(codebook: nn.Module, vectors: Tensor, codes: Tensor) -> None:
+def move_codebook(codebook: Any, vectors: Tensor, codes: Tensor) -> None:
     """Move entries towards the mean of the vectors they stand for; restart those that stand for none.
 
     Exponential moving averages as in VQ-VAE (arXiv 1711.00937, appendix A.1).
@@ -130,7 +132,7 @@ def move_codebook(codebook: nn.Module, vectors: Tensor, codes: Tensor) -> None:
         hits = functional.one_hot(codes, codebook.codebook_size).to(vectors.dtype)  # [N, entries]
         codebook.cluster_size.lerp_(hits.sum(0), 1.0 - CODEBOOK_DECAY)
         codebook.embed_avg.lerp_(hits.T @ vectors, 1.0 - CODEBOOK_DECAY)
-        alive = codebook.cluster_size >= DEAD_BELOW
+        alive: Tensor = codebook.cluster_size >= DEAD_BELOW
         means = codebook.embed_avg / codebook.cluster_size.clamp(min=1e-5).unsqueeze(1)
         fresh = vectors[torch.randint(0, len(vectors), (len(alive),))]
         codebook.embed.copy_(torch.where(alive.unsqueeze(1), means, fresh))
@@ -144,7 +146,7 @@ def spectral_loss(decoded: Tensor, audio: Tensor) -> Tensor:
     for size in WINDOWS:
         window = torch.hann_window(size, device=audio.device)
         spectra = [
-            torch.stft(signal, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-4).log()
+            torch.stft(signal, size, size // 4, window=window, return_complex=True).abs().clamp(min=AUDIBLE).log()
             for signal in (decoded, audio)
         ]
         losses.append(functional.l1_loss(spectra[0], spectra[1]))

@@ -1,4 +1,4 @@
-"""Typed recipes: a YAML file read once into frozen values; unknown keys are refused and all faults are named at once."""
+"""Typed recipes: YAML read once into frozen values; unknown keys are refused and all faults are named at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class HeldOut(Settings):
 
 
 def read_recipe(kind: type[RecipeType], path: Path, overrides: Sequence[str] = ()) -> RecipeType:
-    """The recipe in a YAML file, with `overrides` of the form "table.key=value" applied; UsageError lists all faults."""
+    """The recipe in a YAML file, with `overrides` ("table.key=value") applied; UsageError lists all faults."""
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -38,7 +38,7 @@ from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import CaptionItems, Perturbation
 from enclap.training.extraction import ExportedCodec, SceneShards, embed_scenes, prepare_shard
 from enclap.training.recipe import HeldOut, Optimisation, RecipeType, Settings, read_recipe
-from enclap.training.tokenizer import train_tokenizer
+from enclap.training.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from enclap.training.trainer import run_stage
 from enclap.training.views import Augmentation, MelBank, draw_view, open_mel_bank
 from enclap.types import FloatArray
@@ -271,7 +271,7 @@ def train_text(workshop: Workshop) -> None:
     clap: ClapModel = load_tower(workshop).clap
     embeddings, labels = _views(workshop, clap, recipe.views, seed)
     longest = clap.config.text_config.max_position_embeddings - 2
-    pad_id = tokenizer.token_to_id("<pad>")
+    pad_id = SPECIAL_TOKENS.index("<pad>")
     torch.manual_seed(seed)
     run_stage(
         text_stage.TextContrast(clap),

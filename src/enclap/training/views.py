@@ -126,7 +126,8 @@ def _resample_axis(values: FloatArray, positions: NDArray[np.float64]) -> FloatA
     low = np.floor(positions).astype(np.int64)
     high = np.minimum(low + 1, len(values) - 1)
     share = (positions - low).astype(np.float32)[:, None]
-    return values[low] * (1.0 - share) + values[high] * share
+    between: FloatArray = values[low] * (1.0 - share) + values[high] * share
+    return between
 
 
 def _fill(mel: FloatArray, frames: int, placed: bool, generator: np.random.Generator) -> FloatArray:
@@ -147,10 +148,16 @@ def _overlay(first: FloatArray, second: FloatArray, generator: np.random.Generat
     difference = generator.uniform(-10.0, 10.0)
     level = float(np.percentile(first, 90) - np.percentile(second, 90)) - difference
     share = 1.0 / (1.0 + 10.0 ** (-difference / 20.0))
-    return np.logaddexp2(first / _DB_PER_BIT, (second + level) / _DB_PER_BIT) * _DB_PER_BIT, share
+    return add_powers(first, second + np.float32(level)), share
 
 
 _DB_PER_BIT = np.float32(10.0 * np.log10(2.0))
+
+
+def add_powers(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Float32 dB of two sounds heard together, each given in dB."""
+    total: FloatArray = np.logaddexp2(first / _DB_PER_BIT, second / _DB_PER_BIT) * _DB_PER_BIT
+    return total
 
 
 def _follow(
@@ -192,7 +199,7 @@ def _add_noise(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
     level = np.percentile(mel, 90) - generator.uniform(10.0, 45.0)
     flutter = generator.normal(0.0, 1.5, (frames, bands))
     noise = (level + colour - colour.max() + flutter).astype(np.float32)
-    return np.logaddexp2(mel / _DB_PER_BIT, noise / _DB_PER_BIT) * _DB_PER_BIT
+    return add_powers(mel, noise)
 
 
 def _mask(mel: FloatArray, count: int, longest: int, axis: int, generator: np.random.Generator) -> FloatArray:

@@ -1,0 +1,225 @@
+"""What training draws: views, scenes, items and batches depend on seed and number alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enclap.audio.mel import ClapFrontEnd
+from enclap.data.features import Clip, FeatureStore, StoreHeader, write_shard
+from enclap.data.grammar import canonical
+from enclap.data.manifest import Corpus, Recording, share
+from enclap.data.scenes import LONGEST, SceneComposer, SceneMix
+from enclap.errors import DataError
+from enclap.training.collate import CaptionCollator
+from enclap.training.dataset import CaptionItems, Perturbation, perturb
+from enclap.training.tokenizer import train_tokenizer
+from enclap.training.views import FLOOR_DB, Augmentation, add_powers, draw_view, open_mel_bank
+from enclap.types import Features
+
+RATE = 8_000
+FRONT_END = ClapFrontEnd(RATE, 10 * RATE, 256, 160, 16, 50.0, 3_500.0)
+LABELS = ("dog barking", "rain", "rooster crowing", "helicopter", "clock ticking", "bell ringing")
+
+
+def recording(label: str, number: int, split: str = "train") -> Recording:
+    return Recording(
+        path=f"{number}.wav",
+        labels=(label,),
+        description="",
+        source_repo="made/here",
+        source_path="",
+        author="nobody",
+        licence="CC0 1.0",
+        split=split,
+        fold=None,
+        seconds=1.0,
+        source_url="",
+        recording=f"r{number}",
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    """Two recordings a label, tones and noises of 0.3 to 14 s."""
+    generator = np.random.default_rng(0)
+    recordings, parts = [], []
+    for number in range(2 * len(LABELS)):
+        samples = int(RATE * (0.3, 2.0, 14.0)[number % 3])
+        tone = np.sin(np.arange(samples) * (0.05 + 0.02 * number)) + 0.1 * generator.standard_normal(samples)
+        parts.append((tone * 8_000).astype(np.int16))
+        recordings.append(recording(LABELS[number // 2], number))
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    return Corpus(tuple(recordings), RATE, np.concatenate(parts), starts)
+
+
+def composer(corpus: Corpus, seed: int = 0, mix: SceneMix | None = None) -> SceneComposer:
+    return SceneComposer(corpus, dict.fromkeys(range(len(corpus)), 1.0), mix or SceneMix(), seed)
+
+
+def test_a_scene_depends_on_seed_and_number_alone(corpus: Corpus) -> None:
+    forward = [composer(corpus).draw(number) for number in (3, 4)]
+    backward = [composer(corpus).draw(number) for number in (4, 3)][::-1]
+    for one, other in zip(forward, backward, strict=True):
+        assert np.array_equal(one.waveform.samples, other.waveform.samples)
+        assert one.description == other.description
+    assert composer(corpus, seed=1).draw(3).description != forward[0].description
+
+
+@pytest.mark.parametrize("kind", ["order", "together", "background", "three"])
+def test_every_kind_of_scene_says_what_it_holds(corpus: Corpus, kind: str) -> None:
+    chances = dict.fromkeys(("order", "together", "background", "three"), 0.0) | {kind: 1.0}
+    draw = composer(corpus, mix=SceneMix(**chances)).draw
+    for number in range(12):
+        scene = draw(number)
+        assert 0.0 < scene.waveform.seconds <= LONGEST
+        assert np.isfinite(scene.waveform.samples).all() and np.abs(scene.waveform.samples).max() <= 1.0
+        labels = {corpus.recordings[index].label for index in scene.recordings}
+        sounds = scene.description.sounds
+        assert labels == {sound.label for sound in sounds} and len(sounds) == len(scene.recordings)
+        assert any(sound.background for sound in sounds) == (kind == "background")
+        assert canonical(scene.description).endswith(".")
+
+
+def test_sounds_in_order_do_not_overlap_and_are_all_audible(corpus: Corpus) -> None:
+    mix = SceneMix(order=1.0, together=0.0, background=0.0, three=0.0)
+    for number in range(12):
+        scene = composer(corpus, mix=mix).draw(number)
+        first, second = scene.description.sounds
+        assert first.end <= second.start
+        for sound in (first, second):
+            part = scene.waveform.samples[int(sound.start * RATE) : int(sound.end * RATE)]
+            assert np.sqrt(np.square(part).mean()) > 1e-3
+
+
+def test_a_view_is_seeded_and_never_below_the_floor(corpus: Corpus, tmp_path: Path) -> None:
+    bank = open_mel_bank(corpus, FRONT_END, tmp_path)
+    again = open_mel_bank(corpus, FRONT_END, tmp_path)
+    assert np.array_equal(bank.mels, again.mels)
+    chances = np.cumsum(np.full(len(corpus), 1 / len(corpus)))
+    for number in range(20):
+        one, other = (draw_view(bank, chances, Augmentation(), np.random.default_rng(number)) for _ in range(2))
+        assert one.mel.shape == (FRONT_END.frames, FRONT_END.bands) and one.mel.dtype == np.float32
+        assert one.mel.min() >= FLOOR_DB and sum(one.shares) == pytest.approx(1.0)
+        assert np.array_equal(one.mel, other.mel)
+
+
+def test_powers_add() -> None:
+    total = add_powers(np.float32([-20.0, -20.0]), np.float32([-20.0, -90.0]))
+    assert total == pytest.approx([-20.0 + 10 * np.log10(2), -20.0], abs=1e-4)
+
+
+def test_recordings_are_set_apart_by_name_evenly() -> None:
+    draws = [share(f"r{number}", "held out") for number in range(2_000)]
+    assert draws == [share(f"r{number}", "held out") for number in range(2_000)]
+    assert np.mean(np.asarray(draws) < 0.15) == pytest.approx(0.15, abs=0.03)
+
+
+HEADER = StoreHeader(codebooks=3, entries=32, embedding=5, frame_rate=25.0, encoders="abc")
+
+
+def clips(count: int, seed: int = 0) -> list[Clip]:
+    generator = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        vector = generator.standard_normal(5).astype(np.float32)
+        codes = generator.integers(0, 32, (1 + 7 * number % 40, 3))
+        features = Features(codes, vector / np.linalg.norm(vector))
+        made.append(Clip(f"clip/{number}", features, ("A dog barks.", "Rain falls."), ("dog barking",), 1.5))
+    return made
+
+
+def test_a_store_gives_back_what_was_written(tmp_path: Path) -> None:
+    wanted = clips(10)
+    write_shard(tmp_path / "00000.parquet", HEADER, wanted[:6])
+    write_shard(tmp_path / "00001.parquet", HEADER, wanted[6:])
+    store = FeatureStore(tmp_path)
+    assert len(store) == 10 and store.lengths().tolist() == [len(clip.features.codes) for clip in wanted]
+    for one, other in zip(store, wanted, strict=True):
+        assert np.array_equal(one.features.codes, other.features.codes)
+        assert one.features.embedding is not None and other.features.embedding is not None
+        assert np.array_equal(one.features.embedding, other.features.embedding)
+        assert (one.name, one.captions, one.labels, one.seconds) == (
+            other.name,
+            other.captions,
+            other.labels,
+            other.seconds,
+        )
+
+
+def test_a_store_refuses_shards_of_another_model_format_or_kind(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no feature shards"):
+        FeatureStore(tmp_path)
+    write_shard(tmp_path / "00000.parquet", HEADER, clips(2))
+    other = StoreHeader(codebooks=3, entries=32, embedding=5, frame_rate=25.0, encoders="other")
+    write_shard(tmp_path / "00001.parquet", other, clips(2))
+    with pytest.raises(DataError, match="another model"):
+        FeatureStore(tmp_path)
+    later = StoreHeader(codebooks=3, entries=32, embedding=5, frame_rate=25.0, encoders="abc", version=99)
+    write_shard(tmp_path / "00001.parquet", later, clips(2))
+    with pytest.raises(DataError, match="format 99"):
+        FeatureStore(tmp_path)
+    (tmp_path / "00001.parquet").write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="not a feature shard"):
+        FeatureStore(tmp_path)
+
+
+def items(seed: int = 0, batch_size: int = 4) -> CaptionItems:
+    tokenizer = train_tokenizer(["A dog barks.", "Rain falls."], 300)
+    made = clips(20)
+    return CaptionItems(made, np.ones(20), tokenizer, 32, Perturbation(), batch_size=batch_size, seed=seed)
+
+
+def test_an_item_depends_on_seed_and_number_alone() -> None:
+    one, other = items(), items()
+    numbers = list(range(80))
+    for number in reversed(numbers):
+        other(number)
+    for number in numbers:
+        left, right = one(number), other(number)
+        assert np.array_equal(left.codes, right.codes) and np.array_equal(left.labels, right.labels)
+        assert left.embedding is not None and np.array_equal(left.embedding, right.embedding)
+    assert any(not np.array_equal(one(number).codes, items(seed=1)(number).codes) for number in numbers[:5])
+
+
+def test_hidden_codes_are_labelled_and_nothing_else() -> None:
+    draw = items()
+    for number in range(64):
+        item = draw(number)
+        assert np.array_equal(item.codes == 32, item.mcm_labels != -100)
+        assert item.labels[0] == 0 and item.labels[-1] == 2
+
+
+def test_a_batch_pads_codes_and_both_kinds_of_labels() -> None:
+    draw = items()
+    batch = CaptionCollator(32, limit=25)([draw(number) for number in range(8)])
+    assert batch["codes"].shape == batch["mcm_labels"].shape and batch["codes"].shape[1] <= 25
+    padding = batch["code_mask"] == 0
+    assert (batch["codes"][padding] == 32).all() and (batch["mcm_labels"][padding] == -100).all()
+    assert batch["clap_embedding"].shape == (8, 5)
+
+
+def test_a_batch_holds_clips_of_like_length() -> None:
+    draw = items(batch_size=8)
+    spreads = []
+    for start in range(0, 128, 8):
+        lengths = [len(draw(number).codes) for number in range(start, start + 8)]
+        spreads.append(max(lengths) - min(lengths))
+    assert np.mean(spreads) < 8  # of 40 frames
+
+
+def test_a_perturbed_embedding_is_a_unit_vector_or_zeros() -> None:
+    vector = np.float32([1.0, 0.0, 0.0, 0.0, 0.0])
+    generator = np.random.default_rng(0)
+    lengths = {round(float(np.linalg.norm(perturb(vector, Perturbation(), generator))), 4) for _ in range(200)}
+    assert lengths == {0.0, 1.0}
+
+
+def test_the_tokenizer_gives_every_text_back() -> None:
+    tokenizer = train_tokenizer(["A dog barks.", "Rain falls."], 300)
+    assert [tokenizer.token_to_id(token) for token in ("<s>", "<pad>", "</s>")] == [0, 1, 2]
+    for text in ("A dog barks.", "Ünïcode — 雨 \t!"):
+        encoded = tokenizer.encode(text)
+        assert tokenizer.decode(encoded.ids) == text and (encoded.ids[0], encoded.ids[-1]) == (0, 2)

@@ -1,0 +1,221 @@
+"""The training loop and the losses: resumed equals uninterrupted, fast equals slow twin, each stage learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from enclap.errors import UsageError
+from enclap.training import clap as clap_stage
+from enclap.training import codec as codec_stage
+from enclap.training.recipe import HeldOut, Optimisation, parse, read_recipe
+from enclap.training.stages import CaptionRecipe, round_to_float16
+from enclap.training.text import TextRecipe, symmetric_contrast
+from enclap.training.trainer import run_stage
+from test_training_data import recording
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES: dict[str, type[Any]] = {
+    "codec": codec_stage.CodecRecipe,
+    "teacher": clap_stage.TeacherRecipe,
+    "tower": clap_stage.TowerRecipe,
+    "text": TextRecipe,
+    "caption": CaptionRecipe,
+}
+
+
+class Line(nn.Module):
+    """Learns y = 2 x with a noisy part, so that the random state matters too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(1, 1)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": functional.mse_loss(self.layer(self.dropout(x)), 2.0 * x)}
+
+
+def draw(number: int) -> float:
+    return float(np.random.default_rng(number).standard_normal())
+
+
+def collate(values: Any) -> dict[str, Tensor]:
+    return {"x": torch.tensor(values).float()[:, None]}
+
+
+def train(output: Path, draw: Callable[[int], float] = draw) -> nn.Module:
+    optimisation = Optimisation(
+        steps=24, batch_size=4, learning_rate=0.05, warmup_steps=2, ema=0.9, save_every=5, log_every=4
+    )
+    return run_stage(Line(), draw, collate, optimisation, output)
+
+
+def test_a_run_that_was_cut_off_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+
+    def cut(number: int) -> float:
+        if number >= 4 * 13:
+            raise KeyboardInterrupt
+        return draw(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", cut)
+    resumed = train(tmp_path / "cut")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    assert steps[-1] == 24
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_recipes_of_mini_are_read(name: str) -> None:
+    read_recipe(RECIPES[name], ROOT / "recipes" / "mini" / f"{name}.yaml")
+
+
+def test_there_is_no_recipe_that_is_not_tested() -> None:
+    assert {path.stem for path in (ROOT / "recipes").rglob("*.yaml")} == set(RECIPES)
+
+
+def test_a_recipe_names_all_its_faults_at_once() -> None:
+    with pytest.raises(UsageError, match=r"steps.*batch_size.*pace|pace.*steps.*batch_size") as caught:
+        parse(Optimisation, {"steps": 0, "batch_size": -1, "learning_rate": 1.0, "pace": 3}, "here.yaml")
+    assert "here.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_settings_are_overridden_by_key(tmp_path: Path) -> None:
+    path = ROOT / "recipes" / "mini" / "text.yaml"
+    assert read_recipe(TextRecipe, path, ["optimisation.steps=7"]).optimisation.steps == 7
+    with pytest.raises(UsageError, match="key=value"):
+        read_recipe(TextRecipe, path, ["optimisation.steps"])
+    with pytest.raises(UsageError, match="no such recipe"):
+        read_recipe(TextRecipe, tmp_path / "none.yaml")
+
+
+def slow_contrast(logits: Tensor, group: Tensor) -> float:
+    """The definition, pair by pair."""
+    total = 0.0
+    for matrix in (logits, logits.T):
+        for row, values in enumerate(matrix):
+            same = [column for column in range(len(group)) if group[column] == group[row]]
+            log_sum = torch.logsumexp(values, 0)
+            total += float(sum(log_sum - values[column] for column in same)) / len(same)
+    return total / (2 * len(group))
+
+
+def test_contrast_shares_the_probability_among_all_pairs_of_a_label() -> None:
+    torch.manual_seed(0)
+    logits, group = torch.randn(6, 6), torch.tensor([0, 1, 0, 2, 1, 0])
+    assert float(symmetric_contrast(logits, group)) == pytest.approx(slow_contrast(logits, group), abs=1e-5)
+    assert float(symmetric_contrast(logits, group)) == pytest.approx(float(symmetric_contrast(logits.T, group)))
+
+
+def test_soft_cross_entropy_is_torchs_for_whole_labels_and_ignores_empty_rows() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 7), torch.tensor([0, 3, 6, 2, 2])
+    wanted = functional.cross_entropy(logits, labels, label_smoothing=0.05)
+    rows = functional.one_hot(labels, 7).float()
+    torch.testing.assert_close(clap_stage.soft_cross_entropy(logits, rows), wanted)
+    padded = clap_stage.soft_cross_entropy(
+        torch.cat([logits, torch.randn(2, 7)]), torch.cat([rows, torch.zeros(2, 7)])
+    )
+    torch.testing.assert_close(padded, wanted)
+
+
+def test_targets_hold_labels_of_seen_recordings_and_words_that_recur() -> None:
+    labels = ["dog barking", "dog whining", "dog panting", "rain on a roof"]
+    recordings = [recording(label, number) for number, label in enumerate(labels)]
+    targets = clap_stage.make_targets(recordings, seen=[0, 1, 2])
+    assert targets.label_names == ("dog barking", "dog panting", "dog whining") and targets.word_names == ("dog",)
+    assert targets.labels[3].sum() == 0 and targets.words[:, 0].tolist() == [1, 1, 1, 0]
+
+
+def test_rare_labels_are_drawn_less_often_than_common_ones_but_more_than_their_share() -> None:
+    recordings = [recording("rain", number) for number in range(8)] + [recording("bell ringing", 9)]
+    cumulative = clap_stage.sampling(recordings, range(9))
+    rare = cumulative[-1] - cumulative[-2]
+    assert cumulative[-1] == pytest.approx(1.0) and 1 / 9 < rare < 1 / 2
+
+
+def test_the_held_out_fold_and_a_share_of_originals_are_held_out() -> None:
+    chosen = [clap_stage.is_held_out(recording("rain", number), HeldOut(share=0.5)) for number in range(200)]
+    assert 60 < sum(chosen) < 140
+
+
+CODEC = {
+    "sampling_rate": 8_000,
+    "num_filters": 2,
+    "upsampling_ratios": [5, 4],
+    "hidden_size": 8,
+    "num_lstm_layers": 1,
+    "codebook_size": 16,
+    "target_bandwidths": [6.4],
+}
+
+
+def small_codec() -> Any:
+    torch.manual_seed(0)
+    one = Optimisation(steps=1, batch_size=1, learning_rate=1.0)
+    return codec_stage.build_codec(codec_stage.CodecRecipe(model=CODEC, autoencoder=one, quantised=one))
+
+
+def test_each_codebook_leaves_less_variance_and_the_codes_give_the_latents_back() -> None:
+    codec = small_codec()
+    latents = torch.randn(600, 8) @ torch.diag(torch.linspace(2, 0.2, 8))
+    left = codec_stage.fit_codebooks(codec, latents)
+    assert left[0] < 0.6 and all(after < before for before, after in zip(left, left[1:], strict=False))
+    codes = codec.quantizer.encode(latents.T[None])
+    error = (codec.quantizer.decode(codes)[0].T - latents).square().mean() / latents.square().mean()
+    assert float(error) == pytest.approx(left[-1], rel=1e-3)
+
+
+def test_dead_codes_are_restarted_on_vectors_of_the_batch() -> None:
+    codebook = small_codec().quantizer.layers[0].codebook
+    with torch.no_grad():
+        codebook.embed.copy_(torch.full_like(codebook.embed, 50.0))
+        codebook.embed[0] = 0.0
+        codebook.cluster_size.zero_()
+    vectors = torch.randn(40, 8)
+    codec_stage.move_codebook(codebook, vectors, codebook.quantize(vectors))
+    for entry in codebook.embed[1:]:
+        assert (entry == vectors).all(dim=1).any()
+
+
+def test_perplexity_counts_the_entries_in_use() -> None:
+    assert float(codec_stage.perplexity(torch.tensor([0, 1, 2, 3]), 16)) == pytest.approx(4.0)
+    assert float(codec_stage.perplexity(torch.tensor([5, 5, 5]), 16)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_the_codec_learns_with_and_without_its_codebooks(quantised: bool) -> None:
+    codec = small_codec()
+    model = codec_stage.CodecTraining(codec, quantised)
+    time = torch.arange(2_400) / 8_000
+    audio = 0.3 * torch.sin(2 * torch.pi * torch.tensor([[200.0], [450.0]]) * time)
+    with torch.no_grad():
+        latent = codec.encoder(audio.unsqueeze(1))
+    codec_stage.fit_codebooks(codec, latent.transpose(1, 2).reshape(-1, 8))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(40):
+        loss = model(audio)["loss"]
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_rounded_weights_are_what_float16_holds() -> None:
+    layer = nn.Linear(7, 3)
+    round_to_float16(layer)
+    assert torch.equal(layer.weight, layer.weight.half().float())
