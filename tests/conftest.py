@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
+from cli import Run
 from sounds import noise, write_audio
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+PROGRAM = """
+import sys
+from enclap.cli.main import main
+if "caption" in sys.argv and "--model" not in sys.argv:
+    sys.argv += ["--model", {model!r}]
+main()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +38,41 @@ def recording(tmp_path: Path) -> Callable[..., Path]:
         return write_audio(tmp_path / name, noise(seconds, rate, channels), rate)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete tiny model folder with random weights, built once a session; copy it before changing anything."""
+    from tiny import tiny_model_folder
+
+    return tiny_model_folder(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model folder with random weights."""
+    from tiny import tiny_model_folder
+
+    return tiny_model_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def enclap_command(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command that behaves as `enclap` does, with the tiny model as its default."""
+    program = tmp_path_factory.mktemp("bin") / "enclap.py"
+    program.write_text(PROGRAM.format(model=str(tiny_model)))
+    return [sys.executable, str(program)]
+
+
+@pytest.fixture
+def enclap(enclap_command: list[str], tmp_path: Path) -> Run:
+    """Runs `enclap` in a process whose current folder is tmp_path."""
+
+    def run(*arguments: str | Path | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*enclap_command, *arguments], input=stdin, capture_output=True, cwd=tmp_path, timeout=100
+        )
+        output, errors = done.stdout.decode(), done.stderr.decode()  # strictly: all that is written is UTF-8
+        return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
+
+    return run

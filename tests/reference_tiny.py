@@ -44,11 +44,22 @@ def our_tensors(official: dict[str, Tensor], entries: int) -> dict[str, Tensor]:
 def reference_config() -> EnclapConfig:
     """Our configuration of the reference model."""
     table = json.loads((GOLDEN / "config.json").read_text())
-    same = (
-        "activation_dropout attention_dropout d_model decoder_attention_heads decoder_ffn_dim decoder_layers dropout "
-        "encoder_attention_heads encoder_ffn_dim encoder_layers label_smoothing max_position_embeddings vocab_size "
-        "forced_eos_token_id"
-    ).split()
+    same = [
+        "activation_dropout",
+        "attention_dropout",
+        "d_model",
+        "decoder_attention_heads",
+        "decoder_ffn_dim",
+        "decoder_layers",
+        "dropout",
+        "encoder_attention_heads",
+        "encoder_ffn_dim",
+        "encoder_layers",
+        "label_smoothing",
+        "max_position_embeddings",
+        "vocab_size",
+        "forced_eos_token_id",
+    ]
     return EnclapConfig(
         **{name: table[name] for name in same},
         codebooks=table["num_rvq"],

@@ -6,12 +6,12 @@ import json
 
 import pytest
 import torch
-from reference_tiny import GOLDEN, from_official_slots, golden, our_tensors, reference_model
 from safetensors.torch import load_file
 from torch import Tensor
 
 from enclap.model import EnclapForConditionalGeneration
 from enclap.model.sequence import Inputs
+from reference_tiny import GOLDEN, from_official_slots, golden, our_tensors, reference_model
 
 ABSOLUTE = 1e-5  # float32 sums in another order
 GRADIENT = 1e-4  # relative to each tensor's norm

@@ -25,9 +25,7 @@ END_BIAS = 15.2  # lets sentences end, some early, some late
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
-def tiny_model_folder(
-    path: Path, *, use_clap: bool = True, acoustic_input: str = "codes", seed: int = 0
-) -> Path:
+def tiny_model_folder(path: Path, *, use_clap: bool = True, acoustic_input: str = "codes", seed: int = 0) -> Path:
     """A complete model folder at `path`: random weights, rounded to float16, ONNX exported."""
     path.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)

@@ -124,9 +124,7 @@ class _Search:
 
     def _update_improvable(self) -> None:
         """Note the clips whose best running sequence cannot beat their worst finished one at the present length."""
-        best = self.running_scores[:, :1] / np.float32(
-            (self.length - START_LENGTH) ** self.settings.length_penalty
-        )
+        best = self.running_scores[:, :1] / np.float32((self.length - START_LENGTH) ** self.settings.length_penalty)
         worst = np.where(self.is_done, self.done_scores.min(axis=1, keepdims=True), IMPOSSIBLE)
         self.improvable &= (best > worst).any(axis=1, keepdims=True)
 
@@ -163,11 +161,12 @@ def beam_search(stepper: Stepper, clips: int, rules: TokenRules, settings: BeamS
 
 def top(values: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
     """The `count` largest values of each row of [B, N], falling, and their places; of equals the first comes first."""
-    if count < values.shape[1]:
-        places = np.argpartition(-values, count - 1, axis=1)[:, :count]
-        places.sort(axis=1)
-    else:
-        places = np.broadcast_to(np.arange(values.shape[1]), values.shape)
-    chosen = np.take_along_axis(values, places, axis=1)
-    order = np.argsort(-chosen, axis=1, kind="stable")
-    return np.take_along_axis(chosen, order, axis=1), np.take_along_axis(places, order, axis=1)
+    threshold = -np.partition(-values, count - 1, axis=1)[:, count - 1 : count]  # [B, 1]
+    chosen = values >= threshold
+    if chosen.sum() > count * len(values):  # equals at the threshold: the first ones fill what is left
+        larger, equal = values > threshold, values == threshold
+        chosen = larger | (equal & (equal.cumsum(axis=1) <= count - larger.sum(axis=1, keepdims=True)))
+    places = np.nonzero(chosen)[1].reshape(len(values), count)
+    best = np.take_along_axis(values, places, axis=1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)

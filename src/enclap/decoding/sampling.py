@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from enclap.decoding.beam import Hypothesis, Stepper
 from enclap.decoding.filters import START_LENGTH, TokenRules, log_softmax
@@ -50,7 +51,7 @@ def sample(stepper: Stepper, clips: int, rules: TokenRules, settings: SamplingSe
     return [_ranked(sequences[clip, :, :length], totals[clip], rules) for clip in range(clips)]
 
 
-def draw(logits: FloatArray, top_p: float, points: FloatArray) -> IntArray:
+def draw(logits: FloatArray, top_p: float, points: NDArray[np.float64]) -> IntArray:
     """One token per row of logits [R, V] from its nucleus: the fewest likeliest tokens that hold `top_p`.
 
     points: [R] in 0..1; the token is the one at that point of the nucleus's cumulative probability.

@@ -178,9 +178,7 @@ def _validated(kind: type[Table], raw: dict[str, Any], path: Path) -> Table:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors()
-        )
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors())
         raise ModelError(f"{path}: {faults}; fetch or export the model again") from error
 
 

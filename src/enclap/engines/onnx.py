@@ -32,6 +32,8 @@ from enclap.types import Candidate, Features, FloatArray, IntArray, Window
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+SILENT = 4
+"""onnxruntime's log severity that lets only fatal faults through; the others reach the caller as exceptions."""
 
 
 class OnnxEngine:
@@ -49,20 +51,12 @@ class OnnxEngine:
         if precision != "float32":
             raise UsageError(f"the onnx engine runs in float32, not {precision}; leave the precision out")
         self.folder = ModelFolder.read(folder)
+        self.code_rate = self.folder.caption.frame_rate
+        self.max_frames = self.folder.max_frames
         self._providers = _providers(device)
         self._threads = threads
         for name in ("encoder", "decoder"):
             self.folder.require(f"onnx/{name}.onnx")
-
-    @property
-    def code_rate(self) -> float:
-        """Code frames per second."""
-        return self.folder.caption.frame_rate
-
-    @property
-    def max_frames(self) -> int:
-        """Code frames that fit into the model's positions."""
-        return self.folder.max_frames
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
@@ -109,9 +103,7 @@ class OnnxEngine:
         direction: FloatArray = mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
         return direction
 
-    def _search(
-        self, features: list[Features], rules: TokenRules, options: DecodingOptions
-    ) -> list[list[Hypothesis]]:
+    def _search(self, features: list[Features], rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
         """Hypotheses of clips of equal length."""
         caption = self.folder.caption
         cross = self._encoder.run(None, encoder_inputs(self.folder, features))
@@ -125,15 +117,15 @@ class OnnxEngine:
             return sample(stepper, clips, rules, settings)
         if options.beams == 1:
             return greedy_search(stepper, clips, rules)
-        beam_settings = BeamSettings(
-            options.beams, options.candidates, options.length_penalty, options.early_stopping
-        )
+        beam_settings = BeamSettings(options.beams, options.candidates, options.length_penalty, options.early_stopping)
         return beam_search(stepper, clips, rules, beam_settings)
 
     def _session(self, name: str) -> Any:
         path = self.folder.require(f"onnx/{name}.onnx")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
+        options.log_severity_level = SILENT
+        # The export has simplified the graphs already; the higher levels cost more at load than a short file gains.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:

@@ -49,21 +49,13 @@ class TorchEngine:
         if precision not in PRECISIONS:
             raise UsageError(f"the torch engine runs in {' or '.join(PRECISIONS)}, not {precision}")
         self.folder = ModelFolder.read(folder)
+        self.code_rate = self.folder.caption.frame_rate
+        self.max_frames = self.folder.max_frames
         self._device = _device(device)
         self.folder.require("model.safetensors")
         self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])
         if threads is not None:
             torch.set_num_threads(threads)
-
-    @property
-    def code_rate(self) -> float:
-        """Code frames per second."""
-        return self.folder.caption.frame_rate
-
-    @property
-    def max_frames(self) -> int:
-        """Code frames that fit into the model's positions."""
-        return self.folder.max_frames
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
@@ -93,23 +85,17 @@ class TorchEngine:
         embedding = None if crops is None else self._clap.embed_audio(crops)
         return replace(features, embedding=embedding, log_mel=log_mel(self.folder, window))
 
-    def _search(
-        self, features: list[Features], rules: TokenRules, options: DecodingOptions
-    ) -> list[list[Hypothesis]]:
+    def _search(self, features: list[Features], rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
         """Greedy or beam search over clips of equal length."""
         searching: dict[str, Any] = {"num_beams": options.beams, "num_return_sequences": options.candidates}
         if options.beams > 1:
             searching |= {"length_penalty": options.length_penalty, "early_stopping": options.early_stopping}
         output = self._generate(features, rules, do_sample=False, **searching)
-        if options.beams > 1:
-            scores = output.sequences_scores.tolist()
-        else:
-            scores = _mean_log_probabilities(output, rules)
+        is_beam = options.beams > 1
+        scores = output.sequences_scores.tolist() if is_beam else _mean_log_probabilities(output, rules)
         return _hypotheses(output.sequences, scores, rules, options.candidates)
 
-    def _sample(
-        self, features: list[Features], rules: TokenRules, options: DecodingOptions
-    ) -> list[list[Hypothesis]]:
+    def _sample(self, features: list[Features], rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
         """Drawn sequences, most likely first; each clip draws alone, so that the clips beside it change nothing."""
         found = []
         for clip in features:
@@ -159,7 +145,7 @@ class TorchEngine:
 
 
 def _mean_log_probabilities(output: Any, rules: TokenRules) -> list[float]:
-    """Mean log-probability of each sequence's tokens, as the model gave it, before temperature; forced tokens cost 0."""
+    """Mean log-probability of each sequence's tokens, before temperature; forced tokens cost nothing."""
     logits = torch.stack(output.logits, dim=1).float()  # [R, steps, V]
     tokens = output.sequences[:, START_LENGTH:]  # [R, steps]
     gained = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
@@ -172,9 +158,7 @@ def _mean_log_probabilities(output: Any, rules: TokenRules) -> list[float]:
 def _hypotheses(
     sequences: torch.Tensor, scores: Sequence[float], rules: TokenRules, per_clip: int
 ) -> list[list[Hypothesis]]:
-    flat = [
-        Hypothesis(rules.stripped(row), score) for row, score in zip(sequences.tolist(), scores, strict=True)
-    ]
+    flat = [Hypothesis(rules.stripped(row), score) for row, score in zip(sequences.tolist(), scores, strict=True)]
     return [flat[start : start + per_clip] for start in range(0, len(flat), per_clip)]
 
 

@@ -1,9 +1,7 @@
-"""A model folder's weights as ONNX graphs, which the default engine runs without PyTorch."""
+"""A model folder's weights as ONNX files, which the default engine runs without PyTorch."""
 
 from __future__ import annotations
 
-import copy
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,209 +9,25 @@ from typing import cast
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.utils import parametrize
-from transformers import ClapModel, EncodecModel
 
 from enclap.audio.mel import ClapFrontEnd
 from enclap.errors import ModelError
-from enclap.model.clap import Clap, embed_crops
+from enclap.model.clap import Clap
 from enclap.model.codec import Codec
+from enclap.model.graphs import ClapAudioGraph, ClapTextGraph, CodecGraph, DecoderGraph, EncoderGraph
 from enclap.model.modeling import EnclapForConditionalGeneration
-from enclap.model.sequence import POSITION_OFFSET, Inputs
 
 OPSET = 18
+SILENT = 4
+"""onnxruntime's log severity that lets only fatal faults through."""
 SMALLEST_HALVED = 16
 """Tensors with fewer values stay float32: a Cast would cost more than it saves."""
 Axes = Mapping[str, Mapping[int, str]]
-
-
-class CodecGraph(nn.Module):
-    """Samples [B, 1, N] to codes int64 [B, T, K]; any N, one sample included."""
-
-    def __init__(self, codec: Codec) -> None:
-        super().__init__()
-        model: EncodecModel = copy.deepcopy(codec.model)
-        for module in list(model.encoder.modules()):
-            for name, child in list(module.named_children()):
-                if hasattr(child, "padding_total"):
-                    setattr(module, name, BranchFreeConv(child))
-        self.encoder = model.encoder
-        self.quantizers = model.quantizer.layers[: codec.codebooks]
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """Codes of a batch of equally long clips."""
-        residual = self.encoder(samples)  # [B, D, T]
-        codes = []
-        for quantizer in self.quantizers:
-            chosen = quantizer.encode(residual)  # [B, T]
-            residual = residual - quantizer.decode(chosen)
-            codes.append(chosen)
-        return torch.stack(codes, dim=-1)
-
-
-class BranchFreeConv(nn.Module):
-    """EnCodec's padded convolution without branches on the length, which tracing would freeze.
-
-    The source (EncodecConv1d) reflects at both ends, and lengthens an input that is shorter than the padding by zeros
-    first. Here only the border values are gathered, so long inputs are copied once.
-    """
-
-    def __init__(self, source: nn.Module) -> None:
-        super().__init__()
-        conv = cast(nn.Conv1d, source.conv)
-        if parametrize.is_parametrized(conv):
-            parametrize.remove_parametrizations(conv, "weight")
-        if source.norm_type != "weight_norm" or source.pad_mode not in ("reflect", "constant"):
-            raise ModelError("codec/config.json: only weight_norm codecs with reflect or constant padding export")
-        self.conv = conv
-        self.stride = conv.stride[0]
-        total = int(cast(Tensor, source.padding_total))
-        self.right = 0 if source.causal else total // 2
-        self.left = total - self.right
-        self.reflect = source.pad_mode == "reflect"
-
-    def forward(self, values: Tensor) -> Tensor:
-        """The convolution of values [B, C, L], L / stride rounded up."""
-        length = torch.ones_like(values[0, 0]).sum().long()  # L, as a tensor that tracing follows
-        right = self.right + torch.remainder(-length, self.stride)
-        before = torch.arange(self.left, 0, -1)
-        after = length + torch.arange(cast(int, right))
-        if not self.reflect:
-            return self._convolve(values, values[..., before * 0] * 0, values[..., after * 0] * 0)
-        widest = torch.clamp(right, min=self.left)
-        end = length + torch.clamp(widest - length + 1, min=0)  # length with the zeros that a short input gets
-        mirrored = torch.where(after < end, after, 2 * (end - 1) - after)
-        return self._convolve(values, _at(values, before, length), _at(values, mirrored, length))
-
-    def _convolve(self, values: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        return cast(Tensor, self.conv(torch.cat([before, values, after], dim=-1)))
-
-
-def _at(values: Tensor, places: Tensor, length: Tensor) -> Tensor:
-    """Values [B, C, places], zero behind the end."""
-    inside = (places < length).to(values.dtype)
-    return values[..., torch.minimum(places, length - 1)] * inside
-
-
-class ClapAudioGraph(nn.Module):
-    """Mel crops [C, 1, T, M] to unit embeddings [C, E]."""
-
-    def __init__(self, model: ClapModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """Embeddings of crops of the front end's fixed length."""
-        return embed_crops(self.model, mel)
-
-
-class ClapTextGraph(nn.Module):
-    """Token ids and attention mask [N, S] to unit embeddings [N, E]."""
-
-    def __init__(self, model: ClapModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Embeddings of padded texts."""
-        hidden = mask[:, None, None, :].to(self.model.dtype)
-        bias = (1.0 - hidden) * torch.finfo(self.model.dtype).min  # [N, 1, 1, S]
-        return cast(Tensor, self.model.get_text_features(ids, attention_mask=bias).pooler_output)
-
-
-class EncoderGraph(nn.Module):
-    """A clip's inputs to the cross-attention keys and values of every decoder layer, computed once per clip.
-
-    Keys [B, H, D / H, S] lie transposed, ready for the decoder's products; values are [B, H, S, D / H].
-    """
-
-    def __init__(self, model: EnclapForConditionalGeneration) -> None:
-        super().__init__()
-        self.model = model
-        self.names = [name for name, used in _encoder_inputs(model).items() if used]
-
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Key, value, key, value, … of the layers, first layer first."""
-        encoded, _ = self.model.encode(Inputs(**dict(zip(self.names, values, strict=True))))
-        states = encoded.last_hidden_state  # [B, S, D]
-        heads = self.model.config.decoder_attention_heads
-        results = []
-        for layer in self.model.get_decoder().layers:
-            attention = layer.encoder_attn
-            key = attention.k_proj(states).unflatten(-1, (heads, -1))  # [B, S, H, D / H]
-            value = attention.v_proj(states).unflatten(-1, (heads, -1))
-            results += [key.permute(0, 2, 3, 1), value.permute(0, 2, 1, 3)]
-        return tuple(results)
-
-
-class DecoderGraph(nn.Module):
-    """One decoding step for W beams of each of B clips.
-
-    The beams of a clip are query positions of one cross-attention, so they share its keys and values without a copy.
-    past: self-attention keys and values [P, layers, 2, B, W, H, D / H]; steps lie outermost, so that the caller can
-    append in place; P = 0 in the first step.
-    """
-
-    def __init__(self, model: EnclapForConditionalGeneration) -> None:
-        super().__init__()
-        self.model = model
-        self.decoder = model.get_decoder()
-        self.heads: int = model.config.decoder_attention_heads
-
-    def forward(self, tokens: Tensor, past: Tensor, *cross: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, W, V] and this step's keys and values [1, layers, 2, B, W, H, D / H]."""
-        decoder = self.decoder
-        position = torch.arange(past.shape[0], past.shape[0] + 1) + POSITION_OFFSET
-        vectors = decoder.embed_tokens(tokens) + functional.embedding(position, decoder.embed_positions.weight)
-        states = decoder.layernorm_embedding(vectors)  # [B, W, D]
-        fresh = []
-        for index, layer in enumerate(decoder.layers):
-            states, keys_values = self._self_attention(layer, states, past[:, index])
-            fresh.append(keys_values)
-            states = self._cross_attention(layer, states, cross[2 * index], cross[2 * index + 1])
-            inner = layer.activation_fn(layer.fc1(states))
-            states = layer.final_layer_norm(states + layer.fc2(inner))
-        clips, beams, width = states.shape
-        flat = functional.linear(
-            states.reshape(clips * beams, width), self.model.lm_head.weight, self.model.final_logits_bias[0]
-        )  # flat, so that it becomes a Gemm that reads the tied token table as it lies
-        return flat.reshape(clips, beams, -1), torch.stack(fresh)[None]
-
-    def _split(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.heads, -1))  # [B, W, H, D / H]
-
-    def _self_attention(self, layer: nn.Module, states: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, W, D] and fresh keys and values [2, B, W, H, D / H]; past: [P, 2, B, W, H, D / H]."""
-        attention = cast(nn.Module, layer.self_attn)
-        query = self._split(attention.q_proj(states)) * attention.scaling
-        fresh = torch.stack([self._split(attention.k_proj(states)), self._split(attention.v_proj(states))])
-        both = torch.cat([past, fresh[None]], dim=0)  # [P + 1, 2, B, W, H, D / H]
-        keys, values = both[:, 0].permute(1, 2, 3, 4, 0), both[:, 1].permute(1, 2, 3, 0, 4)
-        weights = (query[..., None, :] @ keys).softmax(-1)  # [B, W, H, 1, P + 1]
-        mixed = (weights @ values).flatten(2)  # [B, W, D]
-        return layer.self_attn_layer_norm(states + attention.out_proj(mixed)), fresh
-
-    def _cross_attention(self, layer: nn.Module, states: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """States [B, W, D] after attending to a clip's keys [B, H, D / H, S] and values [B, H, S, D / H]."""
-        attention = cast(nn.Module, layer.encoder_attn)
-        query = (self._split(attention.q_proj(states)) * attention.scaling).transpose(1, 2)  # [B, H, W, D / H]
-        mixed = ((query @ keys).softmax(-1) @ values).transpose(1, 2).flatten(2)  # [B, W, D]
-        return cast(Tensor, layer.encoder_attn_layer_norm(states + attention.out_proj(mixed)))
-
-
-def _encoder_inputs(model: EnclapForConditionalGeneration) -> dict[str, bool]:
-    """The encoder graph's possible inputs, in order, and whether the model takes each."""
-    config = model.config
-    return {
-        "codes": config.acoustic_input == "codes",
-        "log_mel": config.acoustic_input == "log_mel",
-        "clap_embedding": config.use_clap,
-    }
 
 
 def export_folder(folder: Path) -> None:
@@ -227,7 +41,7 @@ def export_folder(folder: Path) -> None:
     _export_caption_model(model, target)
     if model.config.acoustic_input == "codes":
         codec = Codec.from_folder(folder / "codec", model.config.codebooks)
-        _export_codec(codec, target)
+        export_codec(codec, target)
     if model.config.use_clap:
         _export_clap(folder / "clap", target)
 
@@ -255,9 +69,7 @@ def _export_caption_model(model: EnclapForConditionalGeneration, target: Path) -
     }
     encoder = EncoderGraph(model)
     cross_names = [f"cross_{kind}_{layer}" for layer in range(config.decoder_layers) for kind in ("key", "value")]
-    cross_axes = {
-        name: {0: "clips", 3: "slots"} if "key" in name else {0: "clips", 2: "slots"} for name in cross_names
-    }
+    cross_axes = {name: {0: "clips", 3: "slots"} if "key" in name else {0: "clips", 2: "slots"} for name in cross_names}
     inputs = {name: examples[name] for name in encoder.names}
     axes: Axes = {name: {0: "clips"} if name == "clap_embedding" else {0: "clips", 1: "frames"} for name in inputs}
     _write(encoder, inputs, cross_names, {**axes, **cross_axes}, target / "encoder.onnx")
@@ -277,7 +89,8 @@ def _export_caption_model(model: EnclapForConditionalGeneration, target: Path) -
     _write(DecoderGraph(model), step_inputs, names, {**step_axes, **cross_axes}, target / "decoder.onnx")
 
 
-def _export_codec(codec: Codec, target: Path) -> None:
+def export_codec(codec: Codec, target: Path) -> None:
+    """Write `target`/codec.onnx: samples [B, 1, N] -> codes [B, T, K], at any length."""
     samples = torch.zeros(2, 1, 20 * codec.hop + 1)
     axes = {"samples": {0: "clips", 2: "samples"}, "codes": {0: "clips", 1: "frames"}}
     _write(CodecGraph(codec), {"samples": samples}, ["codes"], axes, target / "codec.onnx")
@@ -297,9 +110,7 @@ def _export_clap(folder: Path, target: Path) -> None:
     _write(ClapTextGraph(clap.model), text, ["embedding"], text_axes, target / "clap_text.onnx")
 
 
-def _write(
-    graph: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Axes, path: Path
-) -> None:
+def _write(graph: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Axes, path: Path) -> None:
     """Trace the graph and write it to `path`, by way of a temporary name."""
     temporary = path.with_suffix(".partial")
     with torch.no_grad(), warnings.catch_warnings():
@@ -314,10 +125,24 @@ def _write(
             opset_version=OPSET,
             dynamo=False,
         )
+    simplify(temporary)
     model = onnx.load(str(temporary))
     halve_exact_weights(model)
     onnx.save(model, str(temporary))
-    os.replace(temporary, path)
+    temporary.replace(path)
+
+
+def simplify(path: Path) -> None:
+    """Fold the constants of the graph at `path` and drop what they leave unused, once, here, not at every load.
+
+    onnxruntime's basic level is used because its result holds standard operators only, which any version and device
+    runs; it loads in less than half the time.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = SILENT
+    onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
 def halve_exact_weights(model: onnx.ModelProto) -> None:
@@ -354,7 +179,7 @@ def round_weights_to_float16(folder: Path) -> None:
         temporary = path.with_suffix(".partial")
         save_file(rounded, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)  # safetensors writes files that only their owner may read
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def _rounded(tensor: Tensor) -> Tensor:

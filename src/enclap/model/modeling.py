@@ -51,22 +51,19 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
     def __init__(self, config: EnclapConfig) -> None:
         super().__init__(config)
+        width: int = config.d_model  # type: ignore[assignment]  # BART's configuration types it as optional
         self.bart = BartModel(config)
-        self.bart.encoder.embed_positions = SlotPositions(config.max_position_embeddings, config.d_model)
+        self.bart.encoder.embed_positions = SlotPositions(config.max_position_embeddings, width)
         if config.use_clap:
-            self.clap_projection = nn.Linear(config.clap_dim, config.d_model)
+            self.clap_projection = nn.Linear(config.clap_dim, width)
         if config.acoustic_input == "codes":
-            self.frame_embedding: nn.Module = FrameEmbedding(
-                config.codebooks, config.codebook_entries, config.d_model
-            )
-            self.mcm_heads = nn.ModuleList(
-                nn.Linear(config.d_model, config.codebook_entries) for _ in range(config.codebooks)
-            )
+            self.frame_embedding: nn.Module = FrameEmbedding(config.codebooks, config.codebook_entries, width)
+            self.mcm_heads = nn.ModuleList(nn.Linear(width, config.codebook_entries) for _ in range(config.codebooks))
         elif config.acoustic_input == "log_mel":
             self.frame_embedding = MelProjection(
-                config.log_mel_bands, config.d_model, config.log_mel_mean, config.log_mel_deviation
+                config.log_mel_bands, width, config.log_mel_mean, config.log_mel_deviation
             )
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.post_init()
 
@@ -99,12 +96,12 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         frames = self._embed_frames(inputs)
         if frames is None:
             embedding = _required(inputs.clap_embedding, "clap_embedding", "use_clap")
-            frames = start.new_zeros(len(embedding), 0, config.d_model)
+            frames = start.new_zeros(embedding.shape[0], 0, config.d_model)  # .shape, which tracing follows
         if config.use_clap:
             embedding = _required(inputs.clap_embedding, "clap_embedding", "use_clap")
             first = self.clap_projection(embedding.to(start.dtype))
         else:
-            first = start.expand(len(frames), -1)
+            first = start.expand(frames.shape[0], -1)
         return place(first, frames, inputs.frame_mask, start, end)
 
     def _embed_frames(self, inputs: Inputs) -> Tensor | None:

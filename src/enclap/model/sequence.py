@@ -82,9 +82,7 @@ class FrameEmbedding(nn.Module):
 
     def __init__(self, codebooks: int, entries: int, width: int) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(
-            nn.Embedding(entries + 1, width, padding_idx=entries) for _ in range(codebooks)
-        )
+        self.tables = nn.ModuleList(nn.Embedding(entries + 1, width, padding_idx=entries) for _ in range(codebooks))
 
     def forward(self, codes: Tensor) -> Tensor:
         """Vectors [B, T, D] of codes [B, T, K]."""

@@ -1,0 +1,281 @@
+"""Engines: onnx against torch, batches against single clips, and damaged or foreign model folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import enclap.engines
+from agreement import (
+    GREEDY,
+    assert_candidates_agree,
+    assert_engines_agree,
+    assert_features_agree,
+    random_windows,
+    released_options,
+)
+from enclap.decoding.options import DecodingOptions
+from enclap.engines import Engine, load_engine
+from enclap.errors import EnclapError, EnvironmentFault, MissingExtra, ModelError, UsageError
+from enclap.types import Features, Waveform, Window
+from tiny import tiny_model_folder
+
+CASES = {
+    "greedy": GREEDY,
+    "released": released_options(),
+    "several": DecodingOptions(candidates=4),
+    "late stop": DecodingOptions(early_stopping=False, length_penalty=0.5, candidates=2),
+    "long": DecodingOptions(early_stopping=False, length_penalty=2.0, max_length=12),
+    "forced length": DecodingOptions(min_length=21, max_length=21),
+    "no word twice": DecodingOptions(beams=3, no_repeat_ngram=1, max_length=15),
+    "repeats": DecodingOptions(beams=2, no_repeat_ngram=0, length_penalty=-1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def onnx(tiny_folder: Path) -> Engine:
+    return load_engine(tiny_folder, "onnx", threads=1)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_folder: Path) -> Engine:
+    return load_engine(tiny_folder, "torch", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def features(onnx: Engine) -> list[Features]:
+    return onnx.extract(random_windows(8, longest=5.0))
+
+
+def test_features_agree(onnx: Engine, reference: Engine) -> None:
+    windows = random_windows(8, seed=1, longest=4.0)
+    found = onnx.extract(windows)
+    assert_features_agree(found, reference.extract(windows))
+    norms = [np.linalg.norm(item.embedding) for item in found if item.embedding is not None]
+    np.testing.assert_allclose(norms, np.ones(8), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_candidates_agree(onnx: Engine, reference: Engine, features: list[Features], case: str) -> None:
+    assert_engines_agree(onnx, reference, features[:3] if case != "released" else features, CASES[case])
+
+
+def test_sentences_vary(onnx: Engine, features: list[Features]) -> None:
+    found = onnx.generate(features, GREEDY)
+    assert len({clip[0].token_ids for clip in found}) > 3
+    assert len({len(clip[0].token_ids) for clip in found}) > 2
+    assert all(clip[0].token_ids[:2] == (2, 0) and clip[0].token_ids[-1] == 2 for clip in found)
+
+
+def test_features_do_not_depend_on_the_batch(onnx: Engine) -> None:
+    windows = random_windows(5, seed=2, longest=3.0)
+    alone = [onnx.extract([window])[0] for window in windows]
+    assert_features_agree(onnx.extract(windows), alone)
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_samples_are_seeded_and_independent_of_the_batch(
+    tiny_folder: Path, features: list[Features], name: str
+) -> None:
+    engine = load_engine(tiny_folder, name, device="cpu")
+    options = DecodingOptions(sample=True, candidates=3, seed=7)
+    found = engine.generate(features[:3], options)
+    assert_candidates_agree([engine.generate([clip], options)[0] for clip in features[:3]], found)
+    other = engine.generate(features[:1], DecodingOptions(sample=True, candidates=3, seed=8))
+    assert other[0] != found[0]
+    for clip in found:
+        assert len(clip) == 3
+        assert [item.score for item in clip] == sorted((item.score for item in clip), reverse=True)
+
+
+def test_texts_agree(onnx: Engine, reference: Engine) -> None:
+    texts = ["A dog barks.", "Rain", "A bell rings. " * 40]
+    found = onnx.embed_text(texts)
+    np.testing.assert_allclose(found, reference.embed_text(texts), atol=1e-5)
+    np.testing.assert_allclose(found[1], onnx.embed_text(["Rain"])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 160, 640, 641])
+def test_very_short_windows(onnx: Engine, reference: Engine, samples: int) -> None:
+    window = Window(Waveform(np.full(samples, 0.1, dtype=np.float32), 16_000), 0.0, samples / 16_000)
+    found, expected = onnx.extract([window]), reference.extract([window])
+    assert_features_agree(found, expected)
+    assert len(found[0].codes) == -(-samples // 640)
+    assert_candidates_agree(onnx.generate(found, GREEDY), reference.generate(found, GREEDY))
+
+
+def test_codes_beyond_the_positions_are_cut(onnx: Engine, features: list[Features]) -> None:
+    codes = np.random.default_rng(0).integers(0, 16, (onnx.max_frames + 30, 4))
+    embedding = features[0].embedding
+    both = [Features(codes, embedding), Features(codes[: onnx.max_frames], embedding)]
+    whole, cut = onnx.generate(both, GREEDY)
+    assert whole == cut
+
+
+@pytest.mark.parametrize(("use_clap", "acoustic_input"), [(False, "codes"), (True, "none"), (True, "log_mel")])
+def test_ablated_models(tmp_path: Path, use_clap: bool, acoustic_input: str) -> None:
+    folder = tiny_model_folder(tmp_path / "model", use_clap=use_clap, acoustic_input=acoustic_input)
+    engine, reference = load_engine(folder, "onnx"), load_engine(folder, "torch", device="cpu")
+    windows = random_windows(3, longest=2.0)
+    found = engine.extract(windows)
+    assert_features_agree(found, reference.extract(windows))
+    assert_engines_agree(engine, reference, found, released_options())
+    if not use_clap:
+        with pytest.raises(ModelError, match="no CLAP"):
+            engine.embed_text(["a dog"])
+
+
+def test_empty_batches(onnx: Engine, reference: Engine) -> None:
+    for engine in (onnx, reference):
+        assert engine.extract([]) == [] and engine.generate([], GREEDY) == []
+
+
+def test_graphs_alone_are_enough(tiny_folder: Path, tmp_path: Path, features: list[Features], onnx: Engine) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    for weights in folder.glob("**/*.safetensors"):
+        weights.unlink()
+    engine = load_engine(folder)
+    assert engine.name == "onnx"
+    assert_candidates_agree(engine.generate(features[:2], GREEDY), onnx.generate(features[:2], GREEDY))
+
+
+def test_auto_takes_torch_where_there_are_no_graphs(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    shutil.rmtree(folder / "onnx")
+    assert load_engine(folder, device="cpu").name == "torch"
+
+
+def copied(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def use_everything(folder: Path, engine: str) -> None:
+    loaded = load_engine(folder, engine, device="cpu")
+    loaded.generate(loaded.extract(random_windows(1, longest=1.0)), GREEDY)
+    loaded.embed_text(["a dog"])
+
+
+ONNX_FILES = [f"onnx/{name}.onnx" for name in ("codec", "clap_audio", "clap_text", "encoder", "decoder")]
+SHARED_FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "codec/config.json",
+    "clap/config.json",
+    "clap/preprocessor_config.json",
+    "clap/tokenizer.json",
+]
+TORCH_FILES = ["model.safetensors", "codec/model.safetensors", "clap/model.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "noise"])
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [("onnx", name) for name in SHARED_FILES + ONNX_FILES] + [("torch", name) for name in TORCH_FILES],
+)
+def test_a_damaged_folder_is_a_model_error(
+    tiny_folder: Path, tmp_path: Path, engine: str, name: str, damage: str
+) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    path = folder / name
+    contents = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(contents[: len(contents) // 2])
+    elif damage != "missing":
+        path.write_bytes(b"" if damage == "empty" else b"\x00\xff damaged")
+    with pytest.raises(ModelError) as caught:
+        use_everything(folder, engine)
+    message = str(caught.value)
+    assert "\n" not in message and str(path.parent) in message
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_an_unknown_format_version_is_refused(tiny_folder: Path, tmp_path: Path, engine: str) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    table = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(table | {"format_version": 99}))
+    with pytest.raises(ModelError, match="format_version 99 is not known"):
+        load_engine(folder, engine)
+
+
+@pytest.mark.parametrize("change", [{"model_type": "bart"}, {"codebooks": 0}, {"acoustic_input": "smell"}])
+def test_a_foreign_configuration_is_refused(tiny_folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    table = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(table | change))
+    with pytest.raises(ModelError, match=next(iter(change))):
+        load_engine(folder)
+
+
+def test_a_codec_of_another_frame_rate_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    table = json.loads((folder / "codec" / "config.json").read_text())
+    (folder / "codec" / "config.json").write_text(json.dumps(table | {"sampling_rate": 24_000}))
+    with pytest.raises(ModelError, match=r"37.5 frames per second"):
+        load_engine(folder)
+
+
+def test_external_data_outside_the_folder_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    import onnx as onnx_format
+
+    folder = copied(tiny_folder, tmp_path)
+    path = folder / "onnx" / "encoder.onnx"
+    model = onnx_format.load(path)
+    tensor = max(model.graph.initializer, key=lambda item: len(item.raw_data))
+    (tmp_path / "outside.bin").write_bytes(tensor.raw_data)
+    onnx_format.external_data_helper.set_external_data(tensor, "../../outside.bin")
+    tensor.ClearField("raw_data")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="encoder.onnx"):
+        use_everything(folder, "onnx")
+
+
+def test_unknown_choices_are_usage_errors(tiny_folder: Path) -> None:
+    faults: list[tuple[dict[str, str], type[EnclapError], str]] = [
+        ({"engine": "tensorflow"}, UsageError, "unknown engine 'tensorflow'"),
+        ({"engine": "onnx", "precision": "int4"}, UsageError, "runs in float32, not int4"),
+        ({"engine": "torch", "precision": "int4"}, UsageError, "float32 or bfloat16, not int4"),
+        ({"engine": "onnx", "device": "tpu"}, UsageError, "not 'tpu'"),
+        ({"engine": "torch", "device": "tpu"}, UsageError, "not 'tpu'"),
+        ({"engine": "torch", "device": "mps"}, EnvironmentFault, "no mps here"),
+    ]
+    for arguments, kind, message in faults:
+        with pytest.raises(kind, match=message):
+            load_engine(tiny_folder, **arguments)
+
+
+def test_a_missing_folder_is_a_model_error(tmp_path: Path) -> None:
+    for engine in ("auto", "onnx", "torch"):
+        with pytest.raises(ModelError, match="no such model folder"):
+            load_engine(tmp_path / "absent", engine)
+
+
+def test_torch_missing_names_the_extra(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enclap.engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'enclap\[train\]'"):
+        load_engine(tiny_folder, "torch")
+
+
+def test_bfloat16_captions(tiny_folder: Path, features: list[Features]) -> None:
+    engine = load_engine(tiny_folder, "torch", device="cpu", precision="bfloat16")
+    assert all(clip[0].token_ids[0] == 2 for clip in engine.generate(features[:2], GREEDY))
+
+
+def test_the_onnx_engine_leaves_torch_alone(tiny_folder: Path) -> None:
+    program = (
+        "import sys; from enclap.engines import load_engine; import numpy as np\n"
+        "from enclap.types import *; from enclap.decoding.options import DecodingOptions\n"
+        f"engine = load_engine({str(tiny_folder)!r})\n"
+        "window = Window(Waveform(np.zeros(8000, np.float32), 16000), 0.0, 0.5)\n"
+        "engine.generate(engine.extract([window]), DecodingOptions())\n"
+        "print([name for name in ('torch', 'transformers', 'onnx') if name in sys.modules])\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "[]"

@@ -1,0 +1,130 @@
+"""ONNX graphs: exact at unseen lengths and batches, small on disk, and of the modules' own weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import load_file
+from transformers import EncodecConfig, EncodecModel
+
+from enclap.errors import ModelError
+from enclap.model.codec import Codec
+from enclap.model.export import export_folder, halve_exact_weights, load_caption_model, round_weights_to_float16
+from enclap.model.graphs import BranchFreeConv
+from tiny import CODEBOOKS, ENTRIES
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 640, 641, 1919, 4480, 4481, 30_001])
+def test_codec_at_unseen_lengths(tiny_folder: Path, samples: int) -> None:
+    values = (np.random.default_rng(samples).standard_normal((3, samples)) * 0.2).astype(np.float32)
+    codec = Codec.from_folder(tiny_folder / "codec", CODEBOOKS)
+    expected = np.stack([codec.encode(clip) for clip in values])
+    found = session(tiny_folder / "onnx" / "codec.onnx").run(None, {"samples": values[:, None]})[0]
+    assert found.shape == expected.shape == (3, -(-samples // 640), CODEBOOKS)
+    assert (found == expected).mean() > 0.99  # a residual between two entries may round either way
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+def test_branch_free_convolution_equals_its_source(causal: bool, pad_mode: str) -> None:
+    torch.manual_seed(0)
+    config = EncodecConfig(
+        use_causal_conv=causal, pad_mode=pad_mode, num_filters=2, hidden_size=4, upsampling_ratios=[5, 2]
+    )
+    sources = [module for module in EncodecModel(config).encoder.modules() if hasattr(module, "padding_total")]
+    for source in sources:
+        ours = BranchFreeConv(source)
+        for length in (1, 2, 3, 6, 7, 8, 9, 40):
+            values = torch.randn(2, source.conv.in_channels, length)
+            expected = source(values)
+            torch.testing.assert_close(ours(values), expected)
+
+
+@pytest.mark.parametrize(("clips", "frames", "beams"), [(1, 1, 1), (2, 50, 4), (3, 297, 2)])
+def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, frames: int, beams: int) -> None:
+    model = load_caption_model(tiny_folder)
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, ENTRIES, (clips, frames, CODEBOOKS))
+    embedding = generator.standard_normal((clips, 16)).astype(np.float32)
+    tokens = generator.integers(0, 300, (clips, beams, 6))
+    encoder, decoder = (session(tiny_folder / "onnx" / f"{name}.onnx") for name in ("encoder", "decoder"))
+    cross = encoder.run(None, {"codes": codes, "clap_embedding": embedding})
+    shared = {item.name: array for item, array in zip(encoder.get_outputs(), cross, strict=True)}
+    past = np.zeros((0, 2, 2, clips, beams, 4, 8), dtype=np.float32)
+    steps = []
+    for step in range(tokens.shape[-1]):
+        logits, present = decoder.run(None, {"tokens": tokens[..., step], "past": past, **shared})
+        past = np.concatenate([past, present])
+        steps.append(logits)
+    with torch.no_grad():
+        expected = model(
+            codes=torch.from_numpy(codes).repeat_interleave(beams, 0),
+            clap_embedding=torch.from_numpy(embedding).repeat_interleave(beams, 0),
+            decoder_input_ids=torch.from_numpy(tokens.reshape(clips * beams, -1)),
+        ).logits
+    found = np.stack(steps, axis=2).reshape(expected.shape)
+    np.testing.assert_allclose(found, expected.numpy(), atol=5e-5)
+
+
+def test_weights_are_stored_as_float16_once(tiny_folder: Path) -> None:
+    sizes = {path.stem: path.stat().st_size for path in (tiny_folder / "onnx").iterdir()}
+    assert set(sizes) == {"codec", "clap_audio", "clap_text", "encoder", "decoder"}
+    decoder = onnx.load(tiny_folder / "onnx" / "decoder.onnx")
+    full = [tensor for tensor in decoder.graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    assert all(np.prod(tensor.dims) < 1000 for tensor in full)
+    model = load_caption_model(tiny_folder)
+    table = tuple(model.get_input_embeddings().weight.shape)
+    assert sum(tuple(tensor.dims) in (table, table[::-1]) for tensor in decoder.graph.initializer) == 1
+
+
+def test_rounding_is_idempotent_and_what_loads(tiny_folder: Path) -> None:
+    tensors = load_file(tiny_folder / "model.safetensors")
+    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+    loaded = load_caption_model(tiny_folder).state_dict()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in tensors.items())
+
+
+def test_large_statistics_stay_float32(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"count": torch.tensor([1e6]), "weight": torch.tensor([0.1])}, tmp_path / "model.safetensors")
+    round_weights_to_float16(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert tensors["count"].dtype == torch.float32 and tensors["weight"].dtype == torch.float16
+
+
+def test_only_exact_weights_are_halved() -> None:
+    exact = numpy_helper.from_array(np.linspace(0, 31, 32, dtype=np.float32), "exact")
+    inexact = numpy_helper.from_array(np.full(32, 0.1, dtype=np.float32), "inexact")
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [32])
+    node = helper.make_node("Add", ["exact", "inexact"], ["y"])
+    graph = helper.make_graph([node], "sum", [], [result], [exact, inexact])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    halve_exact_weights(model)
+    assert sorted(tensor.name for tensor in model.graph.initializer) == ["exact.float16", "inexact"]
+    found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {})[0]
+    np.testing.assert_array_equal(found, np.linspace(0, 31, 32, dtype=np.float32) + np.float32(0.1))
+
+
+def test_an_incomplete_folder_does_not_export(tiny_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+    (folder / "codec" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="the codec cannot be loaded"):
+        export_folder(folder)
+
+
+def test_stereo_codecs_are_refused() -> None:
+    with pytest.raises(ModelError, match="only mono codecs"):
+        Codec(EncodecModel(EncodecConfig(audio_channels=2, num_filters=2, hidden_size=4, codebook_size=4)))

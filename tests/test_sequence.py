@@ -1,0 +1,131 @@
+"""The slot layout: the official collated arrays, the quirks, and the law that padding never changes a clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from enclap.errors import ModelError
+from enclap.model import EnclapConfig, EnclapForConditionalGeneration
+from enclap.model.sequence import Inputs, max_frames, pad_codes, slot_mask
+from reference_tiny import golden, reference_model, to_official_slots
+from tiny import caption_model
+
+FULL_SIZE_POSITIONS = 1024
+FULL_SIZE_ENTRIES = 1024
+
+
+@pytest.mark.parametrize("case", [("eval_single", ["a"]), ("eval_pair", ["a", "b"]), ("eval_long", ["long"])])
+def test_collated_arrays_are_the_official_ones(case: tuple[str, list[str]]) -> None:
+    name, clips = case
+    arrays = golden("collate")
+    codes, mask = pad_codes(
+        [arrays[f"codes_{clip}"] for clip in clips], FULL_SIZE_ENTRIES, max_frames(FULL_SIZE_POSITIONS)
+    )
+    ids, encodec, attention = to_official_slots(codes, mask, FULL_SIZE_ENTRIES)
+    np.testing.assert_array_equal(ids, arrays[f"{name}_input_ids"])
+    np.testing.assert_array_equal(encodec, arrays[f"{name}_encodec_mask"])
+    np.testing.assert_array_equal(attention, arrays[f"{name}_attention_mask"])
+    np.testing.assert_array_equal(slot_mask(torch.from_numpy(mask)).numpy(), attention)
+
+
+def test_full_size_models_hold_1021_frames() -> None:
+    assert EnclapConfig().max_frames == max_frames(FULL_SIZE_POSITIONS) == 1021
+
+
+def test_slots_of_a_padded_batch() -> None:
+    model = reference_model()
+    codes, mask = pad_codes([np.full((3, 4), 7), np.full((1, 4), 9)], 64, 61)
+    embedding = torch.ones(2, 16)
+    slots = model.embed_slots(Inputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
+    tokens = model.get_input_embeddings().weight
+    tables = model.frame_embedding.tables
+    nine = sum(table.weight[9] for table in tables)
+    expected = [model.clap_projection(embedding[1]), tokens[0], nine, tokens[2]]
+    torch.testing.assert_close(slots[1, :4], torch.stack(expected))
+    assert slots[1, 4:].abs().max() == 0
+
+
+def test_slot_zero_has_no_position_and_the_others_read_one_row_later() -> None:
+    positions = reference_model().get_encoder().embed_positions
+    vectors = positions(torch.zeros(1, 5))
+    assert vectors[0].abs().max() == 0
+    torch.testing.assert_close(vectors[1:], positions.weight[2:6])
+
+
+def test_a_hidden_code_is_the_zero_vector() -> None:
+    embedding = reference_model().frame_embedding
+    assert embedding(torch.full((1, 1, 4), 64)).abs().max() == 0
+
+
+def test_padding_never_changes_a_clip() -> None:
+    model = reference_model()
+    generator = np.random.default_rng(0)
+    clips = [generator.integers(0, 64, (length, 4)) for length in (1, 20, 7)]
+    codes, mask = pad_codes(clips, 64, 61)
+    embedding = torch.from_numpy(generator.standard_normal((3, 16)).astype(np.float32))
+    beside, _ = model.encode(Inputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
+    for index, clip in enumerate(clips):
+        alone, _ = model.encode(Inputs(torch.from_numpy(clip)[None], None, embedding[index : index + 1]))
+        length = len(clip) + 3
+        torch.testing.assert_close(
+            beside.last_hidden_state[index, :length], alone.last_hidden_state[0], atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("use_clap", "acoustic_input", "slots"), [(False, "codes", 8), (True, "none", 3), (True, "log_mel", 8)]
+)
+def test_ablations_are_settings(use_clap: bool, acoustic_input: str, slots: int) -> None:
+    torch.manual_seed(0)
+    model = caption_model(64, use_clap, acoustic_input)
+    inputs = {
+        "codes": torch.ones(2, 5, 4, dtype=torch.long) if acoustic_input == "codes" else None,
+        "clap_embedding": torch.ones(2, 16) if use_clap else None,
+        "log_mel": torch.zeros(2, 5, 16) if acoustic_input == "log_mel" else None,
+    }
+    output = model(**inputs, labels=torch.tensor([[0, 5, 2], [0, 6, 2]]))
+    output.loss.backward()
+    assert output.encoder_last_hidden_state.shape == (2, slots, 32)
+    assert model.generate(**inputs, max_length=5, num_beams=2).shape[0] == 2
+
+
+def test_without_clap_slot_zero_holds_the_start_token() -> None:
+    torch.manual_seed(0)
+    model = caption_model(64, False, "codes")
+    slots = model.embed_slots(Inputs(torch.zeros(1, 1, 4, dtype=torch.long)))
+    torch.testing.assert_close(slots[0, 0], slots[0, 1])
+
+
+def test_log_mel_padding_never_changes_a_clip() -> None:
+    torch.manual_seed(0)
+    model = caption_model(64, True, "log_mel")
+    log_mel, embedding = torch.randn(1, 6, 16) * 20, torch.ones(1, 16)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0]])
+    padded, _ = model.encode(Inputs(None, mask, embedding, log_mel))
+    alone, _ = model.encode(Inputs(None, None, embedding, log_mel[:, :4]))
+    torch.testing.assert_close(padded.last_hidden_state[:, :7], alone.last_hidden_state, atol=1e-5, rtol=0)
+
+
+def test_a_model_without_any_input_is_refused() -> None:
+    with pytest.raises(ModelError, match="needs an input"):
+        EnclapConfig(use_clap=False, acoustic_input="none")
+
+
+def test_a_missing_input_is_named() -> None:
+    with pytest.raises(TypeError, match="clap_embedding is missing"):
+        reference_model()(codes=torch.zeros(1, 1, 4, dtype=torch.long), labels=torch.zeros(1, 2, dtype=torch.long))
+
+
+def test_saved_and_loaded_through_the_auto_classes(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    model = reference_model()
+    model.save_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), EnclapConfig)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert isinstance(loaded, EnclapForConditionalGeneration)
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert loaded.lm_head.weight is loaded.get_input_embeddings().weight
