@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cli import Run
 from sounds import noise, write_audio
 
@@ -59,7 +60,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def enclap_command(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A command that behaves as `enclap` does, with the tiny model as its default."""
-    program = tmp_path_factory.mktemp("bin") / "enclap.py"
+    program = tmp_path_factory.mktemp("bin") / "program.py"
     program.write_text(PROGRAM.format(model=str(tiny_model)))
     return [sys.executable, str(program)]
 

@@ -41,18 +41,19 @@ def write_audio(
     *,
     codec: str | None = None,
     layout: str | None = None,
-    container: str | None = None,
     video: bool = False,
+    step: int = 1024,
 ) -> Path:
     """The samples as FFmpeg encodes them for this extension; `video` adds a moving picture."""
     channels = samples.shape[1]
     layout = layout or {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
-    with av.open(str(path), "w", format=container) as output:
+    with av.open(str(path), "w") as output:
         stream = output.add_stream(codec or output.default_audio_codec, rate=rate, layout=layout)
+        stream.bit_rate = 96_000 * channels
         if video:
             add_video(output)
-        for start in range(0, len(samples), 1024):
-            packed = np.ascontiguousarray(samples[start : start + 1024].reshape(1, -1))
+        for start in range(0, len(samples), step):
+            packed = np.ascontiguousarray(samples[start : start + step].reshape(1, -1))
             frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
             frame.sample_rate, frame.pts = rate, start
             output.mux(stream.encode(frame))

@@ -169,9 +169,7 @@ class Captioner:
             for window, quiet in zip(windows, silent, strict=True)
         ]
 
-    def _read(
-        self, sources: Iterable[Source | Failure], window: float, limits: ReadLimits
-    ) -> Iterator[_Heard | _End]:
+    def _read(self, sources: Iterable[Source | Failure], window: float, limits: ReadLimits) -> Iterator[_Heard | _End]:
         """The windows of each source, then its end."""
         for source in sources:
             if isinstance(source, Failure):
@@ -190,9 +188,7 @@ class Captioner:
 
     def _warn_if_cut(self, audio: Audio, window: Window) -> None:
         if window.waveform.seconds > self.longest_window:
-            message = (
-                "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
-            )
+            message = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
             name = printable(audio.name or "audio")
             logger.warning(message, name, window.waveform.seconds, self.longest_window)
 
@@ -219,9 +215,7 @@ def _bounded(audio: Audio, seconds: float) -> Iterator[FloatArray]:
         samples += len(block)
         if samples > seconds * audio.rate:
             name = printable(audio.name or "audio")
-            raise AudioRefused(
-                f"{name}: longer than {seconds:.0f} s, too long for one window; use --window 10"
-            )
+            raise AudioRefused(f"{name}: longer than {seconds:.0f} s, too long for one window; use --window 10")
         yield block
 
 

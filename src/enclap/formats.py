@@ -73,9 +73,7 @@ def as_table(result: CaptionResult) -> dict[str, object]:
                 "text": caption.text,
                 "score": _score(caption.score),
                 "silence": caption.silence,
-                "candidates": [
-                    {"text": item.text, "score": _score(item.score)} for item in caption.candidates
-                ],
+                "candidates": [{"text": item.text, "score": _score(item.score)} for item in caption.candidates],
             }
             for caption in result.captions
         ],
@@ -88,9 +86,7 @@ def join_neighbours(captions: Iterable[Caption]) -> list[Caption]:
     for caption in captions:
         if joined and joined[-1].text == caption.text:
             first = joined.pop()
-            caption = Caption(
-                first.start, caption.end, first.text, first.score, first.silence, first.candidates
-            )
+            caption = Caption(first.start, caption.end, first.text, first.score, first.silence, first.candidates)
         joined.append(caption)
     return joined
 
@@ -122,9 +118,7 @@ def _score(score: float | None) -> float | None:
 
 
 def _decodable(path: str) -> str:
-    return "".join(
-        printable(character) if "\ud800" <= character <= "\udfff" else character for character in path
-    )
+    return "".join(printable(character) if "\ud800" <= character <= "\udfff" else character for character in path)
 
 
 def _json(value: object) -> str:

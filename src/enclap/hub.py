@@ -56,11 +56,9 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(name)
     if text == OFFICIAL:
-        raise ModelError(
-            "official: this version cannot fetch the authors' weights; use --model mini or a folder"
-        )
+        raise ModelError("official: this version cannot fetch the authors' weights; use --model mini or a folder")
     bundled = BUNDLED_FOLDER / text
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         folder = Path(text)
     elif re.fullmatch(r"\w+", text) and bundled.is_dir():
         folder = bundled
@@ -68,9 +66,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         folder = _fetch(text)
     else:
         known = ", ".join(entry.name for entry in bundled_models()) or "none"
-        raise ModelError(
-            f"{printable(text)}: no such model; give a folder, a hub id or a bundled name ({known})"
-        )
+        raise ModelError(f"{printable(text)}: no such model; give a folder, a hub id or a bundled name ({known})")
     check_folder(folder)
     return folder
 
@@ -92,13 +88,9 @@ def check_folder(folder: Path, hashes: bool = False) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != record.size:
             found = "is missing" if size is None else f"has {size} bytes where {record.size} belong"
-            raise ModelError(
-                f"{printable(str(path))}: {found}; the model is damaged, install or fetch it again"
-            )
+            raise ModelError(f"{printable(str(path))}: {found}; the model is damaged, install or fetch it again")
         if hashes and _sha256(path) != record.sha256:
-            raise ModelError(
-                f"{printable(str(path))}: wrong checksum; the model is damaged, install or fetch it again"
-            )
+            raise ModelError(f"{printable(str(path))}: wrong checksum; the model is damaged, install or fetch it again")
 
 
 def read_checksums(folder: Path) -> dict[str, FileRecord]:
@@ -115,9 +107,7 @@ def read_checksums(folder: Path) -> dict[str, FileRecord]:
         elif sum_line and sum_line[2] in sizes and _stays_inside(sum_line[2]):
             records[sum_line[2]] = FileRecord(sizes[sum_line[2]], sum_line[1])
         else:
-            raise ModelError(
-                f"{printable(str(path))}: cannot be read; the model is damaged, install or fetch it again"
-            )
+            raise ModelError(f"{printable(str(path))}: cannot be read; the model is damaged, install or fetch it again")
     return records
 
 
@@ -161,9 +151,7 @@ def _read_configuration(folder: Path) -> None:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(
-            f"{printable(str(folder))}: not a model folder, {CONFIGURATION} is missing"
-        ) from error
+        raise ModelError(f"{printable(str(folder))}: not a model folder, {CONFIGURATION} is missing") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{printable(str(path))}: damaged, it is not JSON; fetch the model again") from error
     if not isinstance(table, dict):

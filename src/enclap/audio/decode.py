@@ -25,8 +25,7 @@ from enclap.types import FloatArray
 logger = logging.getLogger("enclap")
 
 NESTING_FORMATS = frozenset(
-    {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"}
-    | {"webm_dash_manifest"}
+    {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"} | {"webm_dash_manifest"}
 )
 """FFmpeg's demuxers that open further files or addresses."""
 PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"[playlist]", b"[Reference]", b"v=0\n", b"v=0\r\n")
@@ -165,5 +164,8 @@ def _mono(frame: AudioFrame) -> FloatArray:
     """Float32 [n]: the mean of the channels, in float64 so that equal channels give exactly themselves."""
     channels = frame.layout.nb_channels
     packed = frame.to_ndarray().reshape(-1, channels)  # float32 [n, channels], a copy of FFmpeg's memory
-    mean: FloatArray = packed.mean(axis=1, dtype=np.float64).astype(np.float32)
+    total = packed[:, 0].astype(np.float64)
+    for channel in range(1, channels):  # several times as fast as a mean over the short axis
+        total += packed[:, channel]
+    mean: FloatArray = (total / channels).astype(np.float32)
     return mean

@@ -12,9 +12,7 @@ DEFAULT_WINDOW = 10.0  # seconds: what the model was trained on
 WHOLE = 0.0  # a window length that means: one window, however long
 
 
-def split_windows(
-    blocks: Iterable[FloatArray], rate: int, seconds: float = DEFAULT_WINDOW
-) -> Iterator[Window]:
+def split_windows(blocks: Iterable[FloatArray], rate: int, seconds: float = DEFAULT_WINDOW) -> Iterator[Window]:
     """Windows that tile the recording without gap or overlap, each `seconds` long (0: one window).
 
     blocks: float32 [n] mono samples at `rate`. A remainder is shared evenly by the last two windows:

@@ -47,9 +47,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and show the recipe without training.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the recipe without training.")] = False,
 ) -> None:
     """Train what a recipe describes; needs the extra "train"."""
     from enclap.cli.train import train as run

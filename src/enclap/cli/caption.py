@@ -57,13 +57,9 @@ class PrecisionName(StrEnum):
 
 
 def caption(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")
-    ],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")],
     model: Annotated[str, typer.Option(help="mini, a model folder, or a hub repository.")] = "mini",
-    style: Annotated[
-        FormatName, typer.Option("--format", help="How captions are written.")
-    ] = FormatName.text,
+    style: Annotated[FormatName, typer.Option("--format", help="How captions are written.")] = FormatName.text,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="A file, or a folder for a file per recording.")
     ] = None,
@@ -75,9 +71,7 @@ def caption(
     engine: Annotated[EngineName, typer.Option(help="What runs the model.")] = EngineName.auto,
     device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.auto,
     precision: Annotated[PrecisionName, typer.Option(help="What it computes in.")] = PrecisionName.float32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor threads.", show_default="all cores")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.", show_default="all cores")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no warnings.")] = False,
 ) -> None:
     """Write what can be heard in each recording, in English sentences.
@@ -117,9 +111,7 @@ def _options(beams: int | None, candidates: int) -> DecodingOptions:
 
     if beams is not None and candidates > beams:
         raise UsageError(f"--candidates {candidates} needs --beams {candidates} or more; it is {beams}")
-    return DecodingOptions(
-        beams=max(DEFAULT_BEAMS, candidates) if beams is None else beams, candidates=candidates
-    )
+    return DecodingOptions(beams=max(DEFAULT_BEAMS, candidates) if beams is None else beams, candidates=candidates)
 
 
 def _sources(paths: Sequence[str], job: Job) -> list[str | AudioNotFound]:
@@ -136,9 +128,7 @@ def _sources(paths: Sequence[str], job: Job) -> list[str | AudioNotFound]:
     return sources
 
 
-def _run(
-    captioner: Captioner, sources: Sequence[str | AudioNotFound], options: DecodingOptions, job: Job
-) -> int:
+def _run(captioner: Captioner, sources: Sequence[str | AudioNotFound], options: DecodingOptions, job: Job) -> int:
     """Caption everything and write it; returns how many inputs failed."""
     from enclap.captioner import Failure
     from enclap.cli.output import deliver

@@ -1,0 +1,52 @@
+"""What a command loads: nobody pays for what they do not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from enclap.cli.main import main
+sys.argv = ["enclap", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+print(code, *sorted(sys.modules), file=sys.stderr)
+"""
+TRAINING = {"torch", "transformers", "accelerate", "safetensors", "pyarrow", "yaml", "onnx", "scipy"}
+MODEL = {"av", "onnxruntime", "tokenizers", "soxr", "huggingface_hub"}
+
+
+def loaded(*arguments: str) -> tuple[int, set[str]]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True)
+    code, *names = done.stderr.splitlines()[-1].split()
+    return int(code), set(names)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["caption", "--help"], ["models", "list"], ["caption", "missing.wav"]]
+)
+def test_light_commands_load_no_model_and_no_numpy(arguments: list[str]) -> None:
+    code, names = loaded(*arguments)
+    assert code == (1 if "missing.wav" in arguments else 0)
+    assert not names & (TRAINING | MODEL)
+    if "caption" not in arguments or "--help" in arguments:
+        assert "numpy" not in names
+
+
+def test_the_public_names_are_there() -> None:
+    import enclap
+
+    assert all(getattr(enclap, name) for name in enclap.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        enclap.nothing  # noqa: B018
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    script = "import sys, enclap; print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not set(names.split()) & (TRAINING | MODEL | {"numpy", "pydantic", "typer"})
