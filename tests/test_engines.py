@@ -66,8 +66,8 @@ def test_candidates_agree(onnx: Engine, reference: Engine, features: list[Featur
     assert_engines_agree(onnx, reference, features[:3] if case != "released" else features, CASES[case])
 
 
-def test_sentences_vary(onnx: Engine, features: list[Features]) -> None:
-    found = onnx.generate(features, GREEDY)
+def test_sentences_vary(onnx: Engine) -> None:
+    found = onnx.generate(onnx.extract(random_windows(16)), GREEDY)
     assert len({clip[0].token_ids for clip in found}) > 3
     assert len({len(clip[0].token_ids) for clip in found}) > 2
     assert all(clip[0].token_ids[:2] == (2, 0) and clip[0].token_ids[-1] == 2 for clip in found)
@@ -218,7 +218,7 @@ def test_a_codec_of_another_frame_rate_is_refused(tiny_folder: Path, tmp_path: P
     folder = copied(tiny_folder, tmp_path)
     table = json.loads((folder / "codec" / "config.json").read_text())
     (folder / "codec" / "config.json").write_text(json.dumps(table | {"sampling_rate": 24_000}))
-    with pytest.raises(ModelError, match=r"37.5 frames per second"):
+    with pytest.raises(ModelError, match=r"37\.5 frames per second"):
         load_engine(folder)
 
 
@@ -233,7 +233,7 @@ def test_external_data_outside_the_folder_is_refused(tiny_folder: Path, tmp_path
     onnx_format.external_data_helper.set_external_data(tensor, "../../outside.bin")
     tensor.ClearField("raw_data")
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="encoder.onnx"):
+    with pytest.raises(ModelError, match=r"encoder\.onnx"):
         use_everything(folder, "onnx")
 
 

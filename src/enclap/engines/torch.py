@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from enclap.audio.resample import resample
 from enclap.decoding.beam import Hypothesis
@@ -52,6 +53,7 @@ class TorchEngine:
         self.code_rate = self.folder.caption.frame_rate
         self.max_frames = self.folder.max_frames
         self._device = _device(device)
+        disable_progress_bar()  # transformers shows one for every load, even where no terminal is
         self.folder.require("model.safetensors")
         self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])
         if threads is not None:
