@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -165,17 +166,32 @@ CODEC = {
 def small_codec() -> Any:
     torch.manual_seed(0)
     one = Optimisation(steps=1, batch_size=1, learning_rate=1.0)
-    return codec_stage.build_codec(codec_stage.CodecRecipe(model=CODEC, autoencoder=one, quantised=one))
+    return codec_stage.build_codec(codec_stage.CodecRecipe(model=CODEC, encoder=one, quantised=one))
 
 
 def test_each_codebook_leaves_less_variance_and_the_codes_give_the_latents_back() -> None:
     codec = small_codec()
     latents = torch.randn(600, 8) @ torch.diag(torch.linspace(2, 0.2, 8))
     left = codec_stage.fit_codebooks(codec, latents)
-    assert left[0] < 0.6 and all(after < before for before, after in zip(left, left[1:], strict=False))
+    assert left[0] < 0.6 and all(after < before for before, after in itertools.pairwise(left))
     codes = codec.quantizer.encode(latents.T[None])
     error = (codec.quantizer.decode(codes)[0].T - latents).square().mean() / latents.square().mean()
     assert float(error) == pytest.approx(left[-1], rel=1e-3)
+
+
+def test_standardised_latents_leave_what_is_read_from_them_as_it_was() -> None:
+    model = codec_stage.CodecTraining(small_codec(), quantised=False)
+    audio = 0.3 * torch.randn(2, 800)
+    with torch.no_grad():
+        model.codec.encoder.layers[-1].conv.bias += 30.0 * torch.randn(8)
+        before = model.mel_head(model.codec.encoder(audio.unsqueeze(1)))
+        old = model.codec.encoder(audio.unsqueeze(1))
+        codec_stage.standardise_latents(model, old.transpose(1, 2).reshape(-1, 8))
+        latents = model.codec.encoder(audio.unsqueeze(1))
+        inner = (..., slice(1, -1))
+        torch.testing.assert_close(model.mel_head(latents)[inner], before[inner], rtol=1e-3, atol=1e-3)
+    assert latents.mean(dim=(0, 2)).abs().max() < 1e-3
+    assert float(latents.square().mean()) == pytest.approx(1.0, abs=1e-2)
 
 
 def test_dead_codes_are_restarted_on_vectors_of_the_batch() -> None:
@@ -211,7 +227,7 @@ def test_the_codec_learns_with_and_without_its_codebooks(quantised: bool) -> Non
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 

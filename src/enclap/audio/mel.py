@@ -102,7 +102,7 @@ class ClapFrontEnd:
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]  # [T, window]
         spectrum = np.fft.rfft(frames * self._hann, axis=1)  # [T, window // 2 + 1]
         power = np.square(spectrum.real) + np.square(spectrum.imag)
-        mel: FloatArray = 10.0 * np.log10(np.maximum(power @ self._filters, np.float32(FLOOR)))
+        mel: FloatArray = 10.0 * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
         return mel.astype(np.float32, copy=False)
 
     @cached_property
@@ -112,7 +112,7 @@ class ClapFrontEnd:
         return (0.5 - 0.5 * np.cos(2.0 * np.pi * steps)).astype(np.float32)
 
     @cached_property
-    def _filters(self) -> FloatArray:
+    def filters(self) -> FloatArray:
         """Triangular HTK mel filters without area normalisation, float32 [window // 2 + 1, M]."""
         edges = mel_to_hertz(np.linspace(hertz_to_mel(self.lowest), hertz_to_mel(self.highest), self.bands + 2))
         bins = np.linspace(0.0, self.rate / 2, self.window // 2 + 1)

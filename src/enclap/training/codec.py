@@ -1,4 +1,4 @@
-"""Training of mini's codec: an autoencoder first, residual k-means on its latents, then fine-tuning through the codes.
+"""Training of mini's codec: the encoder first, residual k-means on its latents, then fine-tuning through the codes.
 
 transformers' EncodecModel brings the network and the quantiser, but no training of the codebooks; that is here.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import EncodecConfig, EncodecModel
 
+from enclap.audio.mel import ClapFrontEnd
 from enclap.data.manifest import Corpus
 from enclap.training.recipe import Optimisation, Settings
 from enclap.types import FloatArray
@@ -22,7 +23,11 @@ from enclap.types import FloatArray
 WINDOWS = (256, 512, 1_024)
 """STFT sizes of the reconstruction loss, a quarter of each as hop (several: SoundStream, arXiv 2107.03312)."""
 AUDIBLE = 1e-2
-"""Magnitude under which the loss tells no difference; otherwise what nobody hears would weigh most in the logarithm."""
+"""Magnitude added before the logarithm; otherwise what nobody hears would weigh most in it."""
+BANDS, MEL_WINDOW, MELS_PER_CODE = 64, 1_024, 2
+"""The mel spectrogram that latents must hold: bands, samples per frame, frames per code."""
+FAINTEST = 1e-2
+"""Smallest mel power told apart: about 70 dB under a full-scale tone."""
 COMMITMENT = 0.25
 """Weight of the pull of latents towards their codes (VQ-VAE, arXiv 1711.00937)."""
 CODEBOOK_DECAY = 0.98
@@ -36,7 +41,7 @@ class CodecRecipe(Settings):
     model: dict[str, Any]
     segment_seconds: float = 1.6
     clustering_items: int = 600
-    autoencoder: Optimisation
+    encoder: Optimisation
     quantised: Optimisation
 
 
@@ -68,27 +73,49 @@ def stack_segments(items: Sequence[FloatArray]) -> dict[str, Tensor]:
 
 
 class CodecTraining(nn.Module):
-    """EncodecModel's encoder and decoder with reconstruction losses, through the codebooks or past them."""
+    """EncodecModel with the losses that train it.
+
+    The encoder learns to keep what a mel spectrogram shows, read from its latents by one small convolution: through a
+    waveform decoder the same would take many hours. With `quantised`, the latents pass through the codebooks, and the
+    decoder learns the waveform of the codes without any say in them.
+    """
 
     def __init__(self, codec: EncodecModel, quantised: bool) -> None:
         super().__init__()
         self.codec = codec
+        self.mel_head = nn.Conv1d(codec.config.hidden_size, MELS_PER_CODE * BANDS, 3, padding=1)
         self._quantised = quantised
+        rate = codec.config.sampling_rate
+        front_end = ClapFrontEnd(rate, rate, MEL_WINDOW, 1, BANDS, 50.0, 0.475 * rate)
+        self.register_buffer("filters", torch.from_numpy(front_end.filters), persistent=False)
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
         """The loss with its parts, of audio [B, N]; while training with codes, the codebooks move too."""
         latent = self.codec.encoder(audio.unsqueeze(1))  # [B, D, T]
-        parts: dict[str, Tensor] = {}
-        if self._quantised:
-            latent, commitment, perplexity = self._quantise(latent)
-            parts = {"commitment_loss": commitment, "perplexity": perplexity}
-        decoded = self.codec.decoder(latent).squeeze(1)[:, : audio.shape[1]]
-        parts["mel_loss"] = spectral_loss(decoded, audio)
+        if not self._quantised:
+            loss = self.mel_error(latent, audio)
+            return {"loss": loss, "mel_loss": loss}
+        latent, commitment, perplexity = self._quantise(latent)
+        parts = {"commitment_loss": commitment, "perplexity": perplexity, "mel_loss": self.mel_error(latent, audio)}
+        decoded = self.codec.decoder(latent.detach()).squeeze(1)[:, : audio.shape[1]]
+        parts["spectral_loss"] = spectral_loss(decoded, audio)
         parts["wave_loss"] = functional.l1_loss(decoded, audio)
-        loss = parts["mel_loss"] + 2.0 * parts["wave_loss"]
-        if self._quantised:
-            loss = loss + COMMITMENT * parts["commitment_loss"]
+        loss = parts["mel_loss"] + COMMITMENT * commitment + parts["spectral_loss"] + 2.0 * parts["wave_loss"]
         return {"loss": loss, **parts}
+
+    def mel_error(self, latent: Tensor, audio: Tensor) -> Tensor:
+        """Mean squared error of the mel spectrogram read from latents [B, D, T], in units of 20 dB."""
+        read = self.mel_head(latent).unflatten(1, (MELS_PER_CODE, BANDS))  # [B, mels per code, M, T]
+        wanted = self.log_mel(audio).unflatten(2, (latent.shape[2], MELS_PER_CODE))  # [B, M, T, mels per code]
+        return functional.mse_loss(read, wanted.permute(0, 3, 1, 2))
+
+    def log_mel(self, audio: Tensor) -> Tensor:
+        """Mel spectrogram [B, M, frames] of audio [B, N] in units of 20 dB; frames end where codes end."""
+        hop = self.codec.config.hop_length // MELS_PER_CODE
+        padded = functional.pad(audio, (MEL_WINDOW - hop, 0))
+        window = torch.hann_window(MEL_WINDOW, device=audio.device)
+        power = torch.stft(padded, MEL_WINDOW, hop, window=window, center=False, return_complex=True).abs().square()
+        return torch.log10((self.filters.T @ power).clamp(min=FAINTEST)) / 2.0
 
     def _quantise(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes' vectors with straight-through gradients, the commitment loss, the mean perplexity of the codebooks.
@@ -146,11 +173,28 @@ def spectral_loss(decoded: Tensor, audio: Tensor) -> Tensor:
     for size in WINDOWS:
         window = torch.hann_window(size, device=audio.device)
         spectra = [
-            torch.stft(signal, size, size // 4, window=window, return_complex=True).abs().clamp(min=AUDIBLE).log()
+            torch.stft(signal, size, size // 4, window=window, return_complex=True).abs().add(AUDIBLE).log()
             for signal in (decoded, audio)
         ]
         losses.append(functional.l1_loss(spectra[0], spectra[1]))
     return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def standardise_latents(model: CodecTraining, latents: Tensor) -> None:
+    """Move mean and size of the latents [N, D] into the neighbouring convolutions; what is read from them stays.
+
+    Afterwards latents have mean 0 and mean square 1. Nothing else keeps an encoder from large constant latents, of
+    which distances to codes lose all precision.
+    """
+    mean = latents.mean(dim=0)
+    scale = (latents - mean).square().mean().sqrt()
+    last, head = model.codec.encoder.layers[-1].conv, model.mel_head
+    assert head.bias is not None
+    head.bias += torch.einsum("oik,i->o", head.weight, mean)  # but for the edges, where the head sees its padding
+    head.weight.mul_(scale)
+    last.bias.sub_(mean).div_(scale)
+    last.parametrizations.weight.original0.div_(scale)  # weight norm's lengths
 
 
 @torch.no_grad()
@@ -179,16 +223,16 @@ def fit_codebooks(codec: EncodecModel, latents: Tensor, rounds: int = 25, seed: 
 
 
 @torch.no_grad()
-def codec_report(codec: EncodecModel, segments: Tensor) -> dict[str, list[float]]:
-    """Spectral error with 1, 2, … codebooks and each codebook's perplexity, on audio segments [B, N]."""
-    latent = codec.encoder(segments.unsqueeze(1))
-    residual, total = latent, torch.zeros_like(latent)
+def codec_report(model: CodecTraining, segments: Tensor) -> dict[str, list[float]]:
+    """Mel error in dB (root mean square) with 1, 2, … codebooks, and each codebook's perplexity, on segments [B, N]."""
+    codec = model.codec
+    residual = codec.encoder(segments.unsqueeze(1))
+    total = torch.zeros_like(residual)
     errors, perplexities = [], []
     for layer in codec.quantizer.layers:
         codes = layer.encode(residual)
         vectors = layer.decode(codes)
         total, residual = total + vectors, residual - vectors
-        decoded = codec.decoder(total).squeeze(1)[:, : segments.shape[1]]
-        errors.append(float(spectral_loss(decoded, segments)))
+        errors.append(20.0 * float(model.mel_error(total, segments)) ** 0.5)
         perplexities.append(float(perplexity(codes.flatten(), layer.codebook.codebook_size)))
-    return {"spectral_error": errors, "perplexity": perplexities}
+    return {"mel_error_db": errors, "perplexity": perplexities}

@@ -187,25 +187,25 @@ def train_codec(workshop: Workshop) -> None:
     corpus = open_corpus(workshop.recordings, workshop.output / "cache", int(recipe.model["sampling_rate"]))
     samples = int(recipe.segment_seconds * corpus.rate)
     chances = clap_stage.sampling(corpus.recordings, workshop.seen)
-    torch.manual_seed(recipe.autoencoder.seed)
+    torch.manual_seed(recipe.encoder.seed)
     codec = codec_stage.build_codec(recipe)
-    for name, quantised, optimisation in (
-        ("autoencoder", False, recipe.autoencoder),
-        ("quantised", True, recipe.quantised),
-    ):
-        draw = codec_stage.segment_drawer(corpus, chances, samples, optimisation.seed)
-        if quantised:
-            left = codec_stage.fit_codebooks(codec, _latents(codec, draw, recipe.clustering_items))
-            logger.info("variance left after each codebook: %s", [round(value, 3) for value in left])
-        model = codec_stage.CodecTraining(codec, quantised)
-        run_stage(model, draw, codec_stage.stack_segments, optimisation, folder / name)
+    first = codec_stage.CodecTraining(codec, quantised=False)
+    draw = codec_stage.segment_drawer(corpus, chances, samples, recipe.encoder.seed)
+    run_stage(first, draw, codec_stage.stack_segments, recipe.encoder, folder / "encoder")
+    codec_stage.standardise_latents(first, _latents(codec, draw, recipe.clustering_items))
+    left = codec_stage.fit_codebooks(codec, _latents(codec, draw, recipe.clustering_items))
+    logger.info("variance left after each codebook: %s", [round(value, 3) for value in left])
+    second = codec_stage.CodecTraining(codec, quantised=True)
+    second.mel_head.load_state_dict(first.mel_head.state_dict())
+    draw = codec_stage.segment_drawer(corpus, chances, samples, recipe.quantised.seed)
+    run_stage(second, draw, codec_stage.stack_segments, recipe.quantised, folder / "quantised")
     round_to_float16(codec)
     codec.save_pretrained(folder)
     export_codec(Codec(codec), folder)
     _codec_preprocessor(folder, corpus.rate)
     chances = clap_stage.sampling(corpus.recordings, workshop.held_out)
     unheard = codec_stage.segment_drawer(corpus, chances, samples, seed=0)
-    report = codec_stage.codec_report(codec, torch.from_numpy(np.stack([unheard(n) for n in range(96)])))
+    report = codec_stage.codec_report(second, torch.from_numpy(np.stack([unheard(n) for n in range(96)])))
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -165,5 +165,6 @@ def _arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArgumen
         report_to=[],
         remove_unused_columns=False,
         dataloader_num_workers=0,
+        dataloader_pin_memory=False,
         disable_tqdm=True,
     )
