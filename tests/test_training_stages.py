@@ -126,9 +126,7 @@ def test_soft_cross_entropy_is_torchs_for_whole_labels_and_ignores_empty_rows() 
     wanted = functional.cross_entropy(logits, labels, label_smoothing=0.05)
     rows = functional.one_hot(labels, 7).float()
     torch.testing.assert_close(clap_stage.soft_cross_entropy(logits, rows), wanted)
-    padded = clap_stage.soft_cross_entropy(
-        torch.cat([logits, torch.randn(2, 7)]), torch.cat([rows, torch.zeros(2, 7)])
-    )
+    padded = clap_stage.soft_cross_entropy(torch.cat([logits, torch.randn(2, 7)]), torch.cat([rows, torch.zeros(2, 7)]))
     torch.testing.assert_close(padded, wanted)
 
 

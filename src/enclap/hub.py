@@ -24,6 +24,7 @@ HUB_FILES = [
     "*.onnx",
     CHECKSUMS,
     "README.md",
+    "ATTRIBUTION.csv",
 ]  # weights and tables only, never code
 HASH_BLOCK = 2**20
 

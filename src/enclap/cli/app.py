@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,22 +36,6 @@ def _enclap(
 
 
 app.command()(ends_well(caption))
-
-
-@app.command()
-@ends_well
-def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini/clap.yaml.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the recipe without training.")] = False,
-) -> None:
-    """Train what a recipe describes; needs the extra "train"."""
-    from enclap.cli.train import train as run
-
-    run(recipe, settings or [], dry_run)
 
 
 app.add_typer(models, name="models")

@@ -20,11 +20,14 @@ import typer
 
 from enclap.data.attribution import write_attribution
 from enclap.errors import EnclapError
+from enclap.hub import write_checksums
 from enclap.model.export import export_folder, round_weights_to_float16
 from enclap.training import stages
 from enclap.training.stages import Workshop
 
 logger = logging.getLogger(__name__)
+
+CARD = "README.md"
 
 Stage = Callable[[Workshop], None]
 
@@ -43,6 +46,18 @@ def assemble(workshop: Workshop) -> None:
     export_folder(folder)
     used = [recording for recording in workshop.corpus.recordings if recording.split == "train"]
     write_attribution(used, folder)
+
+
+def install(workshop: Workshop, target: Path) -> None:
+    """Replace the model folder `target` by the finished model; its card (README.md) stays."""
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(workshop.output / "model", fresh)
+    if (target / CARD).exists():
+        shutil.copy(target / CARD, fresh / CARD)
+    write_checksums(fresh)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
 
 
 STAGES: dict[str, Stage] = {
@@ -86,12 +101,18 @@ def main(
     recordings: Annotated[Path, typer.Option(help="Folder that holds manifest.csv and the recordings.")],
     output: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the finished model/.")],
     recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/mini"),
+    install_into: Annotated[
+        Path | None, typer.Option(help="Put the finished model into this folder, do no more.")
+    ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only these stages, in this order.")] = None,
 ) -> None:
     """Train mini from the recordings, or go on with a training that was cut off."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     workshop = Workshop(recordings, output, recipes)
     try:
+        if install_into is not None:
+            install(workshop, install_into)
+            return
         if stage:
             for name in stage:
                 run(workshop, name)
