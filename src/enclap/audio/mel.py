@@ -97,13 +97,12 @@ class ClapFrontEnd:
     def log_mel(self, samples: FloatArray) -> FloatArray:
         """Float32 [1 + N // hop, M] in dB, of samples [N]; frames are centred, the ends reflected."""
         half = self.window // 2
-        mode = "reflect" if len(samples) > half else "constant"
-        padded = np.pad(samples, half, mode=mode)
+        padded = np.pad(samples, half, mode="reflect") if len(samples) > half else np.pad(samples, half)
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]  # [T, window]
         spectrum = np.fft.rfft(frames * self._hann, axis=1)  # [T, window // 2 + 1]
         power = np.square(spectrum.real) + np.square(spectrum.imag)
-        mel: FloatArray = 10.0 * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
-        return mel.astype(np.float32, copy=False)
+        decibels: FloatArray = np.float32(10.0) * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
+        return decibels
 
     @cached_property
     def _hann(self) -> FloatArray:
@@ -116,10 +115,11 @@ class ClapFrontEnd:
         """Triangular HTK mel filters without area normalisation, float32 [window // 2 + 1, M]."""
         edges = mel_to_hertz(np.linspace(hertz_to_mel(self.lowest), hertz_to_mel(self.highest), self.bands + 2))
         bins = np.linspace(0.0, self.rate / 2, self.window // 2 + 1)
-        slopes = (edges[None, :] - bins[:, None]) / np.concatenate([np.diff(edges), [np.inf]])[None, :]
-        rising = -slopes[:, :-2]
-        falling = (edges[None, 2:] - bins[:, None]) / np.diff(edges)[None, 1:]
-        return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+        widths = np.diff(edges)
+        rising = (bins[:, None] - edges[None, :-2]) / widths[:-1]
+        falling = (edges[None, 2:] - bins[:, None]) / widths[1:]
+        filters: FloatArray = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+        return filters
 
 
 def repeat_to(samples: FloatArray, length: int) -> FloatArray:

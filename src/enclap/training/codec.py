@@ -87,6 +87,7 @@ class CodecTraining(nn.Module):
         self._quantised = quantised
         rate = codec.config.sampling_rate
         front_end = ClapFrontEnd(rate, rate, MEL_WINDOW, 1, BANDS, 50.0, 0.475 * rate)
+        self.filters: Tensor
         self.register_buffer("filters", torch.from_numpy(front_end.filters), persistent=False)
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
@@ -105,8 +106,8 @@ class CodecTraining(nn.Module):
 
     def mel_error(self, latent: Tensor, audio: Tensor) -> Tensor:
         """Mean squared error of the mel spectrogram read from latents [B, D, T], in units of 20 dB."""
-        read = self.mel_head(latent).unflatten(1, (MELS_PER_CODE, BANDS))  # [B, mels per code, M, T]
-        wanted = self.log_mel(audio).unflatten(2, (latent.shape[2], MELS_PER_CODE))  # [B, M, T, mels per code]
+        read = self.mel_head(latent).reshape(len(audio), MELS_PER_CODE, BANDS, latent.shape[2])
+        wanted = self.log_mel(audio).reshape(len(audio), BANDS, latent.shape[2], MELS_PER_CODE)
         return functional.mse_loss(read, wanted.permute(0, 3, 1, 2))
 
     def log_mel(self, audio: Tensor) -> Tensor:
