@@ -1,15 +1,22 @@
-"""What tests of the command line share: a process that captions with the tiny model."""
+"""What tests of the command line share."""
 
 from __future__ import annotations
 
-import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 
-class Run(Protocol):
-    """Runs `enclap` with arguments; `caption` gets the tiny model."""
+@dataclass(frozen=True)
+class Done:
+    """How a run of `enclap` ended."""
 
-    def __call__(
-        self, *arguments: str | Path | bytes, stdin: bytes | None = None
-    ) -> subprocess.CompletedProcess[str]: ...
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Run(Protocol):
+    """Runs `enclap` with arguments; `caption` gets the tiny model unless the arguments name one."""
+
+    def __call__(self, *arguments: str | Path | bytes, stdin: bytes = b"") -> Done: ...

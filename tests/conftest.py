@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
+import io
+import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from cli import Run
+from cli import Done, Run
+from enclap.cli.main import main
 from sounds import noise, write_audio
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -66,14 +69,20 @@ def enclap_command(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def enclap(enclap_command: list[str], tmp_path: Path) -> Run:
-    """Runs `enclap` in a process whose current folder is tmp_path."""
+def enclap(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `enclap` inside this process, with the tiny model as its default and tmp_path as its current folder."""
 
-    def run(*arguments: str | Path | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*enclap_command, *arguments], input=stdin, capture_output=True, cwd=tmp_path, timeout=100
-        )
-        output, errors = done.stdout.decode(), done.stderr.decode()  # strictly: all that is written is UTF-8
-        return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
+    def run(*arguments: str | Path | bytes, stdin: bytes = b"") -> Done:
+        typed = [os.fsdecode(argument) for argument in arguments]
+        if "caption" in typed and "--model" not in typed:
+            typed += ["--model", str(tiny_model)]
+        output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        monkeypatch.setattr(sys, "argv", ["enclap", *typed])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as end:
+            main()
+        output.flush(), errors.flush()
+        return Done(int(end.value.code or 0), output.buffer.getvalue().decode(), errors.buffer.getvalue().decode())
 
+    monkeypatch.chdir(tmp_path)
     return run
