@@ -36,6 +36,4 @@ def _enclap(
 
 
 app.command()(ends_well(caption))
-
-
 app.add_typer(models, name="models")

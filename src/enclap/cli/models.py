@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from enclap.cli.endings import ends_well
+from enclap.cli.endings import complain, ends_well
 
 MEGABYTE = 1e6
 
@@ -23,5 +23,8 @@ def list_models() -> None:
     from enclap.hub import bundled_models
     from enclap.names import printable
 
-    for entry in bundled_models():
+    entries = bundled_models()
+    if not entries:
+        complain("no model came with this installation; give --model a folder or a hub repository")
+    for entry in entries:
         typer.echo(f"{entry.name:<12} {entry.size / MEGABYTE:6.1f} MB  {printable(str(entry.folder))}")

@@ -36,18 +36,16 @@ class ProgressBar:
         if self._bar is None:
             self._bar = _new_bar()
             self._bar.add_task("captioning", total=self._total, count="")
-            self._bar.start()
+        self._bar.start()
         task = self._bar.task_ids[0]
         self._bar.update(task, completed=progress.done + share, count=self._count(progress))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Takes the bar off the screen while the block writes."""
+        """Takes the bar off the screen while the block writes; the next update brings it back."""
         if self._bar is not None:
             self._bar.stop()
         yield
-        if self._bar is not None:
-            self._bar.start()
 
     def close(self) -> None:
         """Take the bar off the screen for good."""
