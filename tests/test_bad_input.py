@@ -45,12 +45,6 @@ def with_sample(value: float) -> MakeBad:
     return make
 
 
-def forbidden(path: Path) -> Path:
-    write_audio(path, noise(0.1), 16_000)
-    path.chmod(0)
-    return path
-
-
 BAD: dict[str, tuple[str, MakeBad, str]] = {
     "missing": ("gone.wav", lambda path: path, "no such file"),
     "folder without audio": ("set", folder, "no sound files in this folder"),
@@ -203,7 +197,7 @@ def test_names_that_are_not_utf8_or_hold_escapes(enclap: Run, tmp_path: Path, re
         assert done.stderr == f"enclap: {tmp_path}/{shown}: the file is empty\n"
 
 
-def test_a_socket_and_a_file_without_permission_are_named(enclap: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_named(enclap: Run, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket.wav"))
         done = enclap("caption", tmp_path / "socket.wav")
