@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
 
 from enclap.errors import ModelError
@@ -78,7 +77,8 @@ def _clap_rows(official: Mapping[str, Tensor]) -> Iterable[tuple[str, str, Tenso
             yield source, target, tensor
             continue
         # laion-clap stacks the three projections; a scalar becomes a row, so that it is reported as a wrong shape
-        for part, rows in zip(("query", "key", "value"), torch.atleast_1d(tensor).tensor_split(3), strict=True):
+        stacked = tensor if tensor.dim() else tensor[None]
+        for part, rows in zip(("query", "key", "value"), stacked.tensor_split(3), strict=True):
             yield source, target.replace(".qkv.", f".{part}."), rows.clone()  # files cannot hold views
 
 
@@ -89,9 +89,7 @@ def renamed(name: str, names: Names) -> str:
     return name
 
 
-def fitted(
-    model: str, rows: Iterable[tuple[str, str, Tensor]], expected: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def fitted(model: str, rows: Iterable[tuple[str, str, Tensor]], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by target name, exactly those of `expected` in name and shape; else a ModelError that names the rest.
 
     model: what the error calls the model. rows: official name, target name and tensor.

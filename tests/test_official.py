@@ -1,0 +1,299 @@
+"""The published encoders' name maps and fusion, on small models; full size is in test_encoder_references.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
+
+from enclap.audio.mel import ClapFrontEnd
+from enclap.errors import ModelError
+from enclap.model.clap import embed_crops
+from enclap.model.export import _export_clap
+from enclap.model.official import clap_audio_state, encodec_state
+
+State = dict[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def tensors(shapes: Shapes) -> State:
+    """A different random tensor for each name."""
+    torch.manual_seed(0)
+    return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def conv(name: str, *shape: int, bias: int | None = None) -> Shapes:
+    """encodec's weight-normalised convolution."""
+    return {f"{name}.bias": (bias or shape[0],), f"{name}.weight_g": (shape[0], 1, 1), f"{name}.weight_v": shape}
+
+
+def residual(name: str, width: int) -> Shapes:
+    return {
+        **conv(f"{name}.block.1.conv.conv", width // 2, width, 3),
+        **conv(f"{name}.block.3.conv.conv", width, width // 2, 1),
+        **conv(f"{name}.shortcut.conv.conv", width, width, 1),
+    }
+
+
+def lstm(name: str, width: int) -> Shapes:
+    weights = {f"{name}.lstm.weight_{side}_l0": (4 * width, width) for side in ("ih", "hh")}
+    return {**weights, **{f"{name}.lstm.bias_{side}_l0": (4 * width,) for side in ("ih", "hh")}}
+
+
+def published_encodec() -> State:
+    """encodec's state dict for the small codec below: one stride of 2, one LSTM layer, two codebooks of 16."""
+    shapes = {
+        **conv("encoder.model.0.conv.conv", 4, 1, 7),
+        **residual("encoder.model.1", 4),
+        **conv("encoder.model.3.conv.conv", 8, 4, 4),
+        **lstm("encoder.model.4", 8),
+        **conv("encoder.model.6.conv.conv", 6, 8, 7),
+        **conv("decoder.model.0.conv.conv", 8, 6, 7),
+        **lstm("decoder.model.1", 8),
+        **conv("decoder.model.3.convtr.convtr", 8, 4, 4, bias=4),
+        **residual("decoder.model.4", 4),
+        **conv("decoder.model.6.conv.conv", 1, 4, 7),
+    }
+    for layer in range(2):
+        book = f"quantizer.vq.layers.{layer}._codebook"
+        shapes |= {f"{book}.{name}": (16, 6) for name in ("embed", "embed_avg")}
+        shapes |= {f"{book}.cluster_size": (16,), f"{book}.inited": (1,)}
+    return tensors(shapes)
+
+
+def small_encodec() -> EncodecModel:
+    """Its bandwidth makes two codebooks: 8,000 frames per second of 2 codes of 4 bits are 64 kbps."""
+    return EncodecModel(
+        EncodecConfig(
+            sampling_rate=16_000,
+            upsampling_ratios=[2],
+            num_filters=4,
+            hidden_size=6,
+            codebook_dim=6,
+            codebook_size=16,
+            num_lstm_layers=1,
+            target_bandwidths=[64.0],
+        )
+    )
+
+
+def linear(name: str, outputs: int, inputs: int) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def norm(name: str, width: int, batch: bool = False) -> Shapes:
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    if batch:
+        shapes |= {f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": ()}
+    return shapes
+
+
+def square(name: str, outputs: int, inputs: int, height: int = 1, width: int = 1) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs, height, width), f"{name}.bias": (outputs,)}
+
+
+def block(name: str, width: int, heads: int) -> Shapes:
+    return {
+        **norm(f"{name}.norm1", width),
+        f"{name}.attn.relative_position_bias_table": (49, heads),
+        f"{name}.attn.relative_position_index": (16, 16),
+        **linear(f"{name}.attn.qkv", 3 * width, width),
+        **linear(f"{name}.attn.proj", width, width),
+        **norm(f"{name}.norm2", width),
+        **linear(f"{name}.mlp.fc1", 4 * width, width),
+        **linear(f"{name}.mlp.fc2", width, 4 * width),
+    }
+
+
+def published_clap() -> State:
+    """laion-clap's state dict for the small CLAP below; of what no embedding needs, one tensor of each kind."""
+    fusion = "audio_branch.patch_embed.fusion_model"
+    shapes = {
+        "logit_scale_a": (),
+        "audio_branch.spectrogram_extractor.stft.conv_real.weight": (9, 1, 16),
+        "audio_branch.logmel_extractor.melW": (9, 16),
+        **norm("audio_branch.bn0", 16, batch=True),
+        **square("audio_branch.patch_embed.proj", 8, 1, 4, 4),
+        **norm("audio_branch.patch_embed.norm", 8),
+        **square("audio_branch.patch_embed.mel_conv2d", 8, 1, 4, 12),
+        **block("audio_branch.layers.0.blocks.0", 8, 1),
+        "audio_branch.layers.0.blocks.1.attn_mask": (16, 16, 16),
+        **block("audio_branch.layers.0.blocks.1", 8, 1),
+        "audio_branch.layers.0.downsample.reduction.weight": (16, 32),
+        **norm("audio_branch.layers.0.downsample.norm", 32),
+        **block("audio_branch.layers.1.blocks.0", 16, 2),
+        **norm("audio_branch.norm", 16),
+        **square("audio_branch.tscam_conv", 5, 16, 2, 3),
+        **linear("audio_branch.head", 5, 5),
+        **linear("text_projection.0", 12, 20),
+        **linear("audio_transform.sequential.0", 12, 12),
+        **linear("audio_projection.0", 12, 16),
+        **linear("audio_projection.2", 12, 12),
+    }
+    for side, first in (("local_att", 0), ("global_att", 1)):
+        shapes |= square(f"{fusion}.{side}.{first}", 2, 8) | norm(f"{fusion}.{side}.{first + 1}", 2, batch=True)
+        shapes |= square(f"{fusion}.{side}.{first + 3}", 8, 2) | norm(f"{fusion}.{side}.{first + 4}", 8, batch=True)
+    return tensors(shapes)
+
+
+def small_clap() -> ClapModel:
+    audio = {
+        "spec_size": 64,
+        "window_size": 4,
+        "num_mel_bins": 16,
+        "patch_size": 4,
+        "patch_stride": [4, 4],
+        "patch_embeds_hidden_size": 8,
+        "depths": [2, 1],
+        "num_attention_heads": [1, 2],
+        "hidden_size": 16,
+        "projection_dim": 12,
+        "enable_fusion": True,
+        "fusion_type": "aff_2d",
+        "aff_block_r": 4,
+    }
+    text = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    return ClapModel(ClapConfig(audio_config=audio, text_config=text, projection_dim=12))
+
+
+Case = tuple[Callable[[State, State], State], State, State]
+
+
+@pytest.fixture(params=["encodec", "clap"])
+def case(request: pytest.FixtureRequest) -> Case:
+    """A map, a published state dict and the state dict of the model that is to take it."""
+    with torch.device("meta"):
+        model = small_encodec() if request.param == "encodec" else small_clap()
+    if request.param == "encodec":
+        return encodec_state, published_encodec(), model.state_dict()
+    return clap_audio_state, published_clap(), model.state_dict()
+
+
+def test_every_encodec_tensor_finds_its_place() -> None:
+    model, official = small_encodec(), published_encodec()
+    state = encodec_state(official, model.state_dict())
+    model.load_state_dict(state)
+    assert len(state) == len(official)
+    places = {
+        "encoder.model.3.conv.conv.weight_g": "encoder.layers.3.conv.parametrizations.weight.original0",
+        "encoder.model.1.block.1.conv.conv.weight_v": "encoder.layers.1.block.1.conv.parametrizations.weight.original1",
+        "decoder.model.3.convtr.convtr.bias": "decoder.layers.3.conv.bias",
+        "encoder.model.4.lstm.bias_hh_l0": "encoder.layers.4.lstm.bias_hh_l0",
+        "quantizer.vq.layers.1._codebook.embed": "quantizer.layers.1.codebook.embed",
+    }
+    assert all(torch.equal(state[ours], official[theirs]) for theirs, ours in places.items())
+
+
+def test_every_clap_audio_tensor_finds_its_place() -> None:
+    model, official = small_clap(), published_clap()
+    state = clap_audio_state(official, model.state_dict())
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and not [name for name in missing if name.startswith("audio_")]
+    tower = "audio_model.audio_encoder."
+    places = {
+        "audio_branch.bn0.running_var": f"{tower}batch_norm.running_var",
+        "audio_branch.norm.bias": f"{tower}norm.bias",
+        "audio_branch.layers.0.blocks.1.norm1.weight": f"{tower}layers.0.blocks.1.layernorm_before.weight",
+        "audio_branch.layers.0.blocks.1.norm2.weight": f"{tower}layers.0.blocks.1.layernorm_after.weight",
+        "audio_branch.layers.1.blocks.0.attn.proj.bias": f"{tower}layers.1.blocks.0.attention.output.dense.bias",
+        "audio_branch.layers.1.blocks.0.mlp.fc1.bias": f"{tower}layers.1.blocks.0.intermediate.dense.bias",
+        "audio_branch.layers.1.blocks.0.mlp.fc2.bias": f"{tower}layers.1.blocks.0.output.dense.bias",
+        "audio_projection.0.weight": "audio_projection.linear1.weight",
+        "audio_projection.2.weight": "audio_projection.linear2.weight",
+    }
+    assert all(torch.equal(state[ours], official[theirs]) for theirs, ours in places.items())
+
+
+def test_stacked_projections_are_taken_apart() -> None:
+    official = published_clap()
+    state = clap_audio_state(official, small_clap().state_dict())
+    ours, theirs = "audio_model.audio_encoder.layers.0.blocks.1.attention.self", "audio_branch.layers.0.blocks.1.attn"
+    for kind in ("weight", "bias"):
+        parts = [state[f"{ours}.{part}.{kind}"] for part in ("query", "key", "value")]
+        assert torch.equal(torch.cat(parts), official[f"{theirs}.qkv.{kind}"])
+
+
+def test_names_of_published_files_may_begin_with_module() -> None:
+    official, expected = published_clap(), small_clap().state_dict()
+    prefixed = {f"module.{name}": tensor for name, tensor in official.items()}
+    plain, stripped = clap_audio_state(official, expected), clap_audio_state(prefixed, expected)
+    assert list(plain) == list(stripped)
+    assert all(torch.equal(plain[name], stripped[name]) for name in plain)
+
+
+def test_the_order_of_names_does_not_matter_and_the_input_stays(case: Case) -> None:
+    mapped, official, expected = case
+    before = {name: tensor.clone() for name, tensor in official.items()}
+    forward, backward = mapped(official, expected), mapped(dict(reversed(official.items())), expected)
+    assert forward.keys() == backward.keys()
+    assert all(torch.equal(forward[name], backward[name]) for name in forward)
+    assert list(official) == list(before)
+    assert all(torch.equal(official[name], before[name]) for name in before)
+
+
+def test_each_tensor_that_is_taken_away_is_missed(case: Case) -> None:
+    mapped, official, expected = case
+    used = mapped(official, expected)
+    missed = set()
+    for name in official:
+        rest = {other: tensor for other, tensor in official.items() if other != name}
+        try:
+            assert mapped(rest, expected).keys() == used.keys()
+        except ModelError as error:
+            missed |= {place for place in used if place in str(error)}
+    assert missed == set(used)
+
+
+def test_one_error_names_every_tensor_that_does_not_fit(case: Case) -> None:
+    mapped, official, expected = case
+    first, second, third = [name for name in mapped(official, expected) if name.endswith("bias")][:3]
+    wrong = dict(expected) | {first: torch.empty(3, 7), second: torch.empty(5), "audio_new": torch.empty(1)}
+    del wrong[third]
+    with pytest.raises(ModelError) as raised:
+        mapped({**official, "surprise.weight": torch.zeros(2)}, wrong)
+    line = str(raised.value)
+    assert "\n" not in line
+    assert "missing: audio_new; left over:" in line and "surprise.weight" in line
+    assert f"{first} {list(expected[first].shape)} instead of [3, 7]" in line
+    assert f"{second} {list(expected[second].shape)} instead of [5]" in line
+
+
+def test_two_tensors_for_one_place_are_an_error() -> None:
+    official, expected = published_clap(), small_clap().state_dict()
+    with pytest.raises(ModelError, match=r"\(left over: module\.audio_branch\.bn0\.bias\)"):
+        clap_audio_state({**official, "module.audio_branch.bn0.bias": torch.zeros(16)}, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (23,), (24, 3), (0,)])
+def test_stacked_projections_of_another_shape_are_named(shape: tuple[int, ...]) -> None:
+    name = "audio_branch.layers.0.blocks.0.attn.qkv.bias"
+    with pytest.raises(ModelError, match=r"of another shape: .*layers\.0\.blocks\.0\.attention\.self\.value\.bias"):
+        clap_audio_state({**published_clap(), name: torch.zeros(shape)}, small_clap().state_dict())
+
+
+@torch.inference_mode()
+def test_a_fused_tower_reads_one_channel_as_four_equal_ones() -> None:
+    model, mels = small_clap().eval(), torch.randn(3, 1, 251, 16)
+    longer = torch.zeros(3, 1, dtype=torch.bool)
+    stacked = model.get_audio_features(mels.repeat(1, 4, 1, 1), is_longer=longer).pooler_output
+    torch.testing.assert_close(embed_crops(model, mels), stacked)
+
+
+@torch.inference_mode()
+def test_a_fused_tower_is_exported_for_any_number_of_crops(tmp_path: Path) -> None:
+    model = small_clap().eval()
+    model.save_pretrained(tmp_path)
+    front_end = ClapFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0)
+    front_end.save(tmp_path)
+    _export_clap(tmp_path, tmp_path)
+    graph = onnxruntime.InferenceSession(tmp_path / "clap_audio.onnx")
+    for crops in (1, 3):
+        mels = torch.randn(crops, 1, front_end.frames, front_end.bands)
+        (embeddings,) = graph.run(None, {"mel": mels.numpy()})
+        np.testing.assert_allclose(embeddings, embed_crops(model, mels).numpy(), rtol=0, atol=1e-5)
