@@ -141,5 +141,5 @@ def _items(cell: str) -> list[str]:
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:
-    with resources.files("enclap.data").joinpath(name).open("r", encoding="utf-8", newline="") as stream:
-        yield from csv.DictReader(stream)
+    text = resources.files("enclap.data").joinpath(name).read_text(encoding="utf-8")
+    yield from csv.DictReader(text.splitlines())
