@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -12,6 +13,7 @@ from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 from enclap.audio.mel import ClapFrontEnd
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.export import export_folder, round_weights_to_float16
+from enclap.model.tower import ConvClapConfig, ConvClapModel
 
 SENTENCES = [
     "A dog barks twice while a car drives past.",
@@ -25,7 +27,9 @@ END_BIAS = 15.2  # lets sentences end, some early, some late
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
-def tiny_model_folder(path: Path, *, use_clap: bool = True, acoustic_input: str = "codes", seed: int = 0) -> Path:
+def tiny_model_folder(
+    path: Path, *, use_clap: bool = True, acoustic_input: str = "codes", seed: int = 0, clap: str = "htsat"
+) -> Path:
     """A complete model folder at `path`: random weights, rounded to float16, ONNX exported."""
     path.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -46,7 +50,7 @@ def tiny_model_folder(path: Path, *, use_clap: bool = True, acoustic_input: str 
     if acoustic_input == "codes":
         save_codec(path / "codec")
     if use_clap or acoustic_input == "log_mel":
-        save_clap(path / "clap")
+        save_clap(path / "clap", clap)
     (path / "README.md").write_text("# A tiny random model for tests\n")
     round_weights_to_float16(path)
     export_folder(path)
@@ -130,9 +134,23 @@ def save_codec(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": CODEC_RATE, "feature_size": 1}))
 
 
-def save_clap(folder: Path) -> None:
-    """Write a random CLAP with its front end and tokenizer: 8 kHz audio, 16 mel bands."""
-    vocabulary = save_tokenizer(folder / "tokenizer.json")
+def save_clap(folder: Path, kind: str = "htsat") -> None:
+    """Write a random CLAP with its front end and tokenizer: 8 kHz audio, 16 mel bands; kind: "htsat" or "conv"."""
+    text = {
+        "vocab_size": save_tokenizer(folder / "tokenizer.json"),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 66,
+        "projection_dim": CLAP_DIM,
+        "pad_token_id": 1,
+    }
+    (_htsat_clap if kind == "htsat" else _conv_clap)(text).save_pretrained(folder)
+    ClapFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0).save(folder)
+
+
+def _htsat_clap(text: dict[str, Any]) -> ClapModel:
     audio = {
         "spec_size": 64,
         "window_size": 4,
@@ -147,15 +165,14 @@ def save_clap(folder: Path) -> None:
         "enable_fusion": False,
         "num_hidden_layers": 2,
     }
-    text = {
-        "vocab_size": vocabulary,
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 66,
-        "projection_dim": CLAP_DIM,
-        "pad_token_id": 1,
-    }
-    ClapModel(ClapConfig(audio_config=audio, text_config=text, projection_dim=CLAP_DIM)).save_pretrained(folder)
-    ClapFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0).save(folder)
+    return ClapModel(ClapConfig(audio_config=audio, text_config=text, projection_dim=CLAP_DIM))
+
+
+def _conv_clap(text: dict[str, Any]) -> ConvClapModel:
+    """Two towers whose norms have seen something, as after training."""
+    model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), 2, CLAP_DIM, text))
+    model.train()
+    with torch.no_grad():
+        for _ in range(20):
+            model.get_audio_features(-40.0 + 20.0 * torch.randn(8, 1, 60, 16))
+    return model.eval()

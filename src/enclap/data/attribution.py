@@ -67,9 +67,7 @@ def licence_counts(recordings: Iterable[Recording]) -> dict[str, int]:
 def _refuse_unusable(recordings: list[Recording]) -> None:
     faults = [f"{item.path}: no author" for item in recordings if not item.author.strip()]
     faults += [
-        f"{item.path}: unknown licence {item.licence!r}"
-        for item in recordings
-        if item.licence not in LICENCE_URLS
+        f"{item.path}: unknown licence {item.licence!r}" for item in recordings if item.licence not in LICENCE_URLS
     ]
     if not recordings:
         faults.append("no recordings at all")

@@ -48,7 +48,8 @@ class Sound:
     """One sound of a scene.
 
     label: a label of the lexicon. start, end: seconds. background: lies under the others. distant: heard from
-    afar. repetitions: how often it is heard; only told for sounds of which "several times" makes sense.
+    afar. repetitions: how often it is heard; only told for sounds of which "several times" makes sense. vague: told
+    by its family alone ("metal clangs"), because nobody could know more.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Sound:
     background: bool = False
     distant: bool = False
     repetitions: int = 1
+    vague: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def all_phrases() -> list[str]:
         texts += [finish(_fill(frame, [lexicon["dog barking"], entry])) for frame in (*SEQUENCES, *TOGETHER)]
         if entry.continuous:
             texts += [finish(_fill(frame, [lexicon["dog barking"], entry])) for frame in BACKGROUNDS]
-    texts += [finish(family.clause) for family in lexicon.families.values()]
+    texts += [finish(text) for family in lexicon.families.values() for text in (family.clause, family.participle)]
     return list(dict.fromkeys(texts))
 
 
@@ -152,7 +154,7 @@ def _told(sounds: Sequence[Sound]) -> list[Sound]:
     """At most three sounds, foreground first; sounds that are said alike become one, heard more often."""
     told: list[Sound] = []
     for sound in sorted(sounds, key=lambda sound: (sound.background, sound.start, sound.end)):
-        place = next((i for i, earlier in enumerate(told) if _said_alike(earlier.label, sound.label)), None)
+        place = next((i for i, earlier in enumerate(told) if _said_alike(earlier, sound)), None)
         if place is None:
             told.append(sound)
         elif told[place].background == sound.background:
@@ -160,9 +162,20 @@ def _told(sounds: Sequence[Sound]) -> list[Sound]:
     return told[:MAX_SOUNDS]
 
 
-def _said_alike(one: str, other: str) -> bool:
+def _said_alike(one: Sound, other: Sound) -> bool:
+    return not set(_clauses(one)).isdisjoint(_clauses(other))
+
+
+def _clauses(sound: Sound) -> tuple[str, ...]:
     lexicon = load_lexicon()
-    return not set(lexicon[one].clauses).isdisjoint(lexicon[other].clauses)
+    entry = lexicon[sound.label]
+    return (lexicon.families[entry.family].clause,) if sound.vague else entry.clauses
+
+
+def _participles(sound: Sound) -> tuple[str, ...]:
+    lexicon = load_lexicon()
+    entry = lexicon[sound.label]
+    return (lexicon.families[entry.family].participle,) if sound.vague else entry.participles
 
 
 def _merged(earlier: Sound, later: Sound) -> Sound:
@@ -233,16 +246,16 @@ def _overlaps(one: Sound, other: Sound) -> bool:
 
 def _clause(sound: Sound, style: _Style) -> str:
     """A finite clause for the sound, with how often and how far it is heard."""
-    return _with_tails(sound, load_lexicon()[sound.label].clauses, style)
+    return _with_tails(sound, _clauses(sound), style)
 
 
 def _participle(sound: Sound, style: _Style) -> str:
     """Noun and -ing form for the sound, with how often and how far it is heard."""
-    return _with_tails(sound, load_lexicon()[sound.label].participles, style)
+    return _with_tails(sound, _participles(sound), style)
 
 
 def _noun(sound: Sound, style: _Style) -> str:
-    return _pick(load_lexicon()[sound.label].nouns, style)
+    return _pick(_participles(sound) if sound.vague else load_lexicon()[sound.label].nouns, style)
 
 
 def _with_tails(sound: Sound, phrases: Sequence[str], style: _Style) -> str:

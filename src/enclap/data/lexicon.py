@@ -43,10 +43,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Labels that sound alike: the name, the back-off clause, and lemmas each of which names the family."""
+    """Labels that sound alike: name, back-off clause, the same with an -ing form, lemmas each of which names it."""
 
     name: str
     clause: str
+    participle: str
     words: tuple[str, ...]
 
 
@@ -84,7 +85,7 @@ class Lexicon:
 def load_lexicon() -> Lexicon:
     """The committed lexicon; read once per process."""
     families = {
-        row["family"]: Family(row["family"], row["clause"], tuple(_items(row["words"])))
+        row["family"]: Family(row["family"], row["clause"], row["participle"], tuple(_items(row["words"])))
         for row in _rows("families.csv")
     }
     entries = {row["label"]: _entry(row) for row in _rows("lexicon.csv")}

@@ -1,17 +1,19 @@
 """Composed scenes: recordings put together into audio whose true description is known.
 
 A scene is drawn from (seed, number) alone. It holds one sound, two or three in order, two at once, or sounds over a
-background, with random crops, levels, filters and noise; the description says what was put there, in order.
+background, near or far, once or repeatedly, in a room or not, with random crops, levels, filters and noise; the
+description says what can be heard, in order.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from enclap.data.acoustics import add_noise, equalise, fade, loudness, move_away, reverberate
 from enclap.data.grammar import SceneDescription, Sound
 from enclap.data.lexicon import load_lexicon
 from enclap.data.manifest import Corpus
@@ -19,10 +21,10 @@ from enclap.types import FloatArray, Waveform
 
 LONGEST = 10.0
 """Seconds of a scene: one window."""
-FADE = 0.01
-"""Seconds over which cuts are faded."""
-FFT_UNIT = 4_096
-"""Spectra have a multiple of so many samples: lengths with large prime factors take ten times as long."""
+ROOMS, DISTANT, REPEATED = 0.25, 0.07, 0.35
+"""How often a scene lies in a room, a sound is far away, a short sound is heard more than once."""
+INAUDIBLE = 0.25
+"""A sound whose loudest part is softer than this part of what covers it (-12 dB) is not said."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,19 @@ class SceneComposer:
     """Draws scenes from some of a corpus's recordings.
 
     weights: how often each recording is drawn within its label, by number; recordings without a weight are not used.
-    Labels are drawn in proportion to count ** 0.7, so that rare ones are heard without drowning common ones.
+    Labels are drawn in proportion to count ** 0.7, so that rare ones are heard without drowning common ones. The
+    labels that `known` lacks are told by their families alone (None: all labels are known).
     """
 
-    def __init__(self, corpus: Corpus, weights: Mapping[int, float], mix: SceneMix, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        weights: Mapping[int, float],
+        mix: SceneMix,
+        seed: int,
+        known: Collection[str] | None = None,
+    ) -> None:
+        self._known = known
         self._corpus = corpus
         self._mix = mix
         self._seed = seed
@@ -96,54 +107,48 @@ class SceneComposer:
         return self._in_order(generator, 3 if kind == "three" else 2)
 
     def _single(self, generator: np.random.Generator) -> Scene:
-        label = self._all.draw(generator)
-        number, audio = self._sound(label, LONGEST * generator.uniform(0.3, 1.0), generator)
+        take = self._sound(self._all.draw(generator), LONGEST * generator.uniform(0.3, 1.0), generator)
+        before = after = 0
         if generator.random() < 0.25:
-            audio = self._pad(audio, LONGEST, generator)
-        return self._finish(audio, [(label, number, 0.0, len(audio))], (), generator)
+            room = max(0, int(LONGEST * self._corpus.rate) - len(take.audio))
+            before, after = (int(generator.integers(0, room // 2 + 1)) for _ in range(2))
+        return self._finish([_Placed(take, before)], before + len(take.audio) + after, None, generator)
 
     def _in_order(self, generator: np.random.Generator, count: int) -> Scene:
-        """Sounds one after the other with short pauses."""
+        """Sounds one after the other with pauses, most of them short."""
         labels = self._distinct(self._all, count, generator)
-        parts, placed, at = [], [], 0
+        placed, at = [], 0
         for label in labels:
-            number, audio = self._sound(label, LONGEST / count * generator.uniform(0.45, 0.95), generator)
-            pause = int(generator.uniform(0.0, 0.05) * LONGEST / count * self._corpus.rate)
-            placed.append((label, number, at, at + len(audio)))
-            parts += [audio, np.zeros(pause, dtype=np.float32)]
-            at += len(audio) + pause
-        return self._finish(np.concatenate(parts[:-1]), placed, (), generator)
+            take = self._sound(label, LONGEST / count * generator.uniform(0.45, 0.9), generator)
+            placed.append(_Placed(take, at))
+            pause = generator.uniform(0.0, 0.05) if generator.random() < 0.7 else generator.uniform(0.0, 0.1)
+            at += len(take.audio) + int(pause * LONGEST / count * self._corpus.rate)
+        return self._finish(placed, placed[-1].start + len(placed[-1].take.audio), None, generator)
 
     def _together(self, generator: np.random.Generator) -> Scene:
         """Two sounds that overlap for most of their time."""
         labels = self._distinct(self._all, 2, generator)
         seconds = LONGEST * generator.uniform(0.3, 1.0)
-        sounds = [(label, *self._sound(label, seconds, generator)) for label in labels]
-        length = max(len(audio) for _, _, audio in sounds)
-        total, placed = np.zeros(length, dtype=np.float32), []
-        for label, number, audio in sounds:
-            start = int(generator.integers(0, length - len(audio) + 1))
-            total[start : start + len(audio)] += audio
-            placed.append((label, number, start, start + len(audio)))
-        return self._finish(total, placed, (), generator)
+        takes = [self._sound(label, seconds, generator) for label in labels]
+        length = max(len(take.audio) for take in takes)
+        placed = [_Placed(take, int(generator.integers(0, length - len(take.audio) + 1))) for take in takes]
+        return self._finish(placed, length, None, generator)
 
     def _over_background(self, generator: np.random.Generator) -> Scene:
         """One or two sounds over a steady one that is 6 to 16 dB softer."""
         behind = self._backgrounds.draw(generator)
         count = 1 if generator.random() < 0.75 else 2
         front = self._distinct(self._all, count, generator, without=behind)
-        number, background = self._sound(behind, LONGEST, generator)
-        background = self._loop(background, int(LONGEST * generator.uniform(0.5, 1.0) * self._corpus.rate))
-        background = background * np.float32(10.0 ** (-generator.uniform(6.0, 16.0) / 20.0))
-        total, placed = background.copy(), []
-        slot = len(total) // count
+        length = int(LONGEST * generator.uniform(0.5, 1.0) * self._corpus.rate)
+        background = self._sound(behind, LONGEST, generator)
+        softer = np.float32(10.0 ** (-generator.uniform(6.0, 16.0) / 20.0))
+        background = replace(background, audio=np.resize(background.audio, length) * softer)
+        placed, slot = [], length // count
         for index, label in enumerate(front):
-            source, audio = self._sound(label, slot / self._corpus.rate * generator.uniform(0.5, 1.0), generator)
-            audio = audio[:slot]
-            start = index * slot + int(generator.integers(0, slot - len(audio) + 1))
-            total[start : start + len(audio)] += audio
-            placed.append((label, source, start, start + len(audio)))
-        return self._finish(total, placed, ((behind, number),), generator)
+            take = self._sound(label, slot / self._corpus.rate * generator.uniform(0.5, 1.0), generator)
+            take = replace(take, audio=take.audio[:slot])
+            placed.append(_Placed(take, index * slot + int(generator.integers(0, slot - len(take.audio) + 1))))
+        return self._finish(placed, length, background, generator)
 
     def _distinct(
         self, choice: _Choice, count: int, generator: np.random.Generator, without: str | None = None
@@ -159,45 +164,88 @@ class SceneComposer:
                 taken.add(lexicon.entries[label].family)
         return labels
 
-    def _sound(self, label: str, seconds: float, generator: np.random.Generator) -> tuple[int, FloatArray]:
-        """A recording of the label: its number, and a stretch of at most `seconds` with level and filter drawn."""
+    def _sound(self, label: str, seconds: float, generator: np.random.Generator) -> _Take:
+        """A recording of the label, at most `seconds` of it, near or far, once or repeatedly, at a drawn level."""
+        rate = self._corpus.rate
         row = int(np.searchsorted(self._shares[label], generator.random()))
         number = int(self._by_label[label][row])
-        audio = _stretch(self._corpus, number, int(seconds * self._corpus.rate), generator)
-        audio = _equalise(audio, generator)
-        level = 10.0 ** (generator.uniform(-30.0, -16.0) / 20.0)
-        return number, _fade(
-            audio * np.float32(level / max(_loudness(audio, self._corpus.rate), 1e-5)), self._corpus.rate
-        )
-
-    def _pad(self, audio: FloatArray, seconds: float, generator: np.random.Generator) -> FloatArray:
-        """The sound with silence before and after it."""
-        room = int(seconds * self._corpus.rate) - len(audio)
-        before, after = (int(generator.integers(0, room // 2 + 1)) if room > 0 else 0 for _ in range(2))
-        return np.pad(audio, (before, after))
-
-    def _loop(self, audio: FloatArray, length: int) -> FloatArray:
-        """The sound repeated up to `length` samples."""
-        return np.tile(audio, length // len(audio) + 1)[:length]
+        audio = fade(equalise(_stretch(self._corpus, number, int(seconds * rate), generator), generator), rate)
+        repetitions = 1
+        if load_lexicon()[label].repeatable and generator.random() < REPEATED:
+            audio, repetitions = _repeat(audio, int(seconds * rate), int(generator.uniform(0.2, 0.8) * rate), generator)
+        distant = generator.random() < DISTANT
+        if distant:
+            audio = move_away(audio, rate, generator)
+        decibels = generator.uniform(-30.0, -16.0) - (generator.uniform(6.0, 12.0) if distant else 0.0)
+        level = np.float32(10.0 ** (decibels / 20.0) / max(loudness(audio, rate), 1e-5))
+        return _Take(label, number, audio * level, distant, repetitions)
 
     def _finish(
-        self,
-        audio: FloatArray,
-        placed: Sequence[tuple[str, int, float, float]],
-        behind: Sequence[tuple[str, int]],
-        generator: np.random.Generator,
+        self, placed: Sequence[_Placed], length: int, background: _Take | None, generator: np.random.Generator
     ) -> Scene:
-        """Noise and limits on the whole, and the description of what is in it."""
+        """The sum of the sounds with room, noise and limits, and the description of what can be heard in it."""
         rate = self._corpus.rate
-        audio = audio[: int(LONGEST * rate)]
-        audio = _add_noise(audio, generator)
+        length = min(length, int(LONGEST * rate))
+        total = np.zeros(length, np.float32) if background is None else background.audio[:length].copy()
+        for item in placed:
+            total[item.start : item.start + len(item.take.audio)] += item.take.audio[: length - item.start]
+        told = [item.sound(rate) for item in placed if self._is_audible(item, total)]
+        numbers = [item.take.number for item in placed]
+        if background is not None:
+            told.append(Sound(background.label, 0.0, length / rate, background=True, distant=background.distant))
+            numbers.append(background.number)
+        if generator.random() < ROOMS:
+            total = reverberate(total, rate, generator.uniform(0.2, 1.2), 10.0 ** (-generator.uniform(0.3, 1.5)))
+        audio = add_noise(total, generator)
         peak = float(np.abs(audio).max())
         if peak > 1.0:
             audio = audio / np.float32(peak)
-        sounds = [Sound(label, start / rate, end / rate) for label, _, start, end in placed]
-        sounds += [Sound(label, 0.0, len(audio) / rate, background=True) for label, _ in behind]
-        numbers = tuple(number for _, number, *_ in placed) + tuple(number for _, number in behind)
-        return Scene(Waveform(audio.astype(np.float32, copy=False), rate), SceneDescription(tuple(sounds)), numbers)
+        known = self._known
+        sounds = (sound if known is None or sound.label in known else replace(sound, vague=True) for sound in told)
+        description = SceneDescription(tuple(sounds))
+        return Scene(Waveform(audio.astype(np.float32, copy=False), rate), description, tuple(numbers))
+
+    def _is_audible(self, item: _Placed, total: FloatArray) -> bool:
+        """Whether a sound stands out from what covers it."""
+        part = total[item.start : item.start + len(item.take.audio)]
+        own = item.take.audio[: len(part)]
+        return loudness(own, self._corpus.rate) >= INAUDIBLE * loudness(part - own, self._corpus.rate)
+
+
+@dataclass(frozen=True, eq=False)
+class _Take:
+    """A recording as one scene uses it. number: of the recording. audio: float32 [N] at the corpus's rate."""
+
+    label: str
+    number: int
+    audio: FloatArray
+    distant: bool
+    repetitions: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A take and the sample of the scene where it starts."""
+
+    take: _Take
+    start: int
+
+    def sound(self, rate: int) -> Sound:
+        """How the description names it."""
+        take = self.take
+        end = (self.start + len(take.audio)) / rate
+        return Sound(take.label, self.start / rate, end, distant=take.distant, repetitions=take.repetitions)
+
+
+def _repeat(audio: FloatArray, longest: int, pause: int, generator: np.random.Generator) -> tuple[FloatArray, int]:
+    """The sound up to four times with pauses, as often as `longest` samples hold, and how often."""
+    fits = min(4, (longest + pause) // (len(audio) + pause))
+    if fits < 2:
+        return audio, 1
+    count = int(generator.integers(2, fits + 1))
+    gap = np.zeros(pause, dtype=np.float32)
+    parts = [part for _ in range(count) for part in (audio, gap)]
+    return np.concatenate(parts[:-1]), count
 
 
 class _Choice:
@@ -212,51 +260,11 @@ class _Choice:
         return self._labels[int(np.searchsorted(self._cumulative, generator.random() * self._cumulative[-1]))]
 
 
-def _loudness(audio: FloatArray, rate: int) -> float:
-    """Root mean square of the loudest 0.2 s."""
-    size = max(1, min(len(audio), rate // 5))
-    usable = len(audio) // size * size
-    return float(np.sqrt(np.square(audio[:usable].reshape(-1, size)).mean(axis=1).max()))
-
-
 def _stretch(corpus: Corpus, number: int, length: int, generator: np.random.Generator) -> FloatArray:
     """At most `length` samples of a recording: of four random stretches one within 10 dB of the loudest of them."""
     room = corpus.length(number) - length
     if room <= 0:
         return corpus.audio(number)
     stretches = [corpus.audio(number, int(start), length) for start in generator.integers(0, room + 1, 4)]
-    levels = [_loudness(stretch, corpus.rate) for stretch in stretches]
+    levels = [loudness(stretch, corpus.rate) for stretch in stretches]
     return next(stretch for stretch, level in zip(stretches, levels, strict=True) if level >= 0.3 * max(levels))
-
-
-def _fade(audio: FloatArray, rate: int) -> FloatArray:
-    """The sound with its first and last hundredth of a second faded."""
-    size = min(len(audio) // 2, int(FADE * rate))
-    ramp = np.linspace(0.0, 1.0, size, dtype=np.float32)
-    audio = audio.copy()
-    audio[:size] *= ramp
-    audio[len(audio) - size :] *= ramp[::-1]
-    return audio
-
-
-def _equalise(audio: FloatArray, generator: np.random.Generator) -> FloatArray:
-    """The sound through a smooth random filter of a few decibels, and sometimes a low-pass."""
-    length = -(-len(audio) // FFT_UNIT) * FFT_UNIT
-    spectrum = np.fft.rfft(audio, length)
-    places = np.linspace(0.0, 1.0, len(spectrum)) ** 0.5  # knots closer together at low frequencies
-    decibels = np.interp(places, np.linspace(0.0, 1.0, 6), generator.normal(0.0, 3.0, 6))
-    if generator.random() < 0.2:
-        decibels = decibels - 40.0 * np.clip((places - generator.uniform(0.4, 0.9)) * 6.0, 0.0, 1.0)
-    filtered = np.fft.irfft(spectrum * (10.0 ** (decibels / 20.0)).astype(np.float32), length)
-    return filtered[: len(audio)].astype(np.float32, copy=False)
-
-
-def _add_noise(audio: FloatArray, generator: np.random.Generator) -> FloatArray:
-    """The scene with a steady hiss 25 to 60 dB under its peak, in seven scenes of ten."""
-    if generator.random() > 0.7:
-        return audio
-    level = float(np.abs(audio).max()) * 10.0 ** (-generator.uniform(25.0, 60.0) / 20.0)
-    noise = generator.standard_normal(len(audio), dtype=np.float32)
-    if generator.random() < 0.5:
-        noise = np.convolve(noise, np.full(8, 8.0**-0.5, dtype=np.float32), mode="same")
-    return audio + np.float32(level) * noise

@@ -180,9 +180,7 @@ def _silence(seconds: float) -> Signal:
     return np.zeros(_count(seconds))
 
 
-def _ring(
-    time: Signal, frequencies: Sequence[float], loudness: Sequence[float], decays: Sequence[float]
-) -> Signal:
+def _ring(time: Signal, frequencies: Sequence[float], loudness: Sequence[float], decays: Sequence[float]) -> Signal:
     """The sum of sines [N] that start together and die away, each with its loudness and decay in seconds."""
     total = np.zeros_like(time)
     for frequency, gain, decay in zip(frequencies, loudness, decays, strict=True):

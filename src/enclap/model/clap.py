@@ -1,4 +1,4 @@
-"""CLAP: a thin wrapper over transformers' ClapModel that turns mel spectrograms and texts into unit embeddings."""
+"""CLAP: a thin wrapper over its networks that turns mel spectrograms and texts into unit embeddings."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ import torch
 from tokenizers import Tokenizer
 from transformers import ClapModel
 
-from enclap.engines.folder import read_text_tokenizer
+from enclap.engines.folder import read_json, read_text_tokenizer
 from enclap.errors import ModelError
+from enclap.model.tower import ConvClapConfig, ConvClapModel
 from enclap.types import FloatArray
+
+NETWORKS: dict[str, type[ClapModel] | type[ConvClapModel]] = {
+    "clap": ClapModel,
+    ConvClapConfig.model_type: ConvClapModel,
+}
+"""The networks a folder's clap/ may hold, by config.json's model_type."""
 
 
 class Clap:
     """A frozen CLAP. dim: width of its embeddings. tokenizer: None when the folder has no text tokenizer."""
 
-    def __init__(self, model: ClapModel, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, model: ClapModel | ConvClapModel, tokenizer: Tokenizer | None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.dim: int = model.config.projection_dim
@@ -26,8 +33,12 @@ class Clap:
     @classmethod
     def from_folder(cls, folder: Path, device: str = "cpu") -> Clap:
         """The CLAP model in `folder`, in float32, with `folder`/tokenizer.json when there is one."""
+        kind = read_json(folder / "config.json").get("model_type")
+        if kind not in NETWORKS:
+            known = " and ".join(NETWORKS)
+            raise ModelError(f"{folder / 'config.json'}: model_type {kind!r} is not known; this enclap reads {known}")
         try:
-            model = ClapModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            model = NETWORKS[kind].from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except Exception as error:  # whatever a damaged file makes of the readers below
             line = (str(error).strip() or repr(error)).splitlines()[0][:200]
             raise ModelError(f"{folder}: CLAP cannot be loaded ({line})") from error
@@ -52,7 +63,7 @@ class Clap:
         return embeddings
 
 
-def embed_crops(model: ClapModel, features: torch.Tensor) -> torch.Tensor:
+def embed_crops(model: ClapModel | ConvClapModel, features: torch.Tensor) -> torch.Tensor:
     """Unit embeddings [C, E] of mel crops [C, 1, T, M], never marked "longer".
 
     The fused tower reads further crops only of clips marked so; transformers' extractor marks a random clip when none

@@ -15,6 +15,7 @@ from enclap.model.clap import embed_crops
 from enclap.model.codec import Codec
 from enclap.model.modeling import EnclapForConditionalGeneration
 from enclap.model.sequence import POSITION_OFFSET, Inputs
+from enclap.model.tower import ConvClapModel
 
 
 class CodecGraph(nn.Module):
@@ -88,7 +89,7 @@ def _at(values: Tensor, places: Tensor, length: Tensor) -> Tensor:
 class ClapAudioGraph(nn.Module):
     """Mel crops [C, 1, T, M] to unit embeddings [C, E]."""
 
-    def __init__(self, model: ClapModel) -> None:
+    def __init__(self, model: ClapModel | ConvClapModel) -> None:
         super().__init__()
         self.model = model
 
@@ -100,7 +101,7 @@ class ClapAudioGraph(nn.Module):
 class ClapTextGraph(nn.Module):
     """Token ids and attention mask [N, S] to unit embeddings [N, E]."""
 
-    def __init__(self, model: ClapModel) -> None:
+    def __init__(self, model: ClapModel | ConvClapModel) -> None:
         super().__init__()
         self.model = model
 

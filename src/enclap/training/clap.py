@@ -1,13 +1,7 @@
-"""Training of mini's CLAP: a convolutional teacher, the HTSAT audio tower it is distilled into, the text tower.
-
-The teacher is trained because HTSAT alone learns little from a few thousand recordings: convolutions bring the prior
-that a small transformer lacks (distillation of a transformer from a CNN: DeiT, arXiv 2012.12877; PaSST students,
-arXiv 2211.04772). Only the tower and the text tower ship.
-"""
+"""Training of mini's CLAP: its audio towers learn to tag, each by itself; `text` then brings sentences to them."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import ClapConfig, ClapModel
 
+from enclap.data.lexicon import load_lexicon
 from enclap.data.manifest import Recording, share
+from enclap.model.tower import ConvClapConfig, ConvClapModel, ConvTower
 from enclap.training.recipe import HeldOut, Optimisation, Settings
 from enclap.training.views import Augmentation, MelBank, View, draw_view
 
@@ -50,44 +45,51 @@ LIGHT_WORDS = frozenset(
     ]
 )
 """Words of labels that say nothing about the sound."""
+BANK_START = 0.05
+"""Size of the label vectors' entries at first: only their direction counts, and short ones turn faster."""
 RARE = -5.0
 """Start of the words' biases: a word is true of less than one recording in a hundred."""
 
+TOWERS = 2
+"""Audio towers of mini's CLAP: one for each core of the smallest machine that is to train it."""
 
-class TeacherRecipe(Settings):
-    """The convolutional teacher."""
+
+class ClapRecipe(Settings):
+    """mini's CLAP: its sizes and the training of its audio towers.
+
+    channels, projection, text: as ConvClapConfig names them. frames: of the views in `optimisation`; they are
+    cheaper than whole windows. continued: a second round from the first one's average, on whole windows, with a rate
+    that rises and falls again (arXiv 1608.03983). The weights multiply the losses that `TowerTraining` names.
+    """
 
     channels: tuple[int, ...] = (32, 64, 128, 128, 192, 256)
+    projection: int = 192
+    text: dict[str, Any]
     frames: int = 256
     word_weight: float = 40.0
-    augmentation: Augmentation = Augmentation()
-    optimisation: Optimisation
-
-
-class TowerRecipe(Settings):
-    """The HTSAT audio tower: its sizes, as transformers' ClapConfig names them, and its training."""
-
-    audio: dict[str, Any]
-    text: dict[str, Any]
-    projection: int = 192
-    teacher_weight: float = 6.0
-    word_weight: float = 40.0
+    order_weight: float = 20.0
+    family_weight: float = 0.5
     temperature: float = 0.07
     augmentation: Augmentation = Augmentation()
+    continued_augmentation: Augmentation = Augmentation()
     optimisation: Optimisation
+    continued: Optimisation
 
 
 @dataclass(frozen=True)
 class Targets:
     """What the recordings of a corpus are to be called: labels and their words, both as rows per recording.
 
-    labels: float32 [N, L], one 1 for the main label. words: float32 [N, W], 1 for each word of any label.
+    labels: float32 [N, L], one 1 for the main label. families: float32 [N, F], one 1 for its family. words: float32
+    [N, W], 1 for each word of any label.
     """
 
     label_names: tuple[str, ...]
     word_names: tuple[str, ...]
-    labels: NDArray[np.float32]
-    words: NDArray[np.float32]
+    families: tuple[str, ...]
+    label_rows: NDArray[np.float32]
+    family_rows: NDArray[np.float32]
+    word_rows: NDArray[np.float32]
 
 
 def label_words(label: str) -> list[str]:
@@ -101,17 +103,21 @@ def make_targets(recordings: Sequence[Recording], seen: Iterable[int], rarest: i
     label_names = sorted({recordings[index].label for index in seen})
     counts = Counter(word for index in seen for word in _words(recordings[index]))
     word_names = sorted(word for word, count in counts.items() if count >= rarest)
-    label_number = {name: number for number, name in enumerate(label_names)}
-    word_number = {name: number for number, name in enumerate(word_names)}
-    labels = np.zeros((len(recordings), len(label_names)), dtype=np.float32)
-    words = np.zeros((len(recordings), len(word_names)), dtype=np.float32)
-    for index, recording in enumerate(recordings):
-        if recording.label in label_number:
-            labels[index, label_number[recording.label]] = 1.0
-        for word in _words(recording):
-            if word in word_number:
-                words[index, word_number[word]] = 1.0
-    return Targets(tuple(label_names), tuple(word_names), labels, words)
+    lexicon = load_lexicon()
+    families = sorted(lexicon.families)
+    return Targets(
+        tuple(label_names),
+        tuple(word_names),
+        tuple(families),
+        _rows([{recording.label} for recording in recordings], label_names),
+        _rows([{lexicon[recording.label].family} for recording in recordings], families),
+        _rows([_words(recording) for recording in recordings], word_names),
+    )
+
+
+def _rows(found: Sequence[set[str]], names: Sequence[str]) -> NDArray[np.float32]:
+    """Float32 [len(found), len(names)]: 1 where a name is among what was found."""
+    return np.asarray([[name in row for name in names] for row in found], dtype=np.float32)
 
 
 def _words(recording: Recording) -> set[str]:
@@ -137,16 +143,20 @@ def sampling(recordings: Sequence[Recording], seen: Sequence[int], power: float 
 def view_drawer(
     bank: MelBank, targets: Targets, choose: NDArray[np.float64], augmentation: Augmentation, seed: int
 ) -> Callable[[int], dict[str, NDArray[np.float32]]]:
-    """A function from item number to {mel [T, M], labels [L], words [W]}, seeded by (seed, number)."""
+    """A function from item number to TowerTraining's inputs for one view, seeded by (seed, number)."""
 
     def draw(number: int) -> dict[str, NDArray[np.float32]]:
         view: View = draw_view(bank, choose, augmentation, np.random.default_rng((seed, number)))
         rows = list(view.recordings)
         shares = np.asarray(view.shares, dtype=np.float32)
+        words = targets.word_rows[rows]
+        halves = words if view.cut is not None else np.stack([words.max(axis=0)] * 2)
         return {
             "mel": view.mel,
-            "labels": shares @ targets.labels[rows],
-            "words": targets.words[rows].max(axis=0),
+            "labels": shares @ targets.label_rows[rows],
+            "families": shares @ targets.family_rows[rows],
+            "words": words.max(axis=0),
+            "halves": halves.reshape(-1),
         }
 
     return draw
@@ -157,49 +167,6 @@ def stack(items: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
 
 
-class Teacher(nn.Module):
-    """A plain convolutional tagger of mel spectrograms whose pooled features are standardised."""
-
-    def __init__(self, recipe: TeacherRecipe, bands: int, labels: int, words: int) -> None:
-        super().__init__()
-        channels = recipe.channels
-        self._word_weight = recipe.word_weight
-        self.input_norm = nn.BatchNorm1d(bands)
-        widths = [1, *channels]
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
-            for before, after in itertools.pairwise(widths)
-        )
-        self.feature_norm = nn.BatchNorm1d(channels[-1], affine=False)
-        self.dropout = nn.Dropout(0.3)
-        self.label_head = nn.Linear(channels[-1], labels)
-        self.word_head = nn.Linear(channels[-1], words)
-        nn.init.constant_(self.word_head.bias, RARE)
-
-    def features(self, mel: Tensor) -> Tensor:
-        """Standardised features [B, channels[-1]], pooled over time, of mel [B, T, M] in dB."""
-        hidden = self.input_norm(mel.transpose(1, 2)).transpose(1, 2).unsqueeze(1)  # [B, 1, T, M]
-        hidden = hidden.contiguous(memory_format=torch.channels_last)  # 1.6 times as fast on a CPU
-        for number, block in enumerate(self.blocks):
-            hidden = block(hidden)
-            if number < len(self.blocks) - 1:
-                hidden = functional.avg_pool2d(hidden, 2)
-        hidden = hidden.mean(dim=3)  # [B, C, T']
-        pooled: Tensor = self.feature_norm(hidden.mean(dim=2) + hidden.amax(dim=2))
-        return pooled
-
-    def forward(self, mel: Tensor, labels: Tensor, words: Tensor) -> dict[str, Tensor]:
-        """The loss with its parts, label_loss and word_loss."""
-        pooled = self.dropout(self.features(mel))
-        label_loss = soft_cross_entropy(self.label_head(pooled), labels)
-        word_loss = functional.binary_cross_entropy_with_logits(self.word_head(pooled), words)
-        return {
-            "loss": label_loss + self._word_weight * word_loss,
-            "label_loss": label_loss,
-            "word_loss": word_loss,
-        }
-
-
 def soft_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.05) -> Tensor:
     """Mean cross-entropy to target distributions [B, L]; rows of zeros (labels not trained) count nothing."""
     logs = functional.log_softmax(logits, dim=-1)
@@ -208,53 +175,65 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.05)
     return losses.sum() / weight.sum().clamp(min=1e-6)
 
 
-class Tower(nn.Module):
-    """ClapModel with the heads that train its audio tower: a bank of label vectors, words, the teacher's features."""
+class TowerTraining(nn.Module):
+    """One audio tower with the heads that train it.
 
-    def __init__(self, clap: ClapModel, teacher: Teacher | None, targets: Targets, recipe: TowerRecipe) -> None:
+    label_loss: cross-entropy over the labels, read from the features and, with a bank of label vectors, from the
+    embedding. word_loss: the labels' words, each by itself, from both. family_loss: the labels' families. order_loss:
+    the words of what is heard in the first and in the second half.
+    """
+
+    def __init__(self, tower: ConvTower, targets: Targets, recipe: ClapRecipe) -> None:
         super().__init__()
-        self.clap = clap
-        self._teacher = [teacher]  # in a list: frozen, so neither a submodule nor saved with this model
+        self.tower = tower
         self._recipe = recipe
-        hidden = clap.config.audio_config.hidden_size
-        self.label_bank = nn.Parameter(torch.randn(len(targets.label_names), recipe.projection))
-        self.word_head = nn.Linear(hidden, len(targets.word_names))
-        self.embedding_word_head = nn.Linear(recipe.projection, len(targets.word_names))
-        for head in (self.word_head, self.embedding_word_head):
+        features, width = tower.projection.in_features, tower.projection.out_features
+        labels, words, families = (len(names) for names in (targets.label_names, targets.word_names, targets.families))
+        self.label_head = nn.Linear(features, labels)
+        self.word_head = nn.Linear(features, words)
+        self.label_bank = nn.Parameter(BANK_START * torch.randn(labels, width))
+        self.family_bank = nn.Parameter(BANK_START * torch.randn(families, width))
+        self.embedding_word_head = nn.Linear(width, words)
+        self.order_head = nn.Linear(width, 2 * words)
+        for head in (self.word_head, self.embedding_word_head, self.order_head):
             nn.init.constant_(head.bias, RARE)
-        self.teacher_head = nn.Linear(hidden, teacher.label_head.in_features if teacher is not None else 1)
 
-    def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled states [B, hidden] and unit embeddings [B, E] of mel [B, T, M]."""
-        pooled = self.clap.audio_model(input_features=mel.unsqueeze(1)).pooler_output
-        return pooled, functional.normalize(self.clap.audio_projection(pooled), dim=-1)
-
-    def forward(self, mel: Tensor, labels: Tensor, words: Tensor) -> dict[str, Tensor]:
-        """The loss with its parts."""
-        pooled, embedding = self.encode(mel)
-        bank = functional.normalize(self.label_bank, dim=-1)
-        label_loss = soft_cross_entropy(embedding @ bank.T / self._recipe.temperature, labels)
-        word_loss = 0.5 * functional.binary_cross_entropy_with_logits(self.word_head(pooled), words)
-        scale = embedding.shape[1] ** 0.5  # unit vectors have small entries; the head sees entries of about one
-        word_loss = word_loss + 0.5 * functional.binary_cross_entropy_with_logits(
-            self.embedding_word_head(embedding * scale), words
-        )
-        loss = label_loss + self._recipe.word_weight * word_loss
-        parts = {"label_loss": label_loss, "word_loss": word_loss}
-        teacher = self._teacher[0]
-        if teacher is not None:
-            with torch.no_grad():
-                wanted = teacher.features(mel)
-            parts["teacher_loss"] = functional.mse_loss(self.teacher_head(pooled), wanted)
-            loss = loss + self._recipe.teacher_weight * parts["teacher_loss"]
+    def forward(
+        self, mel: Tensor, labels: Tensor, families: Tensor, words: Tensor, halves: Tensor
+    ) -> dict[str, Tensor]:
+        """The loss with its parts, of mel [B, T, M] and targets [B, L], [B, F], [B, W], [B, 2 W]."""
+        features = self.tower.features(mel)
+        dropped = self.tower.dropout(features)
+        embedding = self.tower.embed(features)
+        seen = embedding * embedding.shape[1] ** 0.5  # unit vectors have small entries; heads see entries of about one
+        parts = {
+            "label_loss": 0.5 * soft_cross_entropy(self.label_head(dropped), labels)
+            + 0.5 * soft_cross_entropy(self._nearness(embedding, self.label_bank), labels),
+            "word_loss": 0.5 * binary(self.word_head(dropped), words)
+            + 0.5 * binary(self.embedding_word_head(seen), words),
+            "family_loss": soft_cross_entropy(self._nearness(embedding, self.family_bank), families),
+            "order_loss": binary(self.order_head(seen), halves),
+        }
+        recipe = self._recipe
+        loss = parts["label_loss"] + recipe.word_weight * parts["word_loss"]
+        loss = loss + recipe.family_weight * parts["family_loss"] + recipe.order_weight * parts["order_loss"]
         return {"loss": loss, **parts}
 
+    def _nearness(self, embedding: Tensor, bank: Tensor) -> Tensor:
+        return embedding @ functional.normalize(bank, dim=-1).T / self._recipe.temperature
 
-def build_clap(recipe: TowerRecipe, vocabulary: int, bands: int) -> ClapModel:
-    """A ClapModel with random weights, of the recipe's sizes."""
-    config = ClapConfig(
-        audio_config={**recipe.audio, "num_mel_bins": bands},
-        text_config={**recipe.text, "vocab_size": vocabulary},
-        projection_dim=recipe.projection,
+
+binary = functional.binary_cross_entropy_with_logits
+
+
+def build_clap(recipe: ClapRecipe, vocabulary: int, bands: int) -> ConvClapModel:
+    """mini's CLAP with random weights, of the recipe's sizes."""
+    return ConvClapModel(
+        ConvClapConfig(
+            mel_bands=bands,
+            channels=recipe.channels,
+            members=TOWERS,
+            projection_dim=recipe.projection,
+            text_config={**recipe.text, "vocab_size": vocabulary},
+        )
     )
-    return ClapModel(config)

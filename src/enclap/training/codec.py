@@ -28,6 +28,9 @@ BANDS, MEL_WINDOW, MELS_PER_CODE = 64, 1_024, 2
 """The mel spectrogram that latents must hold: bands, samples per frame, frames per code."""
 FAINTEST = 1e-2
 """Smallest mel power told apart: about 70 dB under a full-scale tone."""
+FIRST_GAIN = 20.0
+"""How much the first convolution's start is enlarged. ELU is all but linear for samples of a few hundredths, and a
+linear network cannot measure energy: without this the encoder is stuck at loudness alone for a thousand steps."""
 COMMITMENT = 0.25
 """Weight of the pull of latents towards their codes (VQ-VAE, arXiv 1711.00937)."""
 CODEBOOK_DECAY = 0.98
@@ -46,8 +49,11 @@ class CodecRecipe(Settings):
 
 
 def build_codec(recipe: CodecRecipe) -> EncodecModel:
-    """An EncodecModel with random weights, of the recipe's sizes."""
-    return EncodecModel(EncodecConfig(**recipe.model))
+    """An EncodecModel with random weights, of the recipe's sizes, whose first layer hears quiet sounds too."""
+    codec = EncodecModel(EncodecConfig(**recipe.model))
+    with torch.no_grad():
+        codec.encoder.layers[0].conv.parametrizations.weight.original0.mul_(FIRST_GAIN)  # weight norm's lengths
+    return codec
 
 
 def segment_drawer(corpus: Corpus, choose: NDArray[np.float64], samples: int, seed: int) -> Callable[[int], FloatArray]:

@@ -1,7 +1,7 @@
 """The shipped model from the recordings: `make mini` runs this module.
 
-Codec and CLAP are trained side by side, one process a core; then the scenes are embedded, the captioner is trained,
-and the model folder is put together. Whatever is done already is skipped.
+Codec and CLAP's teacher are trained side by side, one process a core; then come the audio tower, the text tower, the
+captioner on embedded scenes, and the model folder is put together. Whatever is done already is skipped.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from enclap.errors import EnclapError
 from enclap.hub import write_checksums
 from enclap.model.export import export_folder, round_weights_to_float16
 from enclap.training import stages
+from enclap.training.clap import TOWERS
 from enclap.training.stages import Workshop
 
 logger = logging.getLogger(__name__)
@@ -63,13 +65,13 @@ def install(workshop: Workshop, target: Path) -> None:
 STAGES: dict[str, Stage] = {
     "codec": stages.train_codec,
     "scenes": stages.prepare_scenes,
-    "teacher": stages.train_teacher,
-    "tower": stages.train_tower,
+    **{f"tower-{member}": partial(stages.train_tower, member=member) for member in range(TOWERS)},
     "text": stages.train_text,
     "caption": stages.train_captioner,
     "assemble": assemble,
 }
-SIDE_BY_SIDE = (("codec", "scenes"), ("teacher", "tower", "text"))
+SIDE_BY_SIDE = (("codec", "tower-1"), ("tower-0", "scenes"))
+AFTER = ("text", "caption", "assemble")
 
 
 def run(workshop: Workshop, name: str) -> None:
@@ -86,7 +88,7 @@ def run(workshop: Workshop, name: str) -> None:
 
 
 def run_side_by_side(arguments: list[str]) -> None:
-    """Run codec and CLAP in a process each, one thread each; raises EnclapError when one of them fails."""
+    """Run codec and teacher in a process each, one thread each; raises EnclapError when one of them fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "enclap.training.mini", *arguments]
     processes = [
@@ -120,7 +122,7 @@ def main(
         _ = workshop.mels  # decoded once, before two processes want them
         run_side_by_side([f"--recordings={recordings}", f"--output={output}", f"--recipes={recipes}"])
         torch.set_num_threads(os.cpu_count() or 1)
-        for name in ("caption", "assemble"):
+        for name in AFTER:
             run(workshop, name)
     except EnclapError as error:
         typer.echo(f"error: {error}", err=True)

@@ -24,6 +24,7 @@ class Optimisation(Settings):
     """How a stage is optimised: AdamW with linear warm-up and cosine decay.
 
     ema: decay of the exponential moving average of the weights that the stage ends with; None keeps the last weights.
+    bfloat16: convolutions and matrix products in that precision; twice as fast on processors that have it.
     """
 
     steps: int = Field(gt=0)
@@ -33,6 +34,7 @@ class Optimisation(Settings):
     warmup_steps: int = Field(default=100, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
+    bfloat16: bool = False
     seed: int = 0
     save_every: int = Field(default=200, gt=0)
     log_every: int = Field(default=25, gt=0)

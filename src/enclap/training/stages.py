@@ -20,7 +20,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import ClapModel, EncodecModel
+from transformers import EncodecModel
 
 from enclap.audio.mel import ClapFrontEnd
 from enclap.data.features import FeatureStore, StoreHeader, fingerprint, join
@@ -31,6 +31,7 @@ from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.export import export_codec
+from enclap.model.tower import ConvClapModel, ConvTower
 from enclap.training import clap as clap_stage
 from enclap.training import codec as codec_stage
 from enclap.training import text as text_stage
@@ -149,30 +150,39 @@ class Workshop:
         return read_recipe(kind, self.recipes / f"{name}.yaml")
 
 
-def train_teacher(workshop: Workshop) -> None:
-    """Write teacher/model.safetensors."""
-    recipe = workshop.recipe(clap_stage.TeacherRecipe, "teacher")
-    torch.manual_seed(recipe.optimisation.seed)
-    model = new_teacher(workshop, recipe)
-    bank = MelBank(workshop.mels.mels, workshop.mels.starts, recipe.frames)
-    draw = clap_stage.view_drawer(
-        bank, workshop.targets, choose(workshop), recipe.augmentation, recipe.optimisation.seed
-    )
-    run_stage(model, draw, clap_stage.stack, recipe.optimisation, workshop.output / "teacher")
-    save_file(model.state_dict(), workshop.output / "teacher" / "model.safetensors")
+def train_tower(workshop: Workshop, member: int) -> None:
+    """Write tower-`member`/model.safetensors: an audio tower of CLAP with its training heads."""
+    recipe = workshop.recipe(clap_stage.ClapRecipe, "clap")
+    folder = workshop.output / f"tower-{member}"
+    torch.manual_seed(recipe.optimisation.seed + member)
+    training = new_tower(workshop, recipe)
+    short = MelBank(workshop.mels.mels, workshop.mels.starts, recipe.frames)
+    for bank, augmentation, optimisation, output in (
+        (short, recipe.augmentation, recipe.optimisation, folder),
+        (workshop.mels, recipe.continued_augmentation, recipe.continued, folder / "continued"),
+    ):
+        own = optimisation.model_copy(update={"seed": optimisation.seed + member})
+        draw = clap_stage.view_drawer(bank, workshop.targets, choose(workshop), augmentation, own.seed)
+        run_stage(training, draw, clap_stage.stack, own, output)
+    save_file(training.state_dict(), folder / "model.safetensors")
 
 
-def new_teacher(workshop: Workshop, recipe: clap_stage.TeacherRecipe) -> clap_stage.Teacher:
-    """A teacher with random weights."""
-    targets = workshop.targets
-    return clap_stage.Teacher(recipe, FRONT_END.bands, len(targets.label_names), len(targets.word_names))
+def new_tower(workshop: Workshop, recipe: clap_stage.ClapRecipe) -> clap_stage.TowerTraining:
+    """A tower with random weights and its training heads."""
+    width = recipe.projection // clap_stage.TOWERS
+    return clap_stage.TowerTraining(ConvTower(FRONT_END.bands, recipe.channels, width), workshop.targets, recipe)
 
 
-def load_teacher(workshop: Workshop) -> clap_stage.Teacher:
-    """The trained teacher."""
-    model = new_teacher(workshop, workshop.recipe(clap_stage.TeacherRecipe, "teacher"))
-    model.load_state_dict(load_file(workshop.output / "teacher" / "model.safetensors"))
-    return model.eval().requires_grad_(False)
+def load_clap(workshop: Workshop) -> ConvClapModel:
+    """CLAP with its trained audio towers and a text tower with random weights."""
+    recipe = workshop.recipe(clap_stage.ClapRecipe, "clap")
+    clap = clap_stage.build_clap(recipe, make_tokenizer(workshop).get_vocab_size(), FRONT_END.bands)
+    for member, tower in enumerate(clap.audio_towers):
+        training = new_tower(workshop, recipe)
+        training.load_state_dict(load_file(workshop.output / f"tower-{member}" / "model.safetensors"))
+        tower.load_state_dict(training.tower.state_dict())
+    round_to_float16(clap)
+    return clap.eval()
 
 
 def choose(workshop: Workshop) -> NDArray[np.float64]:
@@ -236,43 +246,16 @@ def make_tokenizer(workshop: Workshop) -> Tokenizer:
     return train_tokenizer(all_phrases(), workshop.recipe(CaptionRecipe, "caption").vocabulary)
 
 
-def train_tower(workshop: Workshop) -> None:
-    """Write tower/model.safetensors (CLAP with its training heads) and tower/report.json."""
-    recipe = workshop.recipe(clap_stage.TowerRecipe, "tower")
-    torch.manual_seed(recipe.optimisation.seed)
-    tower = new_tower(workshop, recipe, load_teacher(workshop))
-    draw = clap_stage.view_drawer(
-        workshop.mels, workshop.targets, choose(workshop), recipe.augmentation, recipe.optimisation.seed
-    )
-    run_stage(tower, draw, clap_stage.stack, recipe.optimisation, workshop.output / "tower")
-    round_to_float16(tower)
-    save_file(tower.state_dict(), workshop.output / "tower" / "model.safetensors")
-
-
-def new_tower(workshop: Workshop, recipe: clap_stage.TowerRecipe, teacher: clap_stage.Teacher) -> clap_stage.Tower:
-    """A tower with random weights."""
-    clap = clap_stage.build_clap(recipe, make_tokenizer(workshop).get_vocab_size(), FRONT_END.bands)
-    return clap_stage.Tower(clap, teacher, workshop.targets, recipe)
-
-
-def load_tower(workshop: Workshop) -> clap_stage.Tower:
-    """The trained tower."""
-    recipe = workshop.recipe(clap_stage.TowerRecipe, "tower")
-    tower = new_tower(workshop, recipe, load_teacher(workshop))
-    tower.load_state_dict(load_file(workshop.output / "tower" / "model.safetensors"))
-    return tower.eval()
-
-
 def train_text(workshop: Workshop) -> None:
     """Write clap/: the whole of CLAP as it ships, with its tokenizer and front end."""
     recipe = workshop.recipe(text_stage.TextRecipe, "text")
     seed = recipe.optimisation.seed
     tokenizer = make_tokenizer(workshop)
-    clap: ClapModel = load_tower(workshop).clap
-    embeddings, labels = _views(workshop, clap, recipe.views, seed)
-    longest = clap.config.text_config.max_position_embeddings - 2
-    pad_id = SPECIAL_TOKENS.index("<pad>")
     torch.manual_seed(seed)
+    clap = load_clap(workshop)
+    embeddings, labels = _views(workshop, clap, recipe.views, seed)
+    longest = clap.text_tower.config.max_position_embeddings - 2
+    pad_id = SPECIAL_TOKENS.index("<pad>")
     run_stage(
         text_stage.TextContrast(clap),
         text_stage.pair_drawer(embeddings, labels, tokenizer, seed),
@@ -288,7 +271,7 @@ def train_text(workshop: Workshop) -> None:
 
 
 @torch.inference_mode()
-def _views(workshop: Workshop, clap: ClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
+def _views(workshop: Workshop, clap: ConvClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
     """Embeddings [N, E] of single views of the recordings that CLAP saw, and their labels."""
     from enclap.model.clap import embed_crops
 
@@ -308,6 +291,7 @@ def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
     """The captioner's two sets of scenes: of recordings that CLAP saw, and of recordings that it did not."""
     recipe = workshop.recipe(CaptionRecipe, "caption")
     seed = recipe.optimisation.seed
+    known = set(workshop.targets.label_names)
     sets = []
     for name, count, numbers in (
         ("heard", recipe.scenes, workshop.seen),
@@ -315,7 +299,7 @@ def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
     ):
         folder = workshop.output / "scenes" / name
         folder.mkdir(parents=True, exist_ok=True)
-        composer = SceneComposer(workshop.corpus, dict.fromkeys(numbers, 1.0), SceneMix(), seed)
+        composer = SceneComposer(workshop.corpus, dict.fromkeys(numbers, 1.0), SceneMix(), seed, known)
         sets.append((SceneShards(folder, count), composer))
     return sets
 

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import ClapModel
 
 from enclap.data.grammar import finish, label_texts
+from enclap.model.tower import ConvClapModel
 from enclap.training.recipe import Optimisation, Settings
 from enclap.types import FloatArray
+
+FIRST_TEMPERATURE = 0.07
+"""Where the learned temperature of the contrast starts (CLIP, arXiv 2103.00020)."""
 
 
 class TextRecipe(Settings):
@@ -64,17 +67,17 @@ def stack_pairs(items: Sequence[dict[str, NDArray[Any]]], pad_id: int, longest: 
 
 
 class TextContrast(nn.Module):
-    """ClapModel's text tower against fixed audio embeddings."""
+    """CLAP's text tower against fixed audio embeddings."""
 
-    def __init__(self, clap: ClapModel) -> None:
+    def __init__(self, clap: ConvClapModel) -> None:
         super().__init__()
         self.clap = clap
+        self.log_scale = nn.Parameter(torch.tensor(1.0 / FIRST_TEMPERATURE).log())
 
     def forward(self, audio: Tensor, ids: Tensor, mask: Tensor, group: Tensor) -> dict[str, Tensor]:
         """The loss, of audio [B, E] (unit), token ids and mask [B, S], label numbers [B]."""
-        pooled = self.clap.text_model(input_ids=ids, attention_mask=mask).pooler_output
-        text = functional.normalize(self.clap.text_projection(pooled), dim=-1)
-        logits = self.clap.logit_scale_a.exp().clamp(max=100.0) * audio @ text.T  # [B, B]
+        text = self.clap.get_text_features(ids, attention_mask=mask).pooler_output
+        logits = self.log_scale.exp().clamp(max=100.0) * audio @ text.T  # [B, B]
         return {"loss": symmetric_contrast(logits, group)}
 
 

@@ -158,6 +158,8 @@ def _arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArgumen
         lr_scheduler_type="cosine",
         max_grad_norm=optimisation.clip_norm,
         adam_beta2=0.98,
+        bf16=optimisation.bfloat16,
+        use_cpu=not torch.cuda.is_available(),  # without this word bfloat16 is refused there
         seed=optimisation.seed,
         save_steps=optimisation.save_every,
         save_total_limit=2,

@@ -25,6 +25,8 @@ class Augmentation(Settings):
     """How far views stray from the recording; probabilities per view, decibels, or factors."""
 
     gain_db: float = 12.0
+    reverberation: float = 0.2
+    band_limit: float = 0.15
     equaliser_db: float = 5.0
     noise: float = 0.5
     stretch: float = 0.15
@@ -67,11 +69,15 @@ def open_mel_bank(corpus: Corpus, front_end: ClapFrontEnd, cache: Path) -> MelBa
 
 @dataclass(frozen=True)
 class View:
-    """A mel spectrogram, float32 dB [T, M], and what share each recording has in it."""
+    """A mel spectrogram, float32 dB [T, M], and what share each recording has in it.
+
+    cut: where in the time, 0 to 1, the second recording takes over from the first; None where none does.
+    """
 
     mel: FloatArray
     recordings: tuple[int, ...]
     shares: tuple[float, ...]
+    cut: float | None = None
 
 
 def draw_view(
@@ -94,7 +100,8 @@ def draw_view(
         )
     else:
         mel, share = _follow(bank, first, second, augmentation, generator)
-    return View(_finish(mel, augmentation, generator), (first, second), (share, 1.0 - share))
+    cut = None if kind < augmentation.mixture else share
+    return View(_finish(mel, augmentation, generator), (first, second), (share, 1.0 - share), cut)
 
 
 def _single(bank: MelBank, index: int, augmentation: Augmentation, generator: np.random.Generator) -> FloatArray:
@@ -138,8 +145,10 @@ def _fill(mel: FloatArray, frames: int, placed: bool, generator: np.random.Gener
         start = int(generator.integers(0, frames - len(mel) + 1))
         result[start : start + len(mel)] = mel
         return result
-    repeats = frames // len(mel)
-    result[: repeats * len(mel)] = np.tile(mel, (repeats, 1))
+    spaced = max(1, len(mel) - 1)  # centred frames: one more than the sound has hops
+    repeats = max(1, (frames - 1) // spaced)
+    repeated = np.concatenate([np.tile(mel[:spaced], (repeats, 1)), mel[spaced:]])
+    result[: len(repeated)] = repeated
     return result
 
 
@@ -181,8 +190,13 @@ def _finish(mel: FloatArray, augmentation: Augmentation, generator: np.random.Ge
     knots = generator.normal(0.0, augmentation.equaliser_db, 5)
     curve = np.interp(np.linspace(0.0, 4.0, bands), np.arange(5.0), knots).astype(np.float32)
     mel = mel + curve
+    if generator.random() < augmentation.reverberation:
+        mel = _reverberate(mel, generator)
     if generator.random() < augmentation.noise:
         mel = _add_noise(mel, generator)
+    if generator.random() < augmentation.band_limit:
+        mel = mel.copy()
+        mel[:, int(generator.uniform(0.5, 0.95) * bands) :] -= np.float32(60.0)  # a lower sampling rate, a telephone
     mel = np.maximum(mel + np.float32(generator.uniform(-augmentation.gain_db, augmentation.gain_db)), FLOOR_DB)
     for count, length, axis in (
         (augmentation.time_masks, frames // 10, 0),
@@ -190,6 +204,24 @@ def _finish(mel: FloatArray, augmentation: Augmentation, generator: np.random.Ge
     ):
         mel = _mask(mel, count, length, axis, generator)
     return mel.astype(np.float32, copy=False)
+
+
+def _reverberate(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """The view in a room: each frame's power dies away over 0.2 to 1.5 s, faster in high bands.
+
+    Polack's model of late reverberation: noise under an exponential, so that only powers need adding.
+    """
+    bands, frame = mel.shape[1], 0.02
+    seconds = generator.uniform(0.2, 1.5) * np.linspace(1.0, generator.uniform(0.4, 1.0), bands)  # to -60 dB
+    keep = (10.0 ** (-6.0 * frame / seconds)).astype(np.float32)
+    wet = np.float32(10.0 ** (generator.uniform(-15.0, 0.0) / 10.0)) * (1.0 - keep)
+    power = np.float32(10.0) ** (mel / np.float32(10.0))
+    tail, tails = np.zeros(bands, dtype=np.float32), np.empty_like(power)
+    for number, row in enumerate(power):
+        tails[number] = tail
+        tail = keep * tail + row
+    reverberant: FloatArray = np.float32(10.0) * np.log10(power + wet * tails)
+    return reverberant
 
 
 def _add_noise(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
