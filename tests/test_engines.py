@@ -61,6 +61,22 @@ def test_features_agree(onnx: Engine, reference: Engine) -> None:
     np.testing.assert_allclose(norms, np.ones(8), atol=1e-5)
 
 
+def test_convolutional_towers_and_their_texts_agree(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "conv", clap="conv")
+    onnx, torch = load_engine(folder, "onnx", threads=1), load_engine(folder, "torch", device="cpu")
+    windows = random_windows(4, seed=3, longest=12.0)
+    assert_features_agree(onnx.extract(windows), torch.extract(windows))
+    texts = ["A dog barks.", "Rain falls on a roof and thunder rolls in the distance."]
+    found = onnx.embed_text(texts)
+    np.testing.assert_allclose(found, torch.embed_text(texts), atol=1e-5)
+    np.testing.assert_allclose(found[:1], onnx.embed_text(texts[:1]), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.ones(2), atol=1e-5)
+    config = folder / "clap" / "config.json"
+    config.write_text(config.read_text().replace("enclap_conv_clap", "someone_elses_clap"))
+    with pytest.raises(ModelError, match="someone_elses_clap"):
+        load_engine(folder, "torch", device="cpu").embed_text(texts)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_candidates_agree(onnx: Engine, reference: Engine, features: list[Features], case: str) -> None:
     assert_engines_agree(onnx, reference, features[:3] if case != "released" else features, CASES[case])

@@ -15,19 +15,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enclap.errors import UsageError
+from enclap.model.tower import ConvTower
 from enclap.training import clap as clap_stage
 from enclap.training import codec as codec_stage
 from enclap.training.recipe import HeldOut, Optimisation, parse, read_recipe
 from enclap.training.stages import CaptionRecipe, round_to_float16
 from enclap.training.text import TextRecipe, symmetric_contrast
 from enclap.training.trainer import run_stage
+from enclap.training.views import Augmentation, MelBank
 from test_training_data import recording
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES: dict[str, type[Any]] = {
     "codec": codec_stage.CodecRecipe,
-    "teacher": clap_stage.TeacherRecipe,
-    "tower": clap_stage.TowerRecipe,
+    "clap": clap_stage.ClapRecipe,
     "text": TextRecipe,
     "caption": CaptionRecipe,
 }
@@ -131,11 +132,65 @@ def test_soft_cross_entropy_is_torchs_for_whole_labels_and_ignores_empty_rows() 
 
 
 def test_targets_hold_labels_of_seen_recordings_and_words_that_recur() -> None:
-    labels = ["dog barking", "dog whining", "dog panting", "rain on a roof"]
+    labels = ["dog barking", "dog growling", "dog panting", "rain on a roof"]
     recordings = [recording(label, number) for number, label in enumerate(labels)]
     targets = clap_stage.make_targets(recordings, seen=[0, 1, 2])
-    assert targets.label_names == ("dog barking", "dog panting", "dog whining") and targets.word_names == ("dog",)
-    assert targets.labels[3].sum() == 0 and targets.words[:, 0].tolist() == [1, 1, 1, 0]
+    assert targets.label_names == ("dog barking", "dog growling", "dog panting") and targets.word_names == ("dog",)
+    assert targets.label_rows[3].sum() == 0 and targets.word_rows[:, 0].tolist() == [1, 1, 1, 0]
+    families = [targets.families[row.argmax()] for row in targets.family_rows]
+    assert targets.family_rows.sum(axis=1).tolist() == [1, 1, 1, 1] and families == ["dog", "dog", "dog", "rain"]
+
+
+def small_tower() -> tuple[clap_stage.TowerTraining, clap_stage.Targets]:
+    """Towers of three labels on 8 mel bands."""
+    recordings = [recording(label, number) for number, label in enumerate(["dog barking", "rain", "bell ringing"] * 3)]
+    targets = clap_stage.make_targets(recordings, seen=range(9))
+    one = Optimisation(steps=1, batch_size=1, learning_rate=1.0)
+    recipe = clap_stage.ClapRecipe(channels=(8, 16), projection=32, text={}, optimisation=one, continued=one)
+    torch.manual_seed(0)
+    return clap_stage.TowerTraining(ConvTower(8, recipe.channels, 16), targets, recipe), targets
+
+
+def test_a_tower_learns_what_is_heard_and_in_which_half() -> None:
+    training, targets = small_tower()
+    generator = np.random.default_rng(0)
+    kinds = generator.integers(0, 3, (48, 2))  # what sounds in the first and in the second half
+    mel = generator.normal(-60.0, 2.0, (48, 20, 8)).astype(np.float32)
+    for item, (first, second) in enumerate(kinds):
+        mel[item, :10, 2 * first] += 40.0
+        mel[item, 10:, 2 * second] += 40.0
+    rows = {"labels": targets.label_rows, "families": targets.family_rows, "words": targets.word_rows}
+    batch = {name: torch.from_numpy(table[kinds].mean(axis=1)) for name, table in rows.items()}
+    batch["words"] = (batch["words"] > 0).float()
+    halves = torch.from_numpy(targets.word_rows[kinds].reshape(48, -1))
+    optimiser = torch.optim.AdamW(training.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(150):
+        parts = training(torch.from_numpy(mel), **batch, halves=halves)
+        optimiser.zero_grad()
+        parts["loss"].backward()
+        optimiser.step()
+        losses.append({name: float(value.detach()) for name, value in parts.items()})
+    for name in ("label_loss", "word_loss", "family_loss", "order_loss"):
+        assert losses[-1][name] < 0.7 * losses[0][name], name
+    training.eval()
+    with torch.no_grad():
+        seen = training.tower(torch.from_numpy(mel)) * 4.0
+        told = training.order_head(seen).reshape(48, 2, -1) > 0
+    assert (told == halves.reshape(48, 2, -1).bool()).float().mean() > 0.9
+
+
+def test_the_halves_of_a_view_hold_the_words_of_what_sounds_in_them(tmp_path: Path) -> None:
+    _, targets = small_tower()
+    mels = np.full((90, 8), -60.0, dtype=np.float16)
+    bank = MelBank(mels, np.arange(0, 91, 10), 20)
+    follow = Augmentation(mixture=0.0, sequence=1.0)
+    draw = clap_stage.view_drawer(bank, targets, np.cumsum(np.full(9, 1 / 9)), follow, seed=0)
+    for number in range(20):
+        item = draw(number)
+        first, second = item["halves"].reshape(2, -1)
+        assert np.array_equal(np.maximum(first, second), item["words"]) and item["labels"].sum() == pytest.approx(1.0)
+        assert item["mel"].shape == (20, 8)
 
 
 def test_rare_labels_are_drawn_less_often_than_common_ones_but_more_than_their_share() -> None:
@@ -165,6 +220,14 @@ def small_codec() -> Any:
     torch.manual_seed(0)
     one = Optimisation(steps=1, batch_size=1, learning_rate=1.0)
     return codec_stage.build_codec(codec_stage.CodecRecipe(model=CODEC, encoder=one, quantised=one))
+
+
+def test_the_codecs_first_layer_drives_quiet_samples_out_of_the_linear_part_of_elu() -> None:
+    torch.manual_seed(0)
+    codec, quiet = small_codec(), 0.03 * torch.randn(1, 1, 4_000)
+    with torch.no_grad():
+        values = codec.encoder.layers[0](quiet)
+    assert float(values.std()) > 0.1  # where the exponential bends
 
 
 def test_each_codebook_leaves_less_variance_and_the_codes_give_the_latents_back() -> None:
