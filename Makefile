@@ -24,7 +24,7 @@ DEV := $(VENV)/.dev-$(PLACE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-shared mini install-mini lint report speed examples wheel clean venv recordings shared
+.PHONY: help demo test test-shared mini install-mini corpus lint report speed examples wheel clean venv recordings shared
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -61,6 +61,9 @@ install-mini: $(TRAIN) ## put the newly trained model into the package, in place
 	$(RUN) -m enclap.training.mini --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)" \
 	    --install-into src/enclap/models/mini
 	$(RUN) benchmarks/report.py
+
+corpus: $(RUNTIME) ## fetch the training recordings from their public sources into build/sounds (git, some GB)
+	$(RUN) -m enclap.data.corpus --output build/sounds
 
 speed: $(RUNTIME) ## measure time and memory, and put the figures into README.md
 	$(RUN) benchmarks/speed.py
