@@ -1,0 +1,59 @@
+"""Whether captions are English: `python benchmarks/grammar.py CAPTIONS` parses them with link-grammar.
+
+CAPTIONS holds a caption in the last column of each line, as `hearing.py --captions` writes it. Needs `link-parser`
+(Debian: apt install link-grammar). Prints every caption without a complete linkage and stores their share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from tables import Table, hardware, save, today
+
+BATCH = 2_000  # sentences that link-parser is given at once
+
+
+def unparsed(sentences: list[str]) -> list[str]:
+    """The sentences that link-grammar finds no complete linkage for."""
+    command = ["link-parser", "en", "-graphics=0", "-verbosity=1", "-null=0", "-limit=100"]
+    faulty = []
+    for start in range(0, len(sentences), BATCH):
+        part = sentences[start : start + BATCH]
+        output = subprocess.run(command, input="\n".join(part) + "\n", capture_output=True, text=True, check=True).stdout
+        verdicts = [line for line in output.splitlines() if line.startswith(("Found ", "No complete linkages"))]
+        if len(verdicts) != len(part):
+            raise RuntimeError(f"link-parser gave {len(verdicts)} answers for {len(part)} sentences")
+        faulty += [text for text, verdict in zip(part, verdicts, strict=True) if verdict.startswith("No complete")]
+    return faulty
+
+
+def main() -> None:
+    """Parse, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("captions", type=Path)
+    parser.add_argument("--no-save", action="store_true", help="print only")
+    options = parser.parse_args()
+    sentences = [line.rsplit("\t", 1)[-1] for line in options.captions.read_text(encoding="utf-8").splitlines()]
+    faulty = unparsed(sentences)
+    for text in faulty:
+        sys.stdout.write(f"no linkage: {text}\n")
+    good = len(sentences) - len(faulty)
+    result = Table(
+        title="English of mini's captions",
+        columns=("what", "measured", "asked: at least", "captions"),
+        rows=(("link-grammar parses the caption", f"{100 * good / len(sentences):.1f} %", "99 %", str(len(sentences))),),
+        command=f"python benchmarks/grammar.py {options.captions.name}",
+        date=today(),
+        hardware=hardware(),
+        order=12,
+    )
+    print(result.markdown())
+    if not options.no_save:
+        save(result, "grammar")
+
+
+if __name__ == "__main__":
+    main()
