@@ -182,7 +182,8 @@ def load_clap(workshop: Workshop) -> ConvClapModel:
         training.load_state_dict(load_file(workshop.output / f"tower-{member}" / "model.safetensors"))
         tower.load_state_dict(training.tower.state_dict())
     round_to_float16(clap)
-    return clap.eval()
+    clap.eval()
+    return clap
 
 
 def choose(workshop: Workshop) -> NDArray[np.float64]:

@@ -1,0 +1,64 @@
+"""Calibrated scores: the curve, its file, the vaguer sentence, and what the captioner makes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enclap import Captioner
+from enclap.decoding.confidence import Confidence
+from enclap.errors import ModelError
+from enclap.evaluation.calibration import calibration_error, fit_logistic, reliability
+from sounds import noise
+
+CURVE = Confidence(version=1, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
+
+
+def test_the_curve_is_found_again_in_what_it_made() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(-0.5, 0.5, 20_000)
+    right = (generator.random(20_000) < 1.0 / (1.0 + np.exp(-(4.0 * scores + 1.0)))).astype(np.float64)
+    slope, offset = fit_logistic(scores, right)
+    assert slope == pytest.approx(4.0, rel=0.05) and offset == pytest.approx(1.0, abs=0.1)
+    probabilities = 1.0 / (1.0 + np.exp(-(slope * scores + offset)))
+    assert calibration_error(reliability(probabilities, right, 10)) < 0.02
+    assert calibration_error(reliability(np.full(20_000, 0.9), right, 10)) > 0.2
+
+
+def test_scores_that_part_perfectly_give_a_finite_curve() -> None:
+    slope, offset = fit_logistic(np.array([-2.0, -1.5, -0.2, -0.1]), np.array([0.0, 0.0, 1.0, 1.0]))
+    assert np.isfinite([slope, offset]).all() and slope > 0
+
+
+def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Path) -> None:
+    assert Confidence.read(tmp_path) is None
+    CURVE.write(tmp_path)
+    assert Confidence.read(tmp_path) == CURVE
+    for fault in ({"version": 2}, {"slope": -1.0}, {"colour": "red"}):
+        table = json.loads((tmp_path / "confidence.json").read_text()) | fault
+        (tmp_path / "confidence.json").write_text(json.dumps(table))
+        with pytest.raises(ModelError, match=next(iter(fault))):
+            Confidence.read(tmp_path)
+
+
+def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    source = (noise(2.0, 16_000), 16_000)
+    plain = Captioner.from_pretrained(folder).caption(source).captions[0]
+    raw = plain.candidates[0].score
+    assert plain.score == raw
+    Confidence(version=1, slope=1.0, offset=0.0, threshold=0.0, vague=CURVE.vague).write(folder)
+    sure = Captioner.from_pretrained(folder).caption(source).captions[0]
+    assert sure.text == plain.text and sure.score == pytest.approx(1.0 / (1.0 + np.exp(-raw)))
+    Confidence(version=1, slope=1.0, offset=0.0, threshold=1.0, vague=CURVE.vague).write(folder)
+    captioner = Captioner.from_pretrained(folder)
+    doubtful = captioner.caption(source).captions[0]
+    assert doubtful.text in CURVE.vague and doubtful.score == sure.score
+    assert doubtful.candidates == plain.candidates
+    again = [result.captions[0] for result in captioner.caption([source, (noise(1.0, 16_000, seed=3), 16_000), source])]
+    assert again[0] == again[2] == doubtful
