@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def collection(tmp_path: Path) -> Path:
         place = folder / "more" if number % 3 else folder
         write_audio(place / f"{number:02d}.wav", noise(11.0 if number % 10 == 0 else 0.2, 8000, seed=number), 8000)
     return folder
+
+
+@contextmanager
+def ledger_at(path: Path) -> Iterator[Ledger]:
+    with path.open("a+b", buffering=0) as file, path.open("rb") as reader:
+        yield Ledger(path, file, reader)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -172,9 +179,11 @@ def test_a_result_comes_back_from_the_ledger_to_the_last_digit(tmp_path: Path) -
     path.write_bytes(b"x")
     key = recording_key(str(path), "settings")
     assert key is not None
-    with (tmp_path / "ledger").open("a+b") as file:
-        Ledger(file, "ledger").record(key, CaptionResult("a.wav", 2.0, captions))
-        assert Ledger(file, "ledger").find(key, "b.wav") == CaptionResult("b.wav", 2.0, captions)
+    with ledger_at(tmp_path / "ledger") as ledger:
+        ledger.record(key, CaptionResult("a.wav", 2.0, captions))
+        assert ledger.find(key, "b.wav") == CaptionResult("b.wav", 2.0, captions)
+    with ledger_at(tmp_path / "ledger") as ledger:
+        assert ledger.find(key, "b.wav") == CaptionResult("b.wav", 2.0, captions)
     assert recording_key(str(path), "other") != key != recording_key(str(path.rename(tmp_path / "a.mp3")), "settings")
 
 
@@ -182,11 +191,11 @@ def test_a_result_comes_back_from_the_ledger_to_the_last_digit(tmp_path: Path) -
 def test_a_file_in_the_place_of_the_ledger_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ledger"
     path.write_bytes(content)
-    with path.open("a+b") as file, pytest.raises(EnvironmentFault, match="move it"):
-        Ledger(file, "ledger")
+    with pytest.raises(EnvironmentFault, match="move it"), ledger_at(path):
+        pytest.fail("it was taken for ours")
     assert path.read_bytes() == content
     for cut in range(len(HEAD) + 1):  # but the beginning of one is taken up
         path.write_bytes(HEAD[:cut])
-        with path.open("a+b") as file:
-            assert Ledger(file, "ledger").is_empty
+        with ledger_at(path) as ledger:
+            assert ledger.is_empty
         assert path.read_bytes() == HEAD

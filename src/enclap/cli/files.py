@@ -8,9 +8,10 @@ import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from enclap.cli.endings import discard_output
 from enclap.errors import EnvironmentFault, UsageError
@@ -35,49 +36,38 @@ def writing(path: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name, which takes the place of `path` when the block ends well.
 
-    What is no ordinary file (a device, a pipe) is written to as it stands. Raises EnvironmentFault when it cannot be
-    written.
+    What is no ordinary file (a device, a pipe) is written to as it stands. The block puts its own writes into
+    `writing`. Raises EnvironmentFault when the file cannot be made or completed.
     """
+    special = is_special(path)
+    temporary = path if special else path.with_name(f".{_shortened(path.name)}.{os.getpid()}.partial")
     with writing(str(path)):
-        if is_special(path):
-            with path.open("wb") as file:
-                yield file
-            return
-        temporary = path.with_name(f".{_shortened(path.name)}.{os.getpid()}.partial")
-        try:
-            with temporary.open("w+b") as file:
-                yield file
-                file.flush()
+        file = temporary.open("wb" if special else "w+b")
+    try:
+        yield file
+        with writing(str(path)):
+            file.flush()
+            if not special:
                 os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
+                file.close()
+                temporary.replace(path)
+    finally:
+        with suppress(OSError):  # what could not be written a moment ago cannot be written now
+            file.close()
+        if not special:
             temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def text_over(file: BinaryIO) -> Iterator[TextIO]:
-    """The binary file as UTF-8 text; what cannot be encoded is escaped. The file stays open."""
-    from io import TextIOWrapper
-
-    wrapper = TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="\n")
-    try:
-        yield wrapper
-        wrapper.flush()
-    finally:
-        wrapper.detach()
-
-
-@contextmanager
-def writing_standard_output() -> Iterator[TextIO]:
-    """Standard output; EnvironmentFault when it cannot be written, after which nothing more is tried."""
+def write_standard_output(piece: str) -> None:
+    """Write to standard output at once; EnvironmentFault when that fails, after which nothing more is tried."""
     if sys.stdout is None:
         raise EnvironmentFault("standard output: is closed; leave it open, or add --output FILE")
     try:
         with writing("standard output"):
-            yield sys.stdout
-    except EnvironmentFault as fault:
-        if isinstance(fault.__cause__, OSError):
-            discard_output()
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    except EnvironmentFault:
+        discard_output()
         raise
 
 
@@ -124,26 +114,25 @@ def need_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, shown: str) -> Iterator[BinaryIO]:
-    """The file opened for reading and appending, made if need be, held by this process alone until the block ends.
+def locked(path: Path, shown: str) -> Iterator[FileIO]:
+    """The file opened for appending without a buffer, made if need be, ours alone until the block ends.
 
     The operating system gives the lock back when the process dies, however it dies. Raises EnvironmentFault when
     another process holds it, or the file cannot be made.
     """
+    advice = "another enclap is writing there; wait, or name another output"
     while True:
         with writing(shown):
-            file = path.open("a+b")
+            file = path.open("a+b", buffering=0)
         with file:
             if not _lock(file):
-                raise EnvironmentFault(
-                    f"{printable(shown)}: another enclap is writing there; wait, or name another output"
-                )
+                raise EnvironmentFault(f"{printable(shown)}: {advice}")
             if _is_still(path, file):
                 yield file
                 return
 
 
-def _is_still(path: Path, file: BinaryIO) -> bool:
+def _is_still(path: Path, file: FileIO) -> bool:
     """Whether `path` still leads to the opened file, which its holder before may have removed."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
@@ -156,7 +145,7 @@ if sys.platform == "win32":
 
     FAR_BEHIND = 2**40  # Windows forbids others to read what is locked, so a byte that will never exist is
 
-    def _lock(file: BinaryIO) -> bool:
+    def _lock(file: FileIO) -> bool:
         """Whether nobody else holds the file, which is now ours."""
         file.seek(FAR_BEHIND)
         try:
@@ -168,7 +157,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: BinaryIO) -> bool:
+    def _lock(file: FileIO) -> bool:
         """Whether nobody else holds the file, which is now ours."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,12 +33,17 @@ class Key:
 
 
 class Ledger:
-    """The record over an opened, locked file; `shown` names it in messages. May be used by several threads."""
+    """The record at `path`; two threads may use it, one to find and one to append.
 
-    def __init__(self, file: BinaryIO, shown: str) -> None:
+    file: `path` opened for appending, without a buffer, so that a full disk shows at once and only once.
+    reader: the same for reading.
+    """
+
+    def __init__(self, path: Path, file: FileIO, reader: BinaryIO) -> None:
+        self._shown = str(path)
         self._file = file
-        self._shown = shown
-        self._turn = threading.Lock()
+        self._reader = reader
+        self._end = 0
         self._places: dict[str, int] = {}  # of a key's line in the file: results stay on the disk
         self._files: dict[str, str] = {}
         self._read()
@@ -53,10 +58,8 @@ class Ledger:
         place = self._places.get(key.name)
         if place is None:
             return None
-        with self._turn:
-            self._file.seek(place)
-            line = self._file.readline()
-        return _result(json.loads(line)["result"], path)
+        self._reader.seek(place)
+        return _result(json.loads(self._reader.readline())["result"], path)
 
     def record(self, key: Key, result: CaptionResult) -> None:
         """Keep a result, unless the key has one."""
@@ -75,16 +78,20 @@ class Ledger:
 
     def _append(self, entry: dict[str, Any]) -> int:
         """Where in the file the new line stands."""
-        with self._turn, writing(self._shown):
-            place = self._file.seek(0, os.SEEK_END)
-            self._file.write(json.dumps(entry).encode() + b"\n")
-            self._file.flush()
+        place = self._end
+        self._write(json.dumps(entry).encode() + b"\n")
         return place
+
+    def _write(self, line: bytes) -> None:
+        rest = memoryview(line)
+        with writing(self._shown):
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        self._end += len(line)
 
     def _read(self) -> None:
         """Take in what is there; a last line that was cut off when its writer was killed is dropped."""
-        self._file.seek(0)
-        lines = iter(self._file)
+        lines = iter(self._reader)
         place = len(head := next(lines, b""))
         if not HEAD.startswith(head):
             raise EnvironmentFault(
@@ -101,9 +108,11 @@ class Ledger:
             else:
                 self._files[entry["file"]] = entry["sha256"]
             place += len(line)
-        self._file.truncate(place)
+        with writing(self._shown):
+            self._file.truncate(place)
+        self._end = place
         if place == 0:
-            self._file.write(HEAD)
+            self._write(HEAD)
 
 
 def recording_key(path: str, settings: str) -> Key | None:

@@ -6,15 +6,15 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from enclap.cli.endings import discard_output
-from enclap.cli.files import file_hash, is_special, need_folder, replacing, text_over, writing, writing_standard_output
+from enclap.cli.files import file_hash, is_special, need_folder, replacing, write_standard_output, writing
 from enclap.cli.ledger import Ledger
 from enclap.cli.paths import Recording
 from enclap.errors import AudioNotFound, UsageError
@@ -172,7 +172,7 @@ class _Tree:
 
     def write(self, number: int, result: CaptionResult) -> None:
         for style in self._plan.styles:
-            content = "".join(FORMATS[style]([result], self._model)).encode("utf-8", "backslashreplace")
+            content = _encoded("".join(FORMATS[style]([result], self._model)))
             self._put(self._folder / f"{self._plan.names[number]}{FORMATS[style].suffix}", content)
 
     def _put(self, path: Path, content: bytes) -> None:
@@ -189,7 +189,7 @@ class _Tree:
         with writing(str(path.parent)):
             path.parent.mkdir(parents=True, exist_ok=True)
         self._ledger.announce(name, _hash(content))
-        with replacing(path) as file:
+        with replacing(path) as file, writing(str(path)):
             file.write(content)
 
 
@@ -212,10 +212,10 @@ class _Documents:
 class _Document:
     """One format's pieces, written as the results come."""
 
-    def __init__(self, form: Format, model: str, file: TextIO) -> None:
+    def __init__(self, form: Format, model: str, write: Callable[[str], None]) -> None:
         self._waiting: deque[CaptionResult] = deque()
         self._pieces = form(self._results(), model)
-        self._file: TextIO | None = file
+        self._write: Callable[[str], None] | None = write
         self._write_next()
 
     def add(self, result: CaptionResult) -> None:
@@ -228,7 +228,7 @@ class _Document:
 
     def abandon(self) -> None:
         """Write no more."""
-        self._file = None
+        self._write = None
         discard_output()
 
     def _results(self) -> Iterator[CaptionResult]:
@@ -237,26 +237,35 @@ class _Document:
 
     def _write_next(self) -> None:
         piece = next(self._pieces)
-        if self._file is not None:
-            self._file.write(piece)
-            self._file.flush()
+        if self._write is not None:
+            self._write(piece)
 
 
 @contextmanager
 def _document(style: str, path: str, model: str, ledger: Ledger | None) -> Iterator[_Document]:
     if path == STANDARD_OUTPUT:
-        with writing_standard_output() as stdout:
-            document = _Document(FORMATS[style], model, stdout)
-            yield document
-            document.close()
+        document = _Document(FORMATS[style], model, write_standard_output)
+        yield document
+        document.close()
         return
     with replacing(Path(path)) as file:
-        with text_over(file) as text:
-            document = _Document(FORMATS[style], model, text)
-            yield document
-            document.close()
+
+        def write(piece: str) -> None:
+            with writing(path):
+                file.write(_encoded(piece))
+                file.flush()  # a full disk shows now, not after hours
+
+        document = _Document(FORMATS[style], model, write)
+        yield document
+        document.close()
         if ledger is not None and not is_special(Path(path)):
-            ledger.announce(Path(path).name, file_hash(file))
+            with writing(path):
+                content = file_hash(file)
+            ledger.announce(Path(path).name, content)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _relative(path: Path, folder: Path) -> str:

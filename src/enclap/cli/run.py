@@ -109,8 +109,8 @@ def output_held(job: Job, inputs: int) -> Iterator[Ledger | None]:
         return
     shown = str(job.plan.folder or next(job.plan.files()))
     is_new = not path.exists()
-    with locked(path, shown) as file:
-        ledger = Ledger(file, str(path))
+    with locked(path, shown) as file, path.open("rb") as reader:
+        ledger = Ledger(path, file, reader)
         keep = True
         try:
             if not is_new:
