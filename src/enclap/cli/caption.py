@@ -19,6 +19,8 @@ from enclap.cli.endings import SOME_FAILED, complain
 from enclap.errors import AudioNotFound, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from enclap.cli.output import Plan
     from enclap.cli.paths import Recording
     from enclap.decoding.options import DecodingOptions
@@ -47,6 +49,9 @@ def caption(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an earlier run to --output has done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw spectrogram and captions, as .png or .svg.")
+    ] = None,
     window: Annotated[
         float, typer.Option(metavar="SECONDS", help="Audio per caption; 0: one for each recording.")
     ] = 10.0,
@@ -99,7 +104,8 @@ def caption(
         raise SystemExit(SOME_FAILED)
     from enclap.cli.run import Job, Loading, execute
 
-    job = Job(options, window, plan, resume, overwrite, quiet, verbose)
+    picture = _picture(plot, inputs, overwrite)
+    job = Job(options, window, plan, resume, overwrite, quiet, verbose, picture)
     if execute(inputs, job, Loading(model, engine.value, device.value, precision.value, threads)):
         raise SystemExit(SOME_FAILED)
 
@@ -132,3 +138,12 @@ def _inputs_and_plan(
     if resume and plan.ledger() is None:
         raise UsageError("--resume needs an output to go on with; add --output FILE or FOLDER/")
     return inputs, plan
+
+
+def _picture(plot: str | None, inputs: Sequence[Recording | AudioNotFound], overwrite: bool) -> Path | None:
+    """The file that `--plot` names, if it does."""
+    if plot is None:
+        return None
+    from enclap.cli.plot import check_plot
+
+    return check_plot(plot, inputs, overwrite)

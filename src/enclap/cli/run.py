@@ -44,6 +44,7 @@ class Job:
     overwrite: bool
     quiet: bool
     verbose: bool
+    picture: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,10 @@ def execute(inputs: Sequence[Input], job: Job, loading: Loading) -> int:
                     if isinstance(result, CaptionResult):
                         places.write(number, result)
                     _count(tally, result, was_done)
+        if job.picture and isinstance(result, CaptionResult):
+            from enclap.cli.plot import draw
+
+            draw(result, job.picture)
     if not job.quiet and (job.verbose or tally.is_worth_telling()):
         complain(f"enclap: {tally}")
     return tally.failed
