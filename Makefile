@@ -10,6 +10,7 @@ SHARED ?= ../shared
 RECORDINGS ?= $(SHARED)/data/sounds
 MINI_OUTPUT ?= build/mini
 PYTEST_ARGUMENTS ?=
+FUZZ_ARGUMENTS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -24,7 +25,7 @@ DEV := $(VENV)/.dev-$(PLACE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-shared mini install-mini corpus lint report speed examples wheel clean venv recordings shared
+.PHONY: help demo test test-shared test-slow fuzz mini install-mini corpus lint report speed examples wheel clean venv recordings shared
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -47,6 +48,12 @@ test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); al
 
 test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
+
+test-slow: $(DEV) ## the tests that take minutes: very many files, ten thousand damaged ones
+	$(RUN) -m pytest -m slow --timeout 1800 $(PYTEST_ARGUMENTS)
+
+fuzz: $(DEV) ## read ten thousand damaged recordings (FUZZ_ARGUMENTS="--seed 7 --count 50000" for others)
+	$(RUN) tests/fuzzing.py $(FUZZ_ARGUMENTS)
 
 lint: $(DEV) ## ruff and mypy
 	$(RUN) -m ruff check .

@@ -48,7 +48,8 @@ def write_audio(
     channels = samples.shape[1]
     layout = layout or {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
     with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec or output.default_audio_codec, rate=rate, layout=layout)
+        options = {"strict": "experimental"}  # FFmpeg's own Vorbis encoder is called that
+        stream = output.add_stream(codec or output.default_audio_codec, rate=rate, layout=layout, options=options)
         stream.bit_rate = 96_000 * channels
         if video:
             add_video(output)

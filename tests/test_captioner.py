@@ -106,7 +106,7 @@ def test_results_come_as_recordings_end(captioner: Captioner) -> None:
             yield noise(1.0, 1000), 1000
 
     next(captioner.stream(sources()))  # type: ignore[arg-type]
-    assert read <= BATCH_WINDOWS + 1
+    assert read <= 5 * BATCH_WINDOWS  # decoded, in the making, ready, and being written
 
 
 @pytest.mark.parametrize("window", [-1.0, 0.01, 41.0, float("nan"), float("inf")])

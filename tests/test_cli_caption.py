@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import Run
+from cli import Run, written
 from sounds import noise, write_audio
 
 
@@ -86,7 +86,7 @@ def test_subtitles_of_several_recordings_need_a_folder(
     assert "--output FOLDER" in refused.stderr
     folder = tmp_path / "subtitles"
     assert enclap("caption", *paths, "--format", "srt", "--output", f"{folder}/").returncode == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["cat.srt", "dog.flac.srt", "dog.srt"]
+    assert written(folder) == ["cat.srt", "dog.flac.srt", "dog.srt"]
     assert (folder / "cat.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:01,000\n")
 
 

@@ -33,7 +33,7 @@ def tree() -> Iterator[Path]:
         folders[:] = [
             name for name in folders if name not in UNTRACKED and not name.endswith(("_cache", ".egg-info"))
         ]
-        yield from (Path(folder, name) for name in names)
+        yield from (Path(folder, name) for name in names if name not in UNTRACKED)  # in a worktree .git is a file
 
 
 def documents() -> list[Path]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
 
-from enclap.cli.caption import FormatName
-from enclap.formats import FORMATS, SUFFIXES, join_neighbours
+from enclap.cli.choices import FORMAT_NAMES
+from enclap.formats import COLUMNS, FORMATS, join_neighbours
 from enclap.names import printable
 from enclap.types import Candidate, Caption, CaptionResult
 
@@ -19,6 +20,13 @@ def caption(start: float, end: float, text: str = "A dog barks.", score: float |
 
 SHORT = CaptionResult("dog.wav", 5.0, (caption(0, 5),))
 LONG = CaptionResult("street.mp3", 3723.4, (caption(0, 10), caption(10, 20), caption(20, 3723.4, "Silence.", None)))
+OTHERS = (
+    Candidate((0, 2), "A dog barks.", -0.5),
+    Candidate((0, 2), "A dog howls.", -0.7),
+    Candidate((0, 2), "A dog howls.", -0.8),
+    Candidate((0, 2), "A wolf.", -0.9),
+)
+CHOICE = CaptionResult("dog.wav", 5.0, (Caption(0, 5, "A dog barks.", -0.5, candidates=OTHERS),))
 
 
 def write(style: str, *results: CaptionResult) -> str:
@@ -36,9 +44,39 @@ def test_text_is_a_line_per_recording_and_per_window() -> None:
 
 
 def test_text_shows_the_other_candidates() -> None:
-    others = (Candidate((0, 2), "A dog barks.", -0.5), Candidate((0, 2), "A dog howls.", -0.7))
-    result = CaptionResult("dog.wav", 5.0, (Caption(0, 5, "A dog barks.", -0.5, candidates=others),))
-    assert write("text", result) == "dog.wav: A dog barks.\n  or: A dog howls.\n"
+    expected = "dog.wav: A dog barks. (-0.50)\n  or: A dog howls. (-0.70)\n  or: A wolf. (-0.90)\n"
+    assert write("text", CHOICE) == expected
+
+
+def test_tables_have_a_row_for_every_candidate_and_for_silence() -> None:
+    for style, dialect in (("csv", "excel"), ("tsv", "excel-tab")):
+        head, *rows = csv.reader(write(style, CHOICE, LONG).splitlines(), dialect)
+        assert tuple(head) == COLUMNS
+        assert rows[:2] == [
+            ["dog.wav", "0.000", "5.000", "1", "A dog barks.", "-0.5000", "false"],
+            ["dog.wav", "0.000", "5.000", "2", "A dog howls.", "-0.7000", "false"],
+        ]
+        assert rows[-1] == ["street.mp3", "20.000", "3723.400", "1", "Silence.", "", "true"]
+        assert len(rows) == 4 + 3
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", " =", "\uff1d"])
+def test_no_cell_of_a_table_runs_in_a_spreadsheet(start: str) -> None:
+    formula = f'{start}HYPERLINK("http://example.org","dog")'
+    result = CaptionResult(formula, 5.0, (caption(0, 5, formula),))
+    for style, dialect in (("csv", "excel"), ("tsv", "excel-tab")):
+        _, row = csv.reader(write(style, result).splitlines(), dialect)
+        assert (row[0], row[4]) == ("'" + formula, "'" + formula)
+        assert float(row[5]) == -0.5123  # a negative number stays a number
+    assert write("csv", CaptionResult("-", 5.0, (caption(0, 5),))).splitlines()[1].startswith("-,0.000")
+
+
+def test_a_table_keeps_separators_quotes_and_line_ends_inside_their_cell() -> None:
+    name = 'a,b\t"c"\nd.wav'
+    for style, dialect in (("csv", "excel"), ("tsv", "excel-tab")):
+        result = CaptionResult(name, 5.0, (caption(0, 5, 'One, "two"'),))
+        _, row = csv.reader(write(style, result).splitlines(), dialect)
+        assert (row[0], row[4]) == ('a,b\\x09"c"\\x0ad.wav', 'One, "two"')
 
 
 def test_json_has_the_documented_fields() -> None:
@@ -78,6 +116,14 @@ def test_subtitles_join_neighbours_with_the_same_caption() -> None:
     )
 
 
+def test_web_subtitles_have_a_head_points_and_no_markup() -> None:
+    result = CaptionResult("a.wav", 5.0, (caption(0, 5, "Rain & <wind> --> thunder."),))
+    assert write("vtt", result) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:05.000\nRain &amp; &lt;wind&gt; --&gt; thunder.\n\n"
+    )
+    assert write("vtt", LONG).count("-->") == write("srt", LONG).count("-->") == 2
+
+
 def test_joining_keeps_the_time_line() -> None:
     captions = [caption(0, 1, "a"), caption(1, 2, "b"), caption(2, 3, "b"), caption(3, 4, "a")]
     assert [(item.start, item.end, item.text) for item in join_neighbours(captions)] == [
@@ -91,7 +137,8 @@ def test_joining_keeps_the_time_line() -> None:
 def test_names_cannot_reach_the_terminal_or_break_the_format(style: str) -> None:
     path = "red\x1b[31m\nbell\x07\x9b2J\u202etxt\udcff\U000e0001é.wav"
     output = write(style, CaptionResult(path, 5.0, (caption(0, 5),)))
-    assert all(character.isprintable() or character == "\n" for character in output)
+    separators = "\n\t" if style == "tsv" else "\n"
+    assert all(character.isprintable() or character in separators for character in output)
     output.encode("utf-8")  # no lone surrogate is left
     if style == "json":
         assert json.loads(output)["results"][0]["path"] == path.replace("\udcff", "\\xff")
@@ -105,4 +152,5 @@ def test_escapes_show_what_was_there() -> None:
 
 
 def test_the_command_line_offers_every_format() -> None:
-    assert set(FORMATS) == set(SUFFIXES) == {name.value for name in FormatName}
+    assert list(FORMATS) == list(FORMAT_NAMES)
+    assert len({form.suffix for form in FORMATS.values()}) == len(FORMATS)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "enclap"
 RUNTIME_ORDER = ["version", "types", "errors", "names", "hub", "audio", "decoding", "engines", "formats", "captioner"]
 APPLICATIONS = {"cli", "data", "evaluation", "serving", "batch"}
 TORCH_ROOMS = {"model", "training"}
-HEAVY = {"torch", "transformers", "pyarrow", "yaml", "accelerate", "safetensors", "onnx", "pycocoevalcap"}
+HEAVY = {"torch", "transformers", "pyarrow", "yaml", "accelerate", "safetensors", "onnx", "pycocoevalcap", "matplotlib"}
 ENGINE_OF_TORCH = "engines/torch.py"
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from enclap.audio.ahead import Ahead
 from enclap.audio.level import SILENCE_TEXT, is_silent
 from enclap.audio.read import Audio, Source, open_audio
 from enclap.audio.source import ReadLimits, source_name
@@ -19,12 +20,14 @@ from enclap.engines.base import Engine
 from enclap.errors import AudioRefused, InputError, UsageError
 from enclap.hub import DEFAULT_MODEL, find_model
 from enclap.names import printable
-from enclap.types import Candidate, Caption, CaptionResult, FloatArray, Window
+from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray, Window
 
 logger = logging.getLogger("enclap")
 
 SHORTEST_WINDOW = 0.1  # seconds
 BATCH_WINDOWS, BATCH_SECONDS = 8, 80.0  # a batch is full when it reaches either
+WINDOWS_AHEAD, BATCHES_AHEAD = BATCH_WINDOWS, 1  # decoded, and turned into features, before they are asked for
+PATIENCE = 1.0  # seconds to wait, when a stream ends early, for a read that may never return
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +56,31 @@ class _Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ready:
+    """A window whose features are there; None for silence, which is not shown to the model."""
+
+    start: float
+    end: float
+    declared: float | None
+    features: Features | None
+
+
+@dataclass(frozen=True, slots=True)
 class _End:
-    """The end of one input; its windows came before it."""
+    """The end of one input: its path when its windows came before this, else what is already known of it."""
 
     path: str | None
-    error: InputError | None = None
+    known: CaptionResult | Failure | None = None
 
     def result(self, captions: Sequence[Caption]) -> CaptionResult | Failure:
-        if self.error is not None:
-            return Failure(self.path, self.error)
-        return CaptionResult(self.path, captions[-1].end, tuple(captions))
+        return self.known or CaptionResult(self.path, captions[-1].end, tuple(captions))
 
 
 class Captioner:
-    """Describes recordings with one loaded model. Not to be used by two threads at once."""
+    """Describes recordings with one loaded model. Not to be used by two threads at once.
+
+    While it works, `engine.extract` and `engine.generate` run in two threads, each on a batch of its own.
+    """
 
     def __init__(self, engine: Engine, model: str = "model") -> None:
         self.engine = engine
@@ -126,30 +140,28 @@ class Captioner:
 
     def stream(
         self,
-        sources: Iterable[Source | Failure],
+        sources: Iterable[Source | CaptionResult | Failure],
         options: DecodingOptions | None = None,
         window: float = DEFAULT_WINDOW,
         limits: ReadLimits | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> Iterator[CaptionResult | Failure]:
+    ) -> Generator[CaptionResult | Failure, None, None]:
         """One result or failure per source, in order, each as soon as its last window is captioned.
 
-        Windows of neighbouring sources share batches; a failure that is passed in comes out in its place.
+        Windows of neighbouring sources share batches; a result or failure that is passed in comes out in its place.
+        Two threads run ahead: one takes the sources and decodes, one makes the features of the next batch while the
+        sentences of this one are searched. Close the generator, or walk to its end, to end them.
         """
         self.check_window(window)
-        captions: list[Caption] = []
-        done = 0
-        for batch in _batches(self._read(sources, window, limits or ReadLimits())):
-            heard = [event for event in batch if isinstance(event, _Heard)]
-            sentences = iter(self._describe([event.window for event in heard], options or DecodingOptions()))
-            for event in batch:
-                if isinstance(event, _Heard):
-                    captions.append(next(sentences))
-                else:
-                    yield event.result(captions)
-                    captions, done = [], done + 1
-            if on_progress is not None:
-                on_progress(_progress(done, captions, batch))
+        events = Ahead(self._read(sources, window, limits or ReadLimits()), WINDOWS_AHEAD)
+        batches = Ahead(self._extracted(_batches(events)), BATCHES_AHEAD)
+        try:
+            yield from self._written(batches, options or DecodingOptions(), on_progress)
+        finally:
+            for stage in (events, batches):
+                stage.stop()
+            batches.join()
+            events.join(PATIENCE)
 
     def check_window(self, window: float) -> None:
         """Raises UsageError unless `window` is 0 or within what the model can read at once."""
@@ -159,22 +171,52 @@ class Captioner:
         choice = f"choose {SHORTEST_WINDOW} to {longest}, or 0 for one window per recording"
         raise UsageError(f"window of {window:g} s: {self.model} reads at most {longest} s at once; {choice}")
 
-    def _describe(self, windows: Sequence[Window], options: DecodingOptions) -> list[Caption]:
-        """One caption per window; silence is not shown to the model."""
-        silent = [is_silent(window.waveform.samples) for window in windows]
-        heard = [window for window, quiet in zip(windows, silent, strict=True) if not quiet]
-        found = iter(self.engine.generate(self.engine.extract(heard), options) if heard else [])
-        return [
-            _silence(window) if quiet else _caption(window, next(found))
-            for window, quiet in zip(windows, silent, strict=True)
-        ]
+    def _written(
+        self,
+        batches: Iterable[list[_Ready | _End]],
+        options: DecodingOptions,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Iterator[CaptionResult | Failure]:
+        """The results of batches whose features are there."""
+        captions: list[Caption] = []
+        done = 0
+        for batch in batches:
+            windows = [event for event in batch if isinstance(event, _Ready)]
+            sentences = iter(self._describe(windows, options))
+            for event in batch:
+                if isinstance(event, _Ready):
+                    captions.append(next(sentences))
+                else:
+                    yield event.result(captions)
+                    captions, done = [], done + 1
+            if on_progress is not None:
+                on_progress(_progress(done, captions, batch))
 
-    def _read(self, sources: Iterable[Source | Failure], window: float, limits: ReadLimits) -> Iterator[_Heard | _End]:
+    def _describe(self, windows: Sequence[_Ready], options: DecodingOptions) -> list[Caption]:
+        """One caption per window."""
+        heard = [window.features for window in windows if window.features is not None]
+        found = iter(self.engine.generate(heard, options) if heard else [])
+        return [_silence(window) if window.features is None else _caption(window, next(found)) for window in windows]
+
+    def _extracted(self, batches: Iterable[list[_Heard | _End]]) -> Generator[list[_Ready | _End], None, None]:
+        """The batches with features in the place of audio."""
+        for batch in batches:
+            windows = [event.window for event in batch if isinstance(event, _Heard)]
+            silent = [is_silent(window.waveform.samples) for window in windows]
+            heard = [window for window, quiet in zip(windows, silent, strict=True) if not quiet]
+            found = iter(self.engine.extract(heard) if heard else [])
+            features = iter([None if quiet else next(found) for quiet in silent])
+            yield [_ready(event, next(features)) if isinstance(event, _Heard) else event for event in batch]
+
+    def _read(
+        self, sources: Iterable[Source | CaptionResult | Failure], window: float, limits: ReadLimits
+    ) -> Generator[_Heard | _End, None, None]:
         """The windows of each source, then its end."""
         for source in sources:
-            if isinstance(source, Failure):
-                yield _End(source.path, source.error)
+            if isinstance(source, CaptionResult | Failure):
+                yield _End(source.path, source)
                 continue
+            name = source_name(source)
             try:
                 with open_audio(source, limits) as audio:
                     blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
@@ -182,9 +224,9 @@ class Captioner:
                         self._warn_if_cut(audio, cut)
                         yield _Heard(cut, audio.declared_seconds)
             except InputError as error:
-                yield _End(source_name(source), error)
+                yield _End(name, Failure(name, error))
             else:
-                yield _End(source_name(source))
+                yield _End(name)
 
     def _warn_if_cut(self, audio: Audio, window: Window) -> None:
         if window.waveform.seconds > self.longest_window:
@@ -219,17 +261,21 @@ def _bounded(audio: Audio, seconds: float) -> Iterator[FloatArray]:
         yield block
 
 
-def _progress(done: int, captions: Sequence[Caption], batch: Sequence[_Heard | _End]) -> Progress:
+def _ready(heard: _Heard, features: Features | None) -> _Ready:
+    return _Ready(heard.window.start, heard.window.end, heard.declared, features)
+
+
+def _progress(done: int, captions: Sequence[Caption], batch: Sequence[_Ready | _End]) -> Progress:
     last = batch[-1]
-    if captions and isinstance(last, _Heard):
+    if captions and isinstance(last, _Ready):
         return Progress(done, captions[-1].end, last.declared)
     return Progress(done)
 
 
-def _caption(window: Window, candidates: Sequence[Candidate]) -> Caption:
+def _caption(window: _Ready, candidates: Sequence[Candidate]) -> Caption:
     best = candidates[0]
     return Caption(window.start, window.end, best.text, best.score, candidates=tuple(candidates))
 
 
-def _silence(window: Window) -> Caption:
+def _silence(window: _Ready) -> Caption:
     return Caption(window.start, window.end, SILENCE_TEXT, None, silence=True)

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import av
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
@@ -33,6 +34,8 @@ PLAYLIST_TAGS = (b"<MPD", b"<SmoothStreamingMedia", b"<asx", b"<ASX", b"<smil", 
 PLAYLIST_SUFFIXES = (".m3u", ".m3u8", ".mpd", ".sdp", ".pls", ".asx", ".xspf", ".ffconcat", ".smil", ".ism")
 HEAD_BYTES = 1024
 IO_BYTES = 65_536  # what FFmpeg asks Python for at a time
+GATHERED_SAMPLES = 8192  # of the frames that are converted together
+MANY_CHANNELS = 8
 MISSING_SHARE, MISSING_SECONDS = 0.05, 0.25  # a recording that ends earlier than declared by both is reported
 
 
@@ -44,7 +47,7 @@ class Decoder:
         self._shown = shown
         self._container = self._open()
         self._stream = self._best_stream()
-        self._resampler: tuple[object, AudioResampler] | None = None
+        self._packer: _Packer | None = None
         self._damaged = 0
         context = self._stream.codec_context
         self.rate, self.channels = context.sample_rate, context.channels
@@ -99,7 +102,7 @@ class Decoder:
 
     def _best_stream(self) -> AudioStream:
         stream = self._container.streams.best("audio")
-        if not isinstance(stream, AudioStream):  # FFmpeg only takes a track that it can decode
+        if not isinstance(stream, AudioStream) or stream.codec_context is None:  # none, or none with a decoder
             self.close()
             raise AudioUnreadable(f"{self._shown}: has no audio track that can be decoded")
         for other in self._container.streams:
@@ -115,28 +118,21 @@ class Decoder:
                 frames = next(packets).decode()
             except StopIteration:
                 break
+            except IndexError:  # at the end, PyAV looks for tracks that it had not seen at the beginning
+                break
             except av.FFmpegError:
                 self._raise_failure()
                 self._damaged += 1
                 continue  # after a fault of the codec packets go on; a fault of the container has ended them
             self._raise_failure()
             for frame in frames:
-                yield from self._packed(frame)
-        if self._resampler is not None:
-            yield from self._resampler[1].resample(None)
-
-    def _packed(self, frame: AudioFrame) -> Iterator[AudioFrame]:
-        """The frame as packed 32-bit floats at `rate`.
-
-        FFmpeg converts, not `to_ndarray`: for planar frames of eight channels or more PyAV walks past the end
-        of the plane pointers.
-        """
-        kind = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
-        if self._resampler is None or self._resampler[0] != kind:
-            if self._resampler is not None:
-                yield from self._resampler[1].resample(None)
-            self._resampler = (kind, AudioResampler(format="flt", layout=frame.layout, rate=self.rate))
-        yield from self._resampler[1].resample(frame)
+                kind = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
+                if self._packer is None or self._packer.kind != kind:
+                    yield from self._packer.rest() if self._packer is not None else ()
+                    self._packer = _Packer(kind, frame, self.rate)
+                yield from self._packer.add(frame)
+        if self._packer is not None:
+            yield from self._packer.rest()
 
     def _report(self, seconds: float) -> None:
         declared = self.declared_seconds
@@ -151,6 +147,36 @@ class Decoder:
 
     def _refuse_playlist(self, *_nested: object) -> NoReturn:
         raise AudioRefused(f"{self._shown}: a playlist; it is not followed, give the files that it names")
+
+
+class _Packer:
+    """Frames of one kind as packed 32-bit floats at `rate`, several at a time: each step through Python costs more
+    than the arithmetic on the few samples of a frame.
+
+    FFmpeg converts, not `to_ndarray`: for planar frames of eight channels or more PyAV walks past the end of the plane
+    pointers. Its queue is not trusted with them either.
+    """
+
+    def __init__(self, kind: tuple[object, ...], frame: AudioFrame, rate: int) -> None:
+        self.kind = kind
+        self._resampler = AudioResampler(format="flt", layout=frame.layout, rate=rate)
+        self._waiting = AudioFifo() if frame.layout.nb_channels < MANY_CHANNELS else None
+
+    def add(self, frame: AudioFrame) -> Iterator[AudioFrame]:
+        """What is ready with this frame; it takes over the frame's samples, its time is not kept."""
+        if self._waiting is None:
+            yield from self._resampler.resample(frame)
+            return
+        frame.pts = None
+        self._waiting.write(frame)
+        if self._waiting.samples >= GATHERED_SAMPLES:
+            yield from self._resampler.resample(self._waiting.read())
+
+    def rest(self) -> Iterator[AudioFrame]:
+        """What has not been ready so far."""
+        if self._waiting is not None and self._waiting.samples:
+            yield from self._resampler.resample(self._waiting.read())
+        yield from self._resampler.resample(None)
 
 
 def _is_playlist(head: bytes) -> bool:

@@ -43,30 +43,28 @@ class ReadLimits:
 
 
 class BoundedReader:
-    """A seekable binary file as PyAV reads it: from where it stood, at most `limit` bytes of it.
+    """A seekable binary file as PyAV reads it: `size` bytes from where it stood, also when it grows meanwhile.
 
-    An exception inside a read (the limit, Ctrl-C, a broken file object) cannot travel through FFmpeg; it is
-    kept in `failure`, FFmpeg is told that the file ended, and the caller raises it.
+    An exception inside a read (Ctrl-C, a broken file object) cannot travel through FFmpeg; it is kept in
+    `failure`, FFmpeg is told that the file ended, and the caller raises it.
     """
 
-    def __init__(self, file: BinaryIO, name: str, limit: int) -> None:
+    def __init__(self, file: BinaryIO, name: str, size: int) -> None:
         self.name = "audio" + _suffix(name)  # FFmpeg takes a hint from the extension and must not see more
         self.failure: BaseException | None = None
         self._file = file
         self._shown = printable(name)
-        self._limit = limit
         self._origin = file.tell()
+        self._end = self._origin + size
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; empty at the end or after a failure."""
         if self.failure is not None:
             return b""
         try:
-            piece = self._file.read(size)
+            piece = self._file.read(max(0, min(size, self._end - self._file.tell())))
             if not isinstance(piece, bytes):
                 raise AudioUnreadable(f"{self._shown}: opened as text; open it with mode 'rb'")
-            if self._file.tell() - self._origin > self._limit:
-                raise AudioRefused(f"{self._shown}: larger than {self._limit} bytes, the most that is read")
             return piece
         except OSError as error:
             self.failure = AudioUnreadable(f"{self._shown}: reading failed: {error.strerror or error}")
@@ -77,9 +75,8 @@ class BoundedReader:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """The new position, counted from where the file stood at first."""
-        if whence == os.SEEK_SET:
-            offset += self._origin
-        return self._file.seek(offset, whence) - self._origin
+        start = {os.SEEK_SET: self._origin, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
+        return self._file.seek(start + offset) - self._origin
 
     def tell(self) -> int:
         """The position, counted from where the file stood at first."""
@@ -116,7 +113,7 @@ def open_bytes(source: ByteSource, limits: ReadLimits) -> Iterator[BoundedReader
             raise AudioUnreadable(f"{printable(name)}: the file is empty")
         if size > limits.bytes:
             raise AudioRefused(f"{printable(name)}: {size} bytes; at most {limits.bytes} are read")
-        yield BoundedReader(seekable, name, limits.bytes)
+        yield BoundedReader(seekable, name, size)
 
 
 @contextmanager
@@ -127,7 +124,8 @@ def _binary_file(source: ByteSource, name: str) -> Iterator[BinaryIO]:
         if os.fspath(source) == STANDARD_INPUT:
             if sys.stdin is None:
                 raise AudioNotFound("-: standard input is closed")
-            yield sys.stdin.buffer
+            # Unbuffered: a thread that waits in a buffered read would hold a lock that Python wants when it ends.
+            yield cast(BinaryIO, getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
         else:
             with _open_path(os.fspath(source), printable(name)) as file:
                 yield file

@@ -9,19 +9,21 @@ import typer
 from enclap.cli.caption import caption
 from enclap.cli.endings import ends_well
 from enclap.cli.models import models
-from enclap.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"enclap {__version__}")
+        from enclap.cli.versions import version_lines
+
+        for line in version_lines():
+            typer.echo(line)
         raise typer.Exit
 
 
@@ -29,7 +31,7 @@ def _show_version(wanted: bool) -> None:
 def _enclap(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Versions of program, models, engines."),
     ] = False,
 ) -> None:
     """Describe sounds in English sentences."""

@@ -48,11 +48,11 @@ def endings() -> Iterator[None]:
         complain("enclap: interrupted")
         raise SystemExit(INTERRUPTED) from error
     except BrokenPipeError as error:
-        _discard_output()
+        discard_output()
         raise SystemExit(0) from error  # the reader has all it wanted
 
 
-def _discard_output() -> None:
+def discard_output() -> None:
     """Point standard output at nothing: Python's last flush would complain about the closed pipe."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())

@@ -15,7 +15,7 @@ def main() -> None:
     with endings():
         from enclap.cli.app import app
 
-        app()
+        app(prog_name="enclap")
 
 
 if __name__ == "__main__":

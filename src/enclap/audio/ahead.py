@@ -1,0 +1,76 @@
+"""Work that runs ahead of the one who uses its results: decoding beside the model, one batch beside the next."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Ahead(Iterator[Item], Generic[Item]):
+    """The items of a generator, in order, made by a thread of its own that is at most `depth` items ahead.
+
+    What the generator raises is raised here, after the items that came before it. Call `stop` and `join` when no
+    more items are wanted; then the generator is closed, by the thread that ran it.
+    """
+
+    def __init__(self, items: Generator[Item, None, None], depth: int) -> None:
+        self._items = items
+        self._depth = depth
+        self._ready: deque[Item] = deque()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._ended = False
+        self._error: BaseException | None = None
+        # A daemon: a read that never returns (a pipe that nobody writes to) must not keep the process alive.
+        self._thread = threading.Thread(target=self._walk, name="enclap-ahead", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> Item:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._ended or self._stopped)
+            if self._stopped:
+                raise StopIteration
+            if self._ready:
+                self._changed.notify_all()
+                return self._ready.popleft()
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def stop(self) -> None:
+        """Ask for no more items; whoever waits for one is told that there are none."""
+        with self._changed:
+            self._stopped = True
+            self._ready.clear()
+            self._changed.notify_all()
+
+    def join(self, patience: float | None = None) -> None:
+        """Wait until the thread has ended, at most `patience` seconds."""
+        self._thread.join(patience)
+
+    def _walk(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    break
+            self._items.close()
+        except BaseException as error:  # raised again where the items are used
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _put(self, item: Item) -> bool:
+        """Whether the item was wanted; waits while `depth` items are ready."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._ready) < self._depth or self._stopped)
+            if not self._stopped:
+                self._ready.append(item)
+                self._changed.notify_all()
+            return not self._stopped
