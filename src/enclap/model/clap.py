@@ -12,6 +12,7 @@ from transformers import ClapModel
 
 from enclap.engines.folder import read_text_tokenizer
 from enclap.errors import ModelError
+from enclap.model.loading import load_pretrained
 from enclap.types import FloatArray
 
 
@@ -26,11 +27,7 @@ class Clap:
     @classmethod
     def from_folder(cls, folder: Path, device: str = "cpu") -> Clap:
         """The CLAP model in `folder`, in float32, with `folder`/tokenizer.json when there is one."""
-        try:
-            model = ClapModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        except Exception as error:  # whatever a damaged file makes of the readers below
-            line = (str(error).strip() or repr(error)).splitlines()[0][:200]
-            raise ModelError(f"{folder}: CLAP cannot be loaded ({line})") from error
+        model = load_pretrained(ClapModel, folder, "CLAP")
         tokenizer = read_text_tokenizer(folder) if (folder / "tokenizer.json").exists() else None
         return cls(model.to(device), tokenizer)
 
