@@ -24,7 +24,7 @@ DEV := $(VENV)/.dev-$(PLACE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-shared mini install-mini lint report speed examples wheel clean venv recordings shared
+.PHONY: help demo test test-shared test-slow mini install-mini lint report speed examples wheel clean venv recordings shared
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); al
 	echo "mypy:"; $(RUN) -m mypy || status=1; \
 	$(RUN) -m pytest $(PYTEST_ARGUMENTS) || status=1; \
 	exit $$status
+
+test-slow: $(DEV) ## the tests that kill whole processes and start them again
+	$(RUN) -m pytest -m slow $(PYTEST_ARGUMENTS)
 
 test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)

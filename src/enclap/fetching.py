@@ -10,6 +10,7 @@ import fnmatch
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -244,6 +245,7 @@ def _write_lock(repository: Repository, snapshot: Snapshot) -> None:
 def _told(repository: Repository) -> Iterator[None]:
     """Turns what the hub's library raises into one line that says what to do; its own warnings are held back."""
     from huggingface_hub.errors import (
+        FileMetadataError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -252,11 +254,15 @@ def _told(repository: Repository) -> Iterator[None]:
         RevisionNotFoundError,
     )
     from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     name = repository.identifier
     unreachable: Any = HfHubHTTPError.__bases__[0]  # what the hub's HTTP library raises, whichever it is
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity(logging.ERROR)
+    shows_bars = not are_progress_bars_disabled()
+    if sys.stderr is None or not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         yield
     except EnclapError:
@@ -267,6 +273,8 @@ def _told(repository: Repository) -> Iterator[None]:
         gone = "the locked revision is no longer on the hub"
         raise ModelError(f"{name}: {gone}; `enclap models pull --update` takes the newest") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if isinstance(error.__cause__, FileMetadataError):  # it was reached, and is not a hub
+            raise ModelError(f"{name}: cannot be fetched: {_line(error.__cause__)}") from error
         raise ModelError(_offline(name)) from error
     except HfHubHTTPError as error:
         raise ModelError(f"{name}: cannot be fetched from the hub: {_line(error)}") from error
@@ -278,6 +286,8 @@ def _told(repository: Repository) -> Iterator[None]:
         raise ModelError(f"{name}: cannot be fetched from the hub: {_line(error)}") from error
     finally:
         hub_logging.set_verbosity(verbosity)
+        if shows_bars:
+            enable_progress_bars()
 
 
 def _offline(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,11 +59,12 @@ def pull(
     from enclap.hub import bundle_model, pull_model
     from enclap.names import printable
 
-    if output is None:
-        typer.echo(printable(str(pull_model(name, update, text_tower))))
-    else:
-        bundle_model(name, Path(output), update, text_tower)
-        typer.echo(printable(output))
+    with _notes():
+        if output is None:
+            typer.echo(printable(str(pull_model(name, update, text_tower))))
+        else:
+            bundle_model(name, Path(output), update, text_tower)
+            typer.echo(printable(output))
 
 
 @models.command()
@@ -93,9 +96,10 @@ def convert(
     if _convert_part(Path(source), Path(output), tokenizer if text_tower else None, text_tower):
         return
     released = (releases.CODEC, releases.CLAP, releases.TOKENIZER)
-    found = [_place(given, part) for given, part in zip((codec, clap, tokenizer), released, strict=True)]
-    parts = (Path(source), found[0], found[1], found[2])
-    releases.convert_parts(parts, Path(output), text_tower=text_tower, graphs=graphs)
+    with _notes():
+        found = [_place(given, part) for given, part in zip((codec, clap, tokenizer), released, strict=True)]
+        parts = (Path(source), found[0], found[1], found[2])
+        releases.convert_parts(parts, Path(output), text_tower=text_tower, graphs=graphs)
     typer.echo(printable(output))
 
 
@@ -163,3 +167,20 @@ def _place(given: str | None, released: Repository) -> Path:
     if not Path(given).exists() and HUB_ID.fullmatch(given):
         return fetch(replace(released, identifier=given)).folder
     return Path(given)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Writes what the program has to say meanwhile as lines on standard error."""
+    import logging
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complain(record.getMessage())
+
+    handler, logger = Lines(logging.WARNING), logging.getLogger("enclap")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
