@@ -58,7 +58,7 @@ class PrecisionName(StrEnum):
 
 def caption(
     paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")],
-    model: Annotated[str, typer.Option(help="mini, a model folder, or a hub repository.")] = "mini",
+    model: Annotated[str, typer.Option(help="mini, official, a model folder, or a hub repository.")] = "mini",
     style: Annotated[FormatName, typer.Option("--format", help="How captions are written.")] = FormatName.text,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="A file, or a folder for a file per recording.")
