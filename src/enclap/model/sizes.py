@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,7 @@ def front_end(folder: Path | None, bands: int) -> ClapFrontEnd:
             where = printable(str(folder / "preprocessor_config.json"))
             raise ModelError(f"{where}: {found.bands} mel bands, but the weights read {bands}")
         return found
-    released = RELEASED_FRONT_END
-    return ClapFrontEnd(
-        released.rate, released.length, released.window, released.hop, bands, released.lowest, released.highest
-    )
+    return replace(RELEASED_FRONT_END, bands=bands)
 
 
 def _stored(kind: Any, path: Path) -> Any:
