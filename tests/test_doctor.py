@@ -102,6 +102,17 @@ def test_any_fault_of_an_engine_is_a_line(enclap: Run, tiny_model: Path, monkeyp
     assert "BROKEN: RuntimeError: two lines" in done.stdout
 
 
+def test_one_broken_section_does_not_end_the_report(enclap: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash() -> None:
+        raise RuntimeError("no cache")
+
+    monkeypatch.setattr("enclap.fetching.cache_folder", crash)
+    done = enclap("doctor", "--engine", "onnx")
+    report = sections(done.stdout)
+    assert report["models"]["BROKEN"] == "RuntimeError: no cache"
+    assert done.returncode == 0 and report["self-test of mini"]["result"] == "works"
+
+
 def test_nothing_is_fetched(enclap: Run) -> None:
     done = enclap("doctor", "--model", "someone/absent")
     assert done.returncode == 3

@@ -247,6 +247,26 @@ def test_what_is_not_a_model_is_said(enclap: Run, online: Hub, name: str, words:
     assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (3, "", f"enclap: {words}")
 
 
+@pytest.mark.parametrize("name", ["../../../precious.json", "/tmp/precious.json", "a/../../b.json"])
+def test_a_hub_that_names_files_elsewhere_is_refused(enclap: Run, online: Hub, tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "home" / "hub" / "precious.json"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    online.repositories[f"model/{OURS}"] = {"config.json": b'{"model_type": "enclap"}', name: b"other content"}
+    done = enclap("models", "pull", OURS)
+    assert (done.returncode, done.stderr) == (3, f"enclap: {OURS}: names a file outside its folder ({name}); refused\n")
+    assert precious.read_text() == "mine"
+
+
+def test_a_damaged_lock_does_not_hide_the_other_models(enclap: Run, online: Hub, tiny_model: Path) -> None:
+    online.put(f"model/{OURS}", tiny_model)
+    fetch(Repository(OURS, welcome=hub.MODEL_FILES))
+    (lock_path(Repository(OURS)).parent / "models--b--c.json").write_text("{")
+    listed = enclap("models", "list")
+    assert listed.returncode == 0 and any(line.startswith(OURS) for line in listed.stdout.splitlines())
+    assert enclap("doctor", "--engine", "onnx").returncode == 0
+
+
 def test_a_damaged_lock_is_named(enclap: Run, online: Hub) -> None:
     path = lock_path(Repository(OURS))
     path.parent.mkdir(parents=True)

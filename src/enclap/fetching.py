@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from enclap.errors import EnclapError, EnvironmentFault, ModelError
-from enclap.folders import HASH_BLOCK, FileRecord, is_full, require_room, sha256, write_whole
+from enclap.folders import HASH_BLOCK, FileRecord, is_full, require_room, sha256, stays_inside, write_whole
 from enclap.names import printable
 
 LOCK_FORMAT = 1
@@ -74,6 +74,17 @@ def lock_path(repository: Repository) -> Path:
     return cache_folder() / "locks" / f"{repository.slug}.json"
 
 
+def locked_identifiers() -> list[str]:
+    """The model repositories that were fetched before, by name; a damaged lock is passed over with a warning."""
+    found = []
+    for path in sorted(lock_path(Repository("a/b")).parent.glob("models--*.json")):
+        try:
+            found.append(str(json.loads(path.read_text(encoding="utf-8"))["repository"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            logger.warning("%s: damaged lock; remove it to trust the next fetch anew", printable(str(path)))
+    return sorted(found)
+
+
 def cached(repository: Repository) -> Snapshot | None:
     """The locked snapshot when all its files are in the cache with the right sizes, else None; no network."""
     locked = _read_lock(repository)
@@ -120,6 +131,9 @@ def _list(repository: Repository, revision: str | None) -> tuple[str, dict[str, 
     chosen = _chosen(list(files), repository)
     if isinstance(chosen, str):
         raise ModelError(f"{repository.identifier}: holds no {chosen}; it is not what this program can use")
+    outside = [name for name in chosen if not stays_inside(name)]
+    if outside:
+        raise ModelError(f"{repository.identifier}: names a file outside its folder ({printable(outside[0])}); refused")
     return revision, {name: _listed(files[name]) for name in chosen}
 
 

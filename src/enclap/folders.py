@@ -150,7 +150,7 @@ def read_checksums(folder: Path) -> dict[str, FileRecord]:
         size_line, sum_line = SIZE_LINE.fullmatch(line), SUM_LINE.fullmatch(line)
         if size_line:
             sizes[size_line[2]] = int(size_line[1])
-        elif sum_line and sum_line[2] in sizes and _stays_inside(sum_line[2]):
+        elif sum_line and sum_line[2] in sizes and stays_inside(sum_line[2]):
             records[sum_line[2]] = FileRecord(sizes[sum_line[2]], sum_line[1])
         else:
             raise ModelError(f"{printable(str(path))}: cannot be read; the model is damaged, install or fetch it again")
@@ -192,6 +192,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def stays_inside(name: str) -> bool:
+    """Whether a file name with forward slashes, from elsewhere, leads to no place outside the folder it is put in."""
+    return "\\" not in name and ":" not in name and not name.startswith("/") and ".." not in name.split("/")
+
+
 def _remove_abandoned(target: Path) -> None:
     """Remove what killed processes left of earlier attempts at `target`."""
     for path in target.parent.glob(f".{target.name}.*.partial"):
@@ -222,10 +227,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _stays_inside(name: str) -> bool:
-    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def _files(folder: Path) -> Iterator[Path]:

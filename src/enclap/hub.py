@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
-from enclap.fetching import Repository, cache_folder, cached, fetch
+from enclap.fetching import Repository, cached, fetch, locked_identifiers
 from enclap.folders import (
     CHECKSUMS,
     CONFIGURATION,
@@ -111,8 +110,7 @@ def fetched_models() -> Iterator[ModelEntry]:
     official = official_folder()
     if official is not None:
         yield ModelEntry(OFFICIAL, official, folder_size(official))
-    for path in sorted((cache_folder() / "locks").glob("models--*.json")):
-        identifier = json.loads(path.read_text(encoding="utf-8"))["repository"]
+    for identifier in locked_identifiers():
         snapshot = cached(_repository(identifier))
         if snapshot is not None and _is_ours(snapshot.folder):
             yield ModelEntry(identifier, snapshot.folder, folder_size(snapshot.folder))

@@ -55,6 +55,8 @@ def doctor(
 
     Paste what it prints into a bug report. The exit code is 3 when the clip could not be captioned.
     """
+    from enclap.names import printable
+
     for title, lines in (
         ("program", _program()),
         ("machine", _machine()),
@@ -64,20 +66,28 @@ def doctor(
     ):
         _show(title, lines)
     try:
-        _show(f"self-test of {model}", _report(_self_test(model, engine, device)))
+        test = _self_test(model, engine, device)
     except Exception as error:  # whatever goes wrong here is what the user came for
-        reason = " ".join(str(error).split()) or repr(error)
-        typer.echo(f"self-test of {model}: FAILED")
-        complain(f"enclap: self-test failed: {type(error).__name__}: {reason}")
+        typer.echo(f"self-test of {printable(model)}: FAILED")
+        complain(f"enclap: self-test failed: {_reason(error)}")
         raise SystemExit(FAILED) from error
+    _show(f"self-test of {printable(model)}", _report(test))
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _show(title: str, lines: Iterator[tuple[str, str]]) -> None:
     from enclap.names import printable
 
     typer.echo(title)
-    for name, value in lines:
-        typer.echo(f"  {name:<18}{printable(value)}")
+    try:
+        for name, value in lines:
+            typer.echo(f"  {name:<18}{printable(value)}")
+    except Exception as error:  # the rest of the report must come all the same
+        typer.echo(f"  {'BROKEN':<18}{_reason(error)}")
 
 
 def _program() -> Iterator[tuple[str, str]]:
@@ -117,7 +127,7 @@ def _found(look: Callable[[], str]) -> str:
     try:
         return look()
     except Exception as error:
-        return f"BROKEN: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"BROKEN: {_reason(error)}"
 
 
 def _onnx_devices() -> str:
