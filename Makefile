@@ -46,10 +46,7 @@ test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); al
 	$(RUN) -m pytest $(PYTEST_ARGUMENTS) || status=1; \
 	exit $$status
 
-test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
-	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
-
-test-slow: $(DEV) ## the tests that take minutes: very many files, ten thousand damaged ones
+test-slow: $(DEV) ## the tests that take minutes: very many files, killed processes
 	$(RUN) -m pytest -m slow --timeout 1800 $(PYTEST_ARGUMENTS)
 
 fuzz: $(DEV) ## read ten thousand damaged recordings (FUZZ_ARGUMENTS="--seed 7 --count 50000" for others)

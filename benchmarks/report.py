@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tables import RESULTS, load_all
 
-from enclap.hub import CHECKSUMS, write_checksums
+from enclap.folders import CHECKSUMS, write_checksums
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "src" / "enclap" / "models" / "mini" / "README.md")

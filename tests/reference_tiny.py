@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,61 +10,24 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
+from enclap.model.official import CAPTION_NAMES, renamed
+from enclap.model.sizes import caption_config
 from enclap.types import IntArray
 
 GOLDEN = Path(__file__).parent / "golden" / "enclap_tiny"
 
-RENAMED = {
-    r"^model\.encoder\.clap_projection\.": "clap_projection.",
-    r"^model\.encoder\.embed_encodec\.(\d+)\.": r"frame_embedding.tables.\1.",
-    r"^model\.": "bart.",
-}
-
-
-def our_name(name: str) -> str:
-    """Our state-dict name of an official tensor."""
-    for pattern, replacement in RENAMED.items():
-        name, replaced = re.subn(pattern, replacement, name)
-        if replaced:
-            return name
-    return name
-
 
 def our_tensors(official: dict[str, Tensor], entries: int) -> dict[str, Tensor]:
     """Official tensors under our names; code tables lose the rows behind the hidden code's, which no id reaches."""
-    renamed = {our_name(name): tensor for name, tensor in official.items()}
+    ours = {renamed(name, CAPTION_NAMES): tensor for name, tensor in official.items()}
     return {
-        name: tensor[: entries + 1] if name.startswith("frame_embedding") else tensor
-        for name, tensor in renamed.items()
+        name: tensor[: entries + 1] if name.startswith("frame_embedding") else tensor for name, tensor in ours.items()
     }
 
 
 def reference_config() -> EnclapConfig:
     """Our configuration of the reference model."""
-    table = json.loads((GOLDEN / "config.json").read_text())
-    same = [
-        "activation_dropout",
-        "attention_dropout",
-        "d_model",
-        "decoder_attention_heads",
-        "decoder_ffn_dim",
-        "decoder_layers",
-        "dropout",
-        "encoder_attention_heads",
-        "encoder_ffn_dim",
-        "encoder_layers",
-        "label_smoothing",
-        "max_position_embeddings",
-        "vocab_size",
-        "forced_eos_token_id",
-    ]
-    return EnclapConfig(
-        **{name: table[name] for name in same},
-        codebooks=table["num_rvq"],
-        codebook_entries=table["encodec_vocab_size"],
-        clap_dim=table["d_clap"],
-        mcm_loss_weight=table["mcm_loss_scale"],
-    )
+    return caption_config(GOLDEN / "config.json", frame_rate=75.0)[0]
 
 
 def reference_model() -> EnclapForConditionalGeneration:

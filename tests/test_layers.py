@@ -9,7 +9,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "enclap"
-RUNTIME_ORDER = ["version", "types", "errors", "names", "hub", "audio", "decoding", "engines", "formats", "captioner"]
+RUNTIME_ORDER = [
+    "version",
+    "types",
+    "errors",
+    "names",
+    "folders",
+    "fetching",
+    "releases",
+    "hub",
+    "audio",
+    "decoding",
+    "engines",
+    "formats",
+    "captioner",
+]
 APPLICATIONS = {"cli", "data", "evaluation", "serving", "batch"}
 TORCH_ROOMS = {"model", "training"}
 HEAVY = {"torch", "transformers", "pyarrow", "yaml", "accelerate", "safetensors", "onnx", "pycocoevalcap", "matplotlib"}

@@ -14,7 +14,8 @@ from enclap.audio.read import read_audio
 from enclap.data.manifest import Recording, read_manifest
 from enclap.engines import Engine, load_engine
 from enclap.evaluation.naming import names
-from enclap.hub import check_folder, find_model
+from enclap.folders import check_folder
+from enclap.hub import find_model
 from enclap.types import Features, Waveform, Window
 
 LARGEST = 30_000_000  # bytes of safetensors and ONNX together

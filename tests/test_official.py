@@ -2,165 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor
-from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 
 from enclap.audio.mel import ClapFrontEnd
 from enclap.errors import ModelError
 from enclap.model.clap import embed_crops
 from enclap.model.export import _export_clap
 from enclap.model.official import clap_audio_state, encodec_state
-
-State = dict[str, Tensor]
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-def tensors(shapes: Shapes) -> State:
-    """A different random tensor for each name."""
-    torch.manual_seed(0)
-    return {name: torch.randn(shape) for name, shape in shapes.items()}
-
-
-def conv(name: str, *shape: int, bias: int | None = None) -> Shapes:
-    """encodec's weight-normalised convolution."""
-    return {f"{name}.bias": (bias or shape[0],), f"{name}.weight_g": (shape[0], 1, 1), f"{name}.weight_v": shape}
-
-
-def residual(name: str, width: int) -> Shapes:
-    return {
-        **conv(f"{name}.block.1.conv.conv", width // 2, width, 3),
-        **conv(f"{name}.block.3.conv.conv", width, width // 2, 1),
-        **conv(f"{name}.shortcut.conv.conv", width, width, 1),
-    }
-
-
-def lstm(name: str, width: int) -> Shapes:
-    weights = {f"{name}.lstm.weight_{side}_l0": (4 * width, width) for side in ("ih", "hh")}
-    return {**weights, **{f"{name}.lstm.bias_{side}_l0": (4 * width,) for side in ("ih", "hh")}}
-
-
-def published_encodec() -> State:
-    """encodec's state dict for the small codec below: one stride of 2, one LSTM layer, two codebooks of 16."""
-    shapes = {
-        **conv("encoder.model.0.conv.conv", 4, 1, 7),
-        **residual("encoder.model.1", 4),
-        **conv("encoder.model.3.conv.conv", 8, 4, 4),
-        **lstm("encoder.model.4", 8),
-        **conv("encoder.model.6.conv.conv", 6, 8, 7),
-        **conv("decoder.model.0.conv.conv", 8, 6, 7),
-        **lstm("decoder.model.1", 8),
-        **conv("decoder.model.3.convtr.convtr", 8, 4, 4, bias=4),
-        **residual("decoder.model.4", 4),
-        **conv("decoder.model.6.conv.conv", 1, 4, 7),
-    }
-    for layer in range(2):
-        book = f"quantizer.vq.layers.{layer}._codebook"
-        shapes |= {f"{book}.{name}": (16, 6) for name in ("embed", "embed_avg")}
-        shapes |= {f"{book}.cluster_size": (16,), f"{book}.inited": (1,)}
-    return tensors(shapes)
-
-
-def small_encodec() -> EncodecModel:
-    """Its bandwidth makes two codebooks: 8,000 frames per second of 2 codes of 4 bits are 64 kbps."""
-    return EncodecModel(
-        EncodecConfig(
-            sampling_rate=16_000,
-            upsampling_ratios=[2],
-            num_filters=4,
-            hidden_size=6,
-            codebook_dim=6,
-            codebook_size=16,
-            num_lstm_layers=1,
-            target_bandwidths=[64.0],
-        )
-    )
-
-
-def linear(name: str, outputs: int, inputs: int) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def norm(name: str, width: int, batch: bool = False) -> Shapes:
-    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-    if batch:
-        shapes |= {f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": ()}
-    return shapes
-
-
-def square(name: str, outputs: int, inputs: int, height: int = 1, width: int = 1) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs, height, width), f"{name}.bias": (outputs,)}
-
-
-def block(name: str, width: int, heads: int) -> Shapes:
-    return {
-        **norm(f"{name}.norm1", width),
-        f"{name}.attn.relative_position_bias_table": (49, heads),
-        f"{name}.attn.relative_position_index": (16, 16),
-        **linear(f"{name}.attn.qkv", 3 * width, width),
-        **linear(f"{name}.attn.proj", width, width),
-        **norm(f"{name}.norm2", width),
-        **linear(f"{name}.mlp.fc1", 4 * width, width),
-        **linear(f"{name}.mlp.fc2", width, 4 * width),
-    }
-
-
-def published_clap() -> State:
-    """laion-clap's state dict for the small CLAP below; of what no embedding needs, one tensor of each kind."""
-    fusion = "audio_branch.patch_embed.fusion_model"
-    shapes = {
-        "logit_scale_a": (),
-        "audio_branch.spectrogram_extractor.stft.conv_real.weight": (9, 1, 16),
-        "audio_branch.logmel_extractor.melW": (9, 16),
-        **norm("audio_branch.bn0", 16, batch=True),
-        **square("audio_branch.patch_embed.proj", 8, 1, 4, 4),
-        **norm("audio_branch.patch_embed.norm", 8),
-        **square("audio_branch.patch_embed.mel_conv2d", 8, 1, 4, 12),
-        **block("audio_branch.layers.0.blocks.0", 8, 1),
-        "audio_branch.layers.0.blocks.1.attn_mask": (16, 16, 16),
-        **block("audio_branch.layers.0.blocks.1", 8, 1),
-        "audio_branch.layers.0.downsample.reduction.weight": (16, 32),
-        **norm("audio_branch.layers.0.downsample.norm", 32),
-        **block("audio_branch.layers.1.blocks.0", 16, 2),
-        **norm("audio_branch.norm", 16),
-        **square("audio_branch.tscam_conv", 5, 16, 2, 3),
-        **linear("audio_branch.head", 5, 5),
-        **linear("text_projection.0", 12, 20),
-        **linear("audio_transform.sequential.0", 12, 12),
-        **linear("audio_projection.0", 12, 16),
-        **linear("audio_projection.2", 12, 12),
-    }
-    for side, first in (("local_att", 0), ("global_att", 1)):
-        shapes |= square(f"{fusion}.{side}.{first}", 2, 8) | norm(f"{fusion}.{side}.{first + 1}", 2, batch=True)
-        shapes |= square(f"{fusion}.{side}.{first + 3}", 8, 2) | norm(f"{fusion}.{side}.{first + 4}", 8, batch=True)
-    return tensors(shapes)
-
-
-def small_clap() -> ClapModel:
-    audio = {
-        "spec_size": 64,
-        "window_size": 4,
-        "num_mel_bins": 16,
-        "patch_size": 4,
-        "patch_stride": [4, 4],
-        "patch_embeds_hidden_size": 8,
-        "depths": [2, 1],
-        "num_attention_heads": [1, 2],
-        "hidden_size": 16,
-        "projection_dim": 12,
-        "enable_fusion": True,
-        "fusion_type": "aff_2d",
-        "aff_block_r": 4,
-    }
-    text = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    return ClapModel(ClapConfig(audio_config=audio, text_config=text, projection_dim=12))
-
+from published import State, published_clap, published_encodec, small_clap, small_encodec
 
 Case = tuple[Callable[[State, State], State], State, State]
 

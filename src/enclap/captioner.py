@@ -6,7 +6,8 @@ import logging
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import overload
 
 from enclap.audio.ahead import Ahead
@@ -14,6 +15,7 @@ from enclap.audio.level import SILENCE_TEXT, is_silent
 from enclap.audio.read import Audio, Source, open_audio
 from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
+from enclap.decoding.confidence import Confidence
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
@@ -82,9 +84,10 @@ class Captioner:
     While it works, `engine.extract` and `engine.generate` run in two threads, each on a batch of its own.
     """
 
-    def __init__(self, engine: Engine, model: str = "model") -> None:
+    def __init__(self, engine: Engine, model: str = "model", confidence: Confidence | None = None) -> None:
         self.engine = engine
         self.model = model
+        self.confidence = confidence
 
     @classmethod
     def from_pretrained(
@@ -102,7 +105,7 @@ class Captioner:
         """
         folder = find_model(name_or_folder)
         loaded = load_engine(folder, engine=engine, device=device, precision=precision, threads=threads)
-        return cls(loaded, os.fspath(name_or_folder))
+        return cls(loaded, os.fspath(name_or_folder), Confidence.read(folder))
 
     @property
     def longest_window(self) -> float:
@@ -196,7 +199,27 @@ class Captioner:
         """One caption per window."""
         heard = [window.features for window in windows if window.features is not None]
         found = iter(self.engine.generate(heard, options) if heard else [])
-        return [_silence(window) if window.features is None else _caption(window, next(found)) for window in windows]
+        return [
+            _silence(window) if window.features is None else self._caption(window, window.features, next(found))
+            for window in windows
+        ]
+
+    def _caption(self, window: _Ready, features: Features, candidates: Sequence[Candidate]) -> Caption:
+        """The best candidate, or a vaguer sentence where the model's calibration says that it is probably wrong."""
+        trust = self.confidence
+        if trust is None:
+            best = candidates[0]
+            return Caption(window.start, window.end, best.text, best.score, candidates=tuple(candidates))
+        trusted = tuple(replace(item, score=trust.probability(item.score)) for item in candidates)
+        text, score = trusted[0].text, trusted[0].score
+        if trust.is_doubtful(score) and features.embedding is not None:
+            text = trust.vaguer(features.embedding, self._vague_embeddings)
+        return Caption(window.start, window.end, text, score, candidates=trusted)
+
+    @cached_property
+    def _vague_embeddings(self) -> FloatArray:
+        assert self.confidence is not None
+        return self.engine.embed_text(self.confidence.vague)
 
     def _extracted(self, batches: Iterable[list[_Heard | _End]]) -> Generator[list[_Ready | _End], None, None]:
         """The batches with features in the place of audio."""
@@ -270,11 +293,6 @@ def _progress(done: int, captions: Sequence[Caption], batch: Sequence[_Ready | _
     if captions and isinstance(last, _Ready):
         return Progress(done, captions[-1].end, last.declared)
     return Progress(done)
-
-
-def _caption(window: _Ready, candidates: Sequence[Candidate]) -> Caption:
-    best = candidates[0]
-    return Caption(window.start, window.end, best.text, best.score, candidates=tuple(candidates))
 
 
 def _silence(window: _Ready) -> Caption:

@@ -1,44 +1,37 @@
-"""Model name -> local folder: bundled with the package, a folder, or a repository on the Hugging Face hub."""
+"""Model name -> local folder: bundled with the package, a folder, the authors' release, or a repository on the hub."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from enclap.errors import ModelError
+from enclap.errors import ModelError, UsageError
+from enclap.fetching import Repository, cached, fetch, locked_identifiers
+from enclap.folders import (
+    CHECKSUMS,
+    CONFIGURATION,
+    check_folder,
+    check_free,
+    folder_size,
+    new_folder,
+    read_configuration,
+    require_room,
+    write_checksums,
+)
 from enclap.names import printable
 
 BUNDLED_FOLDER = Path(__file__).parent / "models"
 DEFAULT_MODEL = "mini"
 OFFICIAL = "official"  # the authors' weights, under their own name
-CHECKSUMS = "SHA256SUMS"
-CONFIGURATION = "config.json"
-HUB_FILES = [
-    "*.json",
-    "*.safetensors",
-    "*.onnx",
-    CHECKSUMS,
-    "README.md",
-    "ATTRIBUTION.csv",
-]  # weights and tables only, never code
-HASH_BLOCK = 2**20
+MODEL_FILES = ("*.json", "*.safetensors", "*.onnx", "*.onnx.data", CHECKSUMS, "README.md", "ATTRIBUTION.csv")
+"""What is taken of a model folder elsewhere: weights and tables only, never code."""
+CARD = "README.md"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-SIZE_LINE = re.compile(r"# (\d+) (.+)")
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """What a checksum file says about one file: its size in bytes and its SHA-256 in hexadecimal."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,131 +44,119 @@ class ModelEntry:
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """The folder of a bundled model, a local folder, or a hub repository, fetched unless it is cached.
+    """The folder of a bundled model, a local folder, the authors' release or a hub repository; fetched unless cached.
 
-    Raises ModelError when there is none, it cannot be fetched, or its files have the wrong sizes.
+    What was fetched once is used as it is, without asking the hub. Raises ModelError when there is none, it cannot be
+    fetched, or its files have the wrong sizes.
     """
     text = os.fspath(name)
-    if text == OFFICIAL:
-        raise ModelError("official: this version cannot fetch the authors' weights; use --model mini or a folder")
-    bundled = BUNDLED_FOLDER / text
-    if text and Path(text).is_dir():
-        folder = Path(text)
-    elif re.fullmatch(r"\w+", text) and bundled.is_dir():
-        folder = bundled
-    elif HUB_ID.fullmatch(text):
-        folder = _fetch(text)
-    else:
-        known = ", ".join(entry.name for entry in bundled_models()) or "none"
-        raise ModelError(f"{printable(text)}: no such model; give a folder, a hub id or a bundled name ({known})")
+    folder = _local_folder(text) or _pull(text, update=False, text_tower=False)
     check_folder(folder)
     return folder
+
+
+def find_local_model(name: str | os.PathLike[str]) -> Path:
+    """As `find_model`, but nothing is fetched: ModelError when the model is not on this machine."""
+    text = os.fspath(name)
+    folder = _local_folder(text)
+    if folder is None:
+        _require_name(text)
+        raise ModelError(f"{text}: not on this machine yet; fetch it with `enclap models pull {text}`")
+    check_folder(folder)
+    return folder
+
+
+def pull_model(name: str, update: bool = False, text_tower: bool = False) -> Path:
+    """The model's folder, complete and with every checksum verified; fetched where something is missing.
+
+    update: take the newest revision and lock it anew. text_tower: of the authors' release, also CLAP's text tower.
+    Raises what `find_model` raises.
+    """
+    if text_tower and name != OFFICIAL:
+        raise UsageError(f"{printable(name)}: its folder has a text tower or not; --text-tower is for {OFFICIAL}")
+    on_hub = name == OFFICIAL or (HUB_ID.fullmatch(name) is not None and not Path(name).is_dir())
+    folder = _pull(name, update, text_tower) if on_hub else find_local_model(name)
+    check_folder(folder, hashes=True)
+    return folder
+
+
+def bundle_model(name: str, output: Path, update: bool = False, text_tower: bool = False) -> None:
+    """Write a folder that is all that another machine without a network needs to use the model.
+
+    Raises what `pull_model` and `folders.new_folder` raise.
+    """
+    check_free(output)
+    source = pull_model(name, update, text_tower)
+    require_room(output.parent, folder_size(source), "the copy")
+    with new_folder(output) as temporary:
+        for path in sorted({path for pattern in MODEL_FILES for path in source.rglob(pattern) if path.is_file()}):
+            if not any(part.startswith(".") for part in path.relative_to(source).parts):
+                target = temporary / path.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+        write_checksums(temporary)
 
 
 def bundled_models() -> list[ModelEntry]:
     """The models inside the package, by name."""
     folders = sorted(BUNDLED_FOLDER.glob(f"*/{CONFIGURATION}"))
-    return [ModelEntry(path.parent.name, path.parent, _folder_size(path.parent)) for path in folders]
+    return [ModelEntry(path.parent.name, path.parent, folder_size(path.parent)) for path in folders]
 
 
-def check_folder(folder: Path, hashes: bool = False) -> None:
-    """Raises ModelError unless the folder has a readable config.json and all that its checksum file lists.
+def fetched_models() -> Iterator[ModelEntry]:
+    """The models that were fetched before and are complete, the authors' release first."""
+    from enclap.releases import official_folder
 
-    Sizes are compared always, contents only with `hashes`, which reads every file.
-    """
-    _read_configuration(folder)
-    for name, record in read_checksums(folder).items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != record.size:
-            found = "is missing" if size is None else f"has {size} bytes where {record.size} belong"
-            raise ModelError(f"{printable(str(path))}: {found}; the model is damaged, install or fetch it again")
-        if hashes and _sha256(path) != record.sha256:
-            raise ModelError(f"{printable(str(path))}: wrong checksum; the model is damaged, install or fetch it again")
+    official = official_folder()
+    if official is not None:
+        yield ModelEntry(OFFICIAL, official, folder_size(official))
+    for identifier in locked_identifiers():
+        snapshot = cached(_repository(identifier))
+        if snapshot is not None and _is_ours(snapshot.folder):
+            yield ModelEntry(identifier, snapshot.folder, folder_size(snapshot.folder))
 
 
-def read_checksums(folder: Path) -> dict[str, FileRecord]:
-    """What the folder's SHA256SUMS records, by file name with forward slashes; empty when there is none."""
-    path = folder / CHECKSUMS
-    if not path.is_file():
-        return {}
-    sizes: dict[str, int] = {}
-    records: dict[str, FileRecord] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        size_line, sum_line = SIZE_LINE.fullmatch(line), SUM_LINE.fullmatch(line)
-        if size_line:
-            sizes[size_line[2]] = int(size_line[1])
-        elif sum_line and sum_line[2] in sizes and _stays_inside(sum_line[2]):
-            records[sum_line[2]] = FileRecord(sizes[sum_line[2]], sum_line[1])
-        else:
-            raise ModelError(f"{printable(str(path))}: cannot be read; the model is damaged, install or fetch it again")
-    return records
+def _local_folder(text: str) -> Path | None:
+    """The folder of a model that is on this machine, complete or not; None when it is not."""
+    bundled = BUNDLED_FOLDER / text
+    if text == OFFICIAL:
+        from enclap.releases import official_folder
+
+        return official_folder()
+    if text and Path(text).is_dir():
+        return Path(text)
+    if re.fullmatch(r"\w+", text) and bundled.is_dir():
+        return bundled
+    if HUB_ID.fullmatch(text):
+        snapshot = cached(_repository(text))
+        return None if snapshot is None else snapshot.folder
+    return None
 
 
-def write_checksums(folder: Path) -> Path:
-    """The path of the folder's SHA256SUMS, now written; `sha256sum -c` reads it, sizes are its comments."""
-    lines = []
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        lines += [f"# {path.stat().st_size} {name}", f"{_sha256(path)}  {name}"]
-    target = folder / CHECKSUMS
-    temporary = folder / (CHECKSUMS + ".partial")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(target)
-    return target
+def _pull(text: str, update: bool, text_tower: bool) -> Path:
+    if text == OFFICIAL:
+        from enclap.releases import pull_official
+
+        return pull_official(update, text_tower)
+    _require_name(text)
+    folder = fetch(_repository(text), update).folder
+    if not _is_ours(folder):
+        raise ModelError(f"{text}: not a model of this program (its {CONFIGURATION} describes something else)")
+    return folder
 
 
-def _fetch(repository: str) -> Path:
-    """The repository's snapshot from the local cache, completed from the hub when it can be reached."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
-    except LocalEntryNotFoundError as error:
-        reason = "is not in the local cache and the hub cannot be reached"
-        raise ModelError(f"{repository}: {reason}; connect once or use --model mini") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{repository}: not on the hub, or private; log in with `hf auth login`") from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        summary = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{repository}: cannot be fetched from the hub: {summary}") from error
+def _repository(identifier: str) -> Repository:
+    return Repository(identifier, welcome=MODEL_FILES)
 
 
-def _read_configuration(folder: Path) -> None:
-    path = folder / CONFIGURATION
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{printable(str(folder))}: not a model folder, {CONFIGURATION} is missing") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{printable(str(path))}: damaged, it is not JSON; fetch the model again") from error
-    if not isinstance(table, dict):
-        raise ModelError(f"{printable(str(path))}: damaged, it holds no table; fetch the model again")
+def _is_ours(folder: Path) -> bool:
+    return read_configuration(folder).get("model_type") == "enclap"
 
 
-def _stays_inside(name: str) -> bool:
-    return not name.startswith("/") and ".." not in name.split("/")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith((".", CHECKSUMS)):
-            yield path
-
-
-def _folder_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in _files(folder))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def _require_name(text: str) -> None:
+    """Raises ModelError when the text cannot be the name of a model elsewhere."""
+    if text != OFFICIAL and not HUB_ID.fullmatch(text):
+        known = ", ".join(entry.name for entry in bundled_models()) or "none"
+        raise ModelError(
+            f"{printable(text)}: no such model; give a folder, a hub id, {OFFICIAL} or a bundled name ({known})"
+        )

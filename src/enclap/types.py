@@ -72,7 +72,9 @@ class Candidate:
 class Caption:
     """The sentence for one window; start and end in seconds.
 
-    score: the chosen candidate's score; None for silence, which no model was asked about.
+    score: how probable it is, 0 to 1, that the best candidate names what is heard, where the model has a calibration
+    (the candidates' scores are probabilities then too); elsewhere the best candidate's mean log-probability. None for
+    silence, which no model was asked about.
     candidates: all that were asked for, best first, the chosen one included; empty for silence.
     """
 

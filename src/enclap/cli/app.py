@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from enclap.cli.caption import caption
+from enclap.cli.doctor import doctor
 from enclap.cli.endings import ends_well
 from enclap.cli.models import models
 
@@ -38,4 +39,5 @@ def _enclap(
 
 
 app.command()(ends_well(caption))
+app.command()(ends_well(doctor))
 app.add_typer(models, name="models")

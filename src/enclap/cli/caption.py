@@ -66,7 +66,9 @@ def caption(
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Of --sample; the same draws the same.", show_default="0")
     ] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help="mini, a model folder, or a hub repository.")] = "mini",
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="mini, official, a model folder, or a hub repository.")
+    ] = "mini",
     engine: Annotated[EngineName, typer.Option(help="What runs the model.")] = EngineName.auto,
     device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.auto,
     precision: Annotated[PrecisionName, typer.Option(help="What it computes in.")] = PrecisionName.float32,

@@ -54,9 +54,9 @@ class Confidence(BaseModel):
         """How probable it is, 0 to 1, that a caption with this score names what is heard."""
         return 1.0 / (1.0 + math.exp(-(self.slope * score + self.offset)))
 
-    def is_doubtful(self, score: float) -> bool:
-        """Whether a vaguer sentence should take the caption's place."""
-        return bool(self.vague) and self.probability(score) < self.threshold
+    def is_doubtful(self, probability: float) -> bool:
+        """Whether a vaguer sentence should take the place of a caption that is right with this probability."""
+        return bool(self.vague) and probability < self.threshold
 
     def vaguer(self, embedding: FloatArray, texts: FloatArray) -> str:
         """The vague sentence nearest to a clip's embedding [E]. texts: float32 [F, E], the sentences' embeddings."""

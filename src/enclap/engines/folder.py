@@ -19,6 +19,8 @@ FORMAT_VERSION = 1
 """The model folder format that the runtime reads."""
 SPECIAL_SLOTS = 3
 """Encoder slots that no frame can have: [CLAP], <s> and </s>."""
+SPECIAL_TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2}
+"""Ids that every caption model is trained with."""
 DEFAULT_MAX_LENGTH = 50
 """Longest caption in tokens when generation_config.json names none."""
 
@@ -122,7 +124,7 @@ class ModelFolder:
             path=path,
             caption=caption,
             rules=_rules(generation),
-            tokenizer=read_tokenizer(path / "tokenizer.json"),
+            tokenizer=_caption_tokenizer(path / "tokenizer.json", caption),
             codec_rate=_codec_rate(path, caption) if caption.acoustic_input == "codes" else None,
             clap=front_end if caption.use_clap else None,
             mel=_at_frame_rate(front_end, caption) if needs_mel and front_end is not None else None,
@@ -162,6 +164,20 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers library raises the bare type
         raise ModelError(f"{path}: not a usable tokenizer ({_line(error)}); fetch or export the model again") from error
+
+
+def _caption_tokenizer(path: Path, caption: CaptionTable) -> Tokenizer:
+    """The caption model's tokenizer; ModelError when its ids mean something else to the model, or nothing."""
+    tokenizer = read_tokenizer(path)
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    remedy = "put the tokenizer beside the model that it was trained with"
+    if ids != SPECIAL_TOKENS:
+        found, wanted = (", ".join(f"{token} {table[token]}" for token in table) for table in (ids, SPECIAL_TOKENS))
+        raise ModelError(f"{path}: special tokens {found}, but the model reads {wanted}; {remedy}")
+    if tokenizer.get_vocab_size() > caption.vocab_size:
+        size = tokenizer.get_vocab_size()
+        raise ModelError(f"{path}: {size} tokens, but the model has vectors for {caption.vocab_size}; {remedy}")
+    return tokenizer
 
 
 def read_text_tokenizer(clap_folder: Path) -> Tokenizer:

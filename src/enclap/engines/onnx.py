@@ -27,6 +27,7 @@ from enclap.engines.batching import (
     no_codes,
 )
 from enclap.engines.folder import ModelFolder, read_text_tokenizer
+from enclap.engines.sizes import require_sizes
 from enclap.errors import EnvironmentFault, ModelError, UsageError
 from enclap.types import Candidate, Features, FloatArray, IntArray, Window
 
@@ -131,10 +132,12 @@ class OnnxEngine:
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=self._providers)
+            session = onnxruntime.InferenceSession(str(path), options, providers=self._providers)
         except Exception as error:  # onnxruntime's own types share no base but this
             line = (str(error).strip() or repr(error)).splitlines()[0][:200]
             raise ModelError(f"{path}: damaged or not for this onnxruntime ({line}); export the model again") from error
+        require_sizes(self.folder, name, session, path)
+        return session
 
     @cached_property
     def _codec(self) -> Any:

@@ -12,6 +12,7 @@ from transformers import ClapModel
 
 from enclap.engines.folder import read_json, read_text_tokenizer
 from enclap.errors import ModelError
+from enclap.model.loading import load_pretrained
 from enclap.model.tower import ConvClapConfig, ConvClapModel
 from enclap.types import FloatArray
 
@@ -37,11 +38,7 @@ class Clap:
         if kind not in NETWORKS:
             known = " and ".join(NETWORKS)
             raise ModelError(f"{folder / 'config.json'}: model_type {kind!r} is not known; this enclap reads {known}")
-        try:
-            model = NETWORKS[kind].from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        except Exception as error:  # whatever a damaged file makes of the readers below
-            line = (str(error).strip() or repr(error)).splitlines()[0][:200]
-            raise ModelError(f"{folder}: CLAP cannot be loaded ({line})") from error
+        model = load_pretrained(NETWORKS[kind], folder, "CLAP")
         tokenizer = read_text_tokenizer(folder) if (folder / "tokenizer.json").exists() else None
         return cls(model.to(device), tokenizer)
 

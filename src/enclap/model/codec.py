@@ -8,6 +8,7 @@ import torch
 from transformers import EncodecModel
 
 from enclap.errors import ModelError
+from enclap.model.loading import load_pretrained
 from enclap.types import FloatArray, IntArray
 
 
@@ -30,10 +31,7 @@ class Codec:
     @classmethod
     def from_folder(cls, folder: Path, codebooks: int | None = None, device: str = "cpu") -> Codec:
         """The codec in `folder`, in float32, of which the first `codebooks` are used (None: all)."""
-        try:
-            model = EncodecModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        except Exception as error:  # whatever a damaged file makes of the readers below
-            raise ModelError(f"{folder}: the codec cannot be loaded ({_first_line(error)})") from error
+        model = load_pretrained(EncodecModel, folder, "the codec")
         return cls(model.to(device), codebooks)
 
     @torch.inference_mode()
@@ -44,7 +42,3 @@ class Codec:
         codes = self.model.quantizer.encode(latents)[: self.codebooks, 0]  # [K, T]
         result: IntArray = codes.T.cpu().numpy()
         return result
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]

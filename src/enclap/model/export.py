@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from enclap.audio.mel import ClapFrontEnd
-from enclap.errors import ModelError
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.graphs import ClapAudioGraph, ClapTextGraph, CodecGraph, DecoderGraph, EncoderGraph
+from enclap.model.loading import load_pretrained
 from enclap.model.modeling import EnclapForConditionalGeneration
 
 OPSET = 18
@@ -48,13 +48,7 @@ def export_folder(folder: Path) -> None:
 
 def load_caption_model(folder: Path) -> EnclapForConditionalGeneration:
     """The caption model in `folder`, float32, in evaluation mode; ModelError when it cannot be loaded."""
-    try:
-        model = EnclapForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    except ModelError:
-        raise
-    except Exception as error:  # whatever a damaged file makes of the readers below
-        line = (str(error).strip() or repr(error)).splitlines()[0][:200]
-        raise ModelError(f"{folder}: the caption model cannot be loaded ({line})") from error
+    model = load_pretrained(EnclapForConditionalGeneration, folder, "the caption model")
     return cast(EnclapForConditionalGeneration, model.eval())
 
 

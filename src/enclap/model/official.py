@@ -1,7 +1,7 @@
-"""The published encoders' weights under transformers' names: encodec 0.1.1 and laion-clap 1.1.4 (HTSAT, fusion).
+"""The published weights under our names: the caption model, encodec 0.1.1 and laion-clap 1.1.4 (HTSAT, fusion).
 
 Names were read off the packages' state dicts; tests/test_encoder_references.py holds the result to the packages'
-outputs at full size.
+outputs at full size. The encoders' maps leave transformers' own names as they are, so each takes both formats.
 """
 
 from __future__ import annotations
@@ -9,12 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from enclap.errors import ModelError
 
 Names = tuple[tuple[str, str], ...]
 """Patterns and their replacements, applied one after the other."""
+
+CAPTION_NAMES: Names = (
+    (r"^model\.encoder\.clap_projection\.", "clap_projection."),
+    (r"^model\.encoder\.embed_encodec\.(\d+)\.", r"frame_embedding.tables.\1."),
+    (r"^model\.", "bart."),
+)
+
+TOKEN_TABLE = "bart.shared.weight"
+TIED = re.compile(r"^(lm_head|bart\.(encoder|decoder)\.embed_tokens)\.weight$")
+"""Names under which the token table is stored again."""
 
 ENCODEC_NAMES: Names = (
     (r"^(encoder|decoder)\.model\.", r"\1.layers."),
@@ -37,6 +48,12 @@ CLAP_AUDIO_NAMES: Names = (
     (r"^audio_projection\.2\.", "audio_projection.linear2."),
 )
 
+CLAP_TEXT_NAMES: Names = (
+    (r"^text_branch\.", "text_model."),
+    (r"^text_projection\.0\.", "text_projection.linear1."),
+    (r"^text_projection\.2\.", "text_projection.linear2."),
+)
+
 CLAP_UNUSED = re.compile(
     r"^(text_|logit_scale_|audio_transform\.)"  # the text tower; what only the contrastive training used
     r"|^audio_branch\.(spectrogram_extractor|logmel_extractor)\."  # a front end that the fusion model bypasses
@@ -44,6 +61,34 @@ CLAP_UNUSED = re.compile(
     r"|^audio_branch\..*\.attn_mask$"  # transformers computes the masks of shifted windows
 )
 """What an audio embedding does not need, by laion-clap's names."""
+
+TEXT_CONSTANT = re.compile(r"^text_model\.embeddings\.(position_ids|token_type_ids)$")
+"""Tables that follow from the configuration; which of them are stored depends on the version of transformers."""
+
+NAMED = 8
+"""Tensors that an error names of each kind before it only counts."""
+
+
+def caption_state(official: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of our caption model, with the token table once, from that of the published class.
+
+    The published code tables have rows behind the hidden code's, which no id reaches; they are cut off. expected: the
+    target model's own state dict, of which no value is read. ModelError names every tensor that does not fit.
+    """
+    rows, copies = [], {}
+    for source, tensor in official.items():
+        target = renamed(source, CAPTION_NAMES)
+        if TIED.search(target):
+            copies[source] = tensor
+        elif target.startswith("frame_embedding.") and target in expected and tensor.dim():
+            rows.append((source, target, tensor[: len(expected[target])]))
+        else:
+            rows.append((source, target, tensor))
+    state = fitted("EnCLAP", rows, {name: tensor for name, tensor in expected.items() if not TIED.search(name)})
+    strange = [name for name, tensor in copies.items() if not torch.equal(tensor, state[TOKEN_TABLE])]
+    if strange:
+        raise ModelError(f"EnCLAP stores its token table several times; these differ from it: {', '.join(strange)}")
+    return state
 
 
 def encodec_state(official: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -65,6 +110,23 @@ def clap_audio_state(official: Mapping[str, Tensor], expected: Mapping[str, Tens
     """
     audio = {name: tensor for name, tensor in expected.items() if name.startswith("audio_")}
     return fitted("CLAP", _clap_rows(official), audio)
+
+
+def clap_text_state(official: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The text tower's and text projection's part, as `clap_audio_state` gives the audio part; no constant tables."""
+    text = {
+        name: tensor for name, tensor in expected.items() if name.startswith("text_") and not TEXT_CONSTANT.search(name)
+    }
+    return fitted("CLAP text tower", _clap_text_rows(official), text)
+
+
+def _clap_text_rows(official: Mapping[str, Tensor]) -> Iterable[tuple[str, str, Tensor]]:
+    for source, tensor in official.items():
+        name = source.removeprefix("module.")
+        target = renamed(name, CLAP_TEXT_NAMES)
+        unused = not name.startswith("text_") or name.startswith("text_transform.") or TEXT_CONSTANT.search(target)
+        if not unused:
+            yield source, target, tensor
 
 
 def _clap_rows(official: Mapping[str, Tensor]) -> Iterable[tuple[str, str, Tensor]]:
@@ -106,6 +168,16 @@ def fitted(model: str, rows: Iterable[tuple[str, str, Tensor]], expected: Mappin
     missing = [name for name in expected if name not in state]
     faults = {"missing": missing, "left over": left_over, "of another shape": reshaped}
     if any(faults.values()):
-        lists = "; ".join(f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names)
-        raise ModelError(f"these are not the weights of the published {model}, fetch them again ({lists})")
+        raise ModelError(f"these are not the weights of the published {model}, fetch them again ({named(faults)})")
     return state
+
+
+def named(faults: Mapping[str, Iterable[str]]) -> str:
+    """What is wrong with which tensors, in one line; empty when nothing is. faults: tensors by kind of fault."""
+    lists = {fault: list(names) for fault, names in faults.items()}
+    return "; ".join(f"{fault}: {_listed(names)}" for fault, names in lists.items() if names)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

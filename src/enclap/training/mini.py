@@ -21,7 +21,7 @@ import typer
 
 from enclap.data.attribution import write_attribution
 from enclap.errors import EnclapError
-from enclap.hub import write_checksums
+from enclap.folders import write_checksums
 from enclap.model.export import export_folder, round_weights_to_float16
 from enclap.training import stages
 from enclap.training.clap import TOWERS
