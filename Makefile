@@ -46,6 +46,9 @@ test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); al
 	$(RUN) -m pytest $(PYTEST_ARGUMENTS) || status=1; \
 	exit $$status
 
+test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
+	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
+
 test-slow: $(DEV) ## the tests that take minutes: very many files, killed processes
 	$(RUN) -m pytest -m slow --timeout 1800 $(PYTEST_ARGUMENTS)
 
