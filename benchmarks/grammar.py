@@ -22,7 +22,9 @@ def unparsed(sentences: list[str]) -> list[str]:
     faulty = []
     for start in range(0, len(sentences), BATCH):
         part = sentences[start : start + BATCH]
-        output = subprocess.run(command, input="\n".join(part) + "\n", capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(
+            command, input="\n".join(part) + "\n", capture_output=True, text=True, check=True
+        ).stdout
         verdicts = [line for line in output.splitlines() if line.startswith(("Found ", "No complete linkages"))]
         if len(verdicts) != len(part):
             raise RuntimeError(f"link-parser gave {len(verdicts)} answers for {len(part)} sentences")
@@ -40,11 +42,13 @@ def main() -> None:
     faulty = unparsed(sentences)
     for text in faulty:
         sys.stdout.write(f"no linkage: {text}\n")
-    good = len(sentences) - len(faulty)
+    share = 100.0 * (len(sentences) - len(faulty)) / len(sentences)
     result = Table(
         title="English of mini's captions",
         columns=("what", "measured", "asked: at least", "captions"),
-        rows=(("link-grammar parses the caption", f"{100 * good / len(sentences):.1f} %", "99 %", str(len(sentences))),),
+        rows=(
+            ("link-grammar parses the caption", f"{100 * good / len(sentences):.1f} %", "99 %", str(len(sentences))),
+        ),
         command=f"python benchmarks/grammar.py {options.captions.name}",
         date=today(),
         hardware=hardware(),
