@@ -46,9 +46,7 @@ def main() -> None:
     result = Table(
         title="English of mini's captions",
         columns=("what", "measured", "asked: at least", "captions"),
-        rows=(
-            ("link-grammar parses the caption", f"{100 * good / len(sentences):.1f} %", "99 %", str(len(sentences))),
-        ),
+        rows=(("link-grammar parses the caption", f"{share:.1f} %", "99 %", str(len(sentences))),),
         command=f"python benchmarks/grammar.py {options.captions.name}",
         date=today(),
         hardware=hardware(),
