@@ -71,6 +71,7 @@ install-mini: $(TRAIN) ## put the newly trained model into the package, in place
 
 speed: $(RUNTIME) ## measure time and memory, and put the figures into README.md
 	$(RUN) benchmarks/speed.py
+	$(RUN) benchmarks/throughput.py
 	$(RUN) benchmarks/report.py
 
 report: $(RUNTIME) ## write the measured figures into README.md and the model card

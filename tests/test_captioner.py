@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from enclap.audio.source import ReadLimits
-from enclap.captioner import BATCH_WINDOWS, Captioner, Failure, Progress
+from enclap.captioner import BATCH_SECONDS, BATCH_WINDOWS, Captioner, Failure, Progress
 from enclap.decoding.options import DecodingOptions
 from enclap.errors import AudioNotFound, AudioRefused, UsageError
 from enclap.types import CaptionResult
@@ -54,8 +54,8 @@ def test_batches_change_nothing(captioner: Captioner) -> None:
 
 def test_windows_of_neighbours_share_batches() -> None:
     engine = EchoEngine()
-    Captioner(engine).caption([(noise(1.0, 1000), 1000)] * 20)
-    assert engine.batches == [BATCH_WINDOWS, BATCH_WINDOWS, 4]
+    Captioner(engine).caption([(noise(1.0, 1000), 1000)] * (2 * BATCH_WINDOWS + 3))
+    assert engine.batches == [BATCH_WINDOWS, BATCH_WINDOWS, 3]
 
 
 def test_silence_is_not_shown_to_the_model() -> None:
@@ -142,7 +142,7 @@ def test_progress_moves_forward_to_the_end(captioner: Captioner) -> None:
     seen: list[Progress] = []
     sources = [(noise(300.0, 1000), 1000), (noise(1.0, 1000), 1000)]
     list(captioner.stream(sources, on_progress=seen.append))
-    assert seen[0] == Progress(0, 80.0, 300.0)
+    assert seen[0] == Progress(0, BATCH_SECONDS, 300.0)
     assert seen[-1] == Progress(2)
     positions = [(item.done, item.seconds) for item in seen]
     assert positions == sorted(positions)
