@@ -36,7 +36,7 @@ def caption(
             "--format",
             "-f",
             metavar="NAME",
-            help=f"{', '.join(FORMAT_NAMES)}; several with commas.  [default: text]",
+            help=f"{', '.join(FORMAT_NAMES)}; several with commas; text unless set.",
             show_default=False,
             autocompletion=complete_formats,
         ),
@@ -60,18 +60,18 @@ def caption(
     ] = 1,
     beams: Annotated[
         int | None,
-        typer.Option(min=1, max=64, metavar="N", help="Width of the search; 1 is greedy.", show_default="4"),
+        typer.Option(min=1, max=64, metavar="N", help="Width of the search, 4 unless set; 1 is greedy."),
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw sentences instead of searching for the best.")] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of --sample; the same draws the same.", show_default="0")
+        int | None, typer.Option(min=0, metavar="N", help="Of --sample, 0 unless set; the same draws the same.")
     ] = None,
     model: Annotated[str, typer.Option(metavar="NAME", help="mini, a model folder, or a hub repository.")] = "mini",
     engine: Annotated[EngineName, typer.Option(help="What runs the model.")] = EngineName.auto,
     device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.auto,
     precision: Annotated[PrecisionName, typer.Option(help="What it computes in.")] = PrecisionName.float32,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processor threads.", show_default="all cores")
+        int | None, typer.Option(min=1, metavar="N", help="Processor threads; all cores unless set.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but failures.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell of every recording.")] = False,
