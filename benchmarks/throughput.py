@@ -25,14 +25,13 @@ ASKED_SPEED, ASKED_GROWTH = 60, 20  # times real time; MB
 WRITE_FILE = """
 import sys
 import av
-import numpy as np
 from enclap.data.synthesis import RATE, SOUNDS, synthesise
-path, minutes, scene = sys.argv[1], float(sys.argv[2]), 20.0
+path, minutes, scene = sys.argv[1], float(sys.argv[2]), 17.0
+scenes = [synthesise(name, scene, seed).samples[None] for seed in range(2) for name in sorted(SOUNDS)]
 with av.open(path, "w") as output:
     stream = output.add_stream("libmp3lame", rate=RATE, layout="mono")
     for number in range(round(minutes * 60 / scene)):
-        samples = synthesise(sorted(SOUNDS)[number % len(SOUNDS)], scene, seed=number).samples
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(scenes[number % len(scenes)], format="fltp", layout="mono")
         frame.sample_rate, frame.pts = RATE, number * round(scene * RATE)
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))

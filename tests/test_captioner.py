@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,33 @@ def test_results_come_as_recordings_end(captioner: Captioner) -> None:
 
     next(captioner.stream(sources()))  # type: ignore[arg-type]
     assert read <= 5 * BATCH_WINDOWS  # decoded, in the making, ready, and being written
+
+
+def test_what_is_known_comes_out_in_its_place(captioner: Captioner, recording: Callable[..., Path]) -> None:
+    known = CaptionResult("known.wav", 1.0, ())
+    results = list(captioner.stream([recording("a.wav"), known, recording("b.wav")]))
+    assert [result.path for result in results] == [str(recording("a.wav")), "known.wav", str(recording("b.wav"))]
+    assert results[1] is known
+
+
+def test_a_stream_that_is_left_early_ends_its_threads(captioner: Captioner) -> None:
+    before = threading.active_count()
+    stream = captioner.stream([(noise(1.0, 1000), 1000)] * 50)
+    next(stream)
+    assert threading.active_count() > before
+    stream.close()
+    assert threading.active_count() == before
+
+
+def test_a_fault_of_the_engine_reaches_the_caller(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(windows: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(captioner.engine, "extract", fail)
+    before = threading.active_count()
+    with pytest.raises(MemoryError, match="no room"):
+        captioner.caption((noise(1.0, 1000), 1000))
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("window", [-1.0, 0.01, 41.0, float("nan"), float("inf")])
