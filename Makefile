@@ -74,6 +74,7 @@ corpus: $(RUNTIME) ## fetch the training recordings from their public sources in
 
 speed: $(RUNTIME) ## measure time and memory, and put the figures into README.md
 	$(RUN) benchmarks/speed.py
+	$(RUN) benchmarks/throughput.py
 	$(RUN) benchmarks/report.py
 
 report: $(RUNTIME) ## write the measured figures into README.md and the model card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from enclap.audio.source import ReadLimits
-from enclap.captioner import BATCH_WINDOWS, Captioner, Failure, Progress
+from enclap.captioner import BATCH_SECONDS, BATCH_WINDOWS, Captioner, Failure, Progress
 from enclap.decoding.options import DecodingOptions
 from enclap.errors import AudioNotFound, AudioRefused, UsageError
 from enclap.types import CaptionResult
@@ -54,8 +55,8 @@ def test_batches_change_nothing(captioner: Captioner) -> None:
 
 def test_windows_of_neighbours_share_batches() -> None:
     engine = EchoEngine()
-    Captioner(engine).caption([(noise(1.0, 1000), 1000)] * 20)
-    assert engine.batches == [BATCH_WINDOWS, BATCH_WINDOWS, 4]
+    Captioner(engine).caption([(noise(1.0, 1000), 1000)] * (2 * BATCH_WINDOWS + 3))
+    assert engine.batches == [BATCH_WINDOWS, BATCH_WINDOWS, 3]
 
 
 def test_silence_is_not_shown_to_the_model() -> None:
@@ -109,6 +110,33 @@ def test_results_come_as_recordings_end(captioner: Captioner) -> None:
     assert read <= 5 * BATCH_WINDOWS  # decoded, in the making, ready, and being written
 
 
+def test_what_is_known_comes_out_in_its_place(captioner: Captioner, recording: Callable[..., Path]) -> None:
+    known = CaptionResult("known.wav", 1.0, ())
+    results = list(captioner.stream([recording("a.wav"), known, recording("b.wav")]))
+    assert [result.path for result in results] == [str(recording("a.wav")), "known.wav", str(recording("b.wav"))]
+    assert results[1] is known
+
+
+def test_a_stream_that_is_left_early_ends_its_threads(captioner: Captioner) -> None:
+    before = threading.active_count()
+    stream = captioner.stream([(noise(1.0, 1000), 1000)] * 50)
+    next(stream)
+    assert threading.active_count() > before
+    stream.close()
+    assert threading.active_count() == before
+
+
+def test_a_fault_of_the_engine_reaches_the_caller(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(windows: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(captioner.engine, "extract", fail)
+    before = threading.active_count()
+    with pytest.raises(MemoryError, match="no room"):
+        captioner.caption((noise(1.0, 1000), 1000))
+    assert threading.active_count() == before
+
+
 @pytest.mark.parametrize("window", [-1.0, 0.01, 41.0, float("nan"), float("inf")])
 def test_unfit_windows_name_the_choice(captioner: Captioner, window: float) -> None:
     with pytest.raises(UsageError, match=r"0\.1 to 40\.8, or 0"):
@@ -142,7 +170,7 @@ def test_progress_moves_forward_to_the_end(captioner: Captioner) -> None:
     seen: list[Progress] = []
     sources = [(noise(300.0, 1000), 1000), (noise(1.0, 1000), 1000)]
     list(captioner.stream(sources, on_progress=seen.append))
-    assert seen[0] == Progress(0, 80.0, 300.0)
+    assert seen[0] == Progress(0, BATCH_SECONDS, 300.0)
     assert seen[-1] == Progress(2)
     positions = [(item.done, item.seconds) for item in seen]
     assert positions == sorted(positions)

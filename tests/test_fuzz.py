@@ -19,6 +19,11 @@ FOUND = {
 }
 
 
+@pytest.fixture(scope="module")
+def originals() -> dict[str, bytes]:
+    return make_originals()
+
+
 def test_every_damage_of_every_container_ends_well() -> None:
     outcomes, findings = run_pool(seed=1, numbers=range(len(CONTAINERS) * len(DAMAGES)), workers=1)
     assert findings == []
@@ -26,8 +31,7 @@ def test_every_damage_of_every_container_ends_well() -> None:
     assert outcomes["AudioUnreadable"] > 0.05 * outcomes.total()
 
 
-def test_the_originals_are_read_and_cases_repeat() -> None:
-    originals = make_originals()
+def test_the_originals_are_read_and_cases_repeat(originals: dict[str, bytes]) -> None:
     for number, (name, content) in enumerate(originals.items()):
         case = make_case(3, number, originals)
         assert case == make_case(3, number, originals)
@@ -36,8 +40,8 @@ def test_the_originals_are_read_and_cases_repeat() -> None:
 
 
 @pytest.mark.parametrize("number", FOUND, ids=lambda number: FOUND[number])
-def test_what_was_found_stays_mended(number: int) -> None:
-    assert read_case(make_case(0, number, make_originals())) in ("read", "AudioUnreadable")
+def test_what_was_found_stays_mended(originals: dict[str, bytes], number: int) -> None:
+    assert read_case(make_case(0, number, originals)) in ("read", "AudioUnreadable")
 
 
 def test_a_codec_that_is_not_known_is_named(tmp_path: Path) -> None:

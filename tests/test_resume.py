@@ -20,15 +20,16 @@ from enclap.errors import EnvironmentFault
 from enclap.types import Candidate, Caption, CaptionResult
 from sounds import noise, write_audio
 
+COUNT = 20
 ALL = "text,json,jsonl,csv,tsv"
 
 
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
-    """Thirty recordings, some of several windows."""
+    """Twenty short recordings, some of two windows."""
     folder = tmp_path / "set"
     (folder / "more").mkdir(parents=True)
-    for number in range(30):
+    for number in range(COUNT):
         place = folder / "more" if number % 3 else folder
         write_audio(place / f"{number:02d}.wav", noise(11.0 if number % 10 == 0 else 0.2, 8000, seed=number), 8000)
     return folder
@@ -86,17 +87,17 @@ def test_only_what_is_new_or_changed_is_done_again(enclap: Run, collection: Path
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    assert summary().startswith("enclap: 30 files captioned")
+    assert summary().startswith(f"enclap: {COUNT} files captioned")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
     assert "enclap: 0 files captioned, 0 hours" in summary("--resume")
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
     (collection / "00.wav").rename(collection / "renamed.wav")  # the same sound under another name
     write_audio(collection / "03.wav", noise(1.0, 8000, seed=99), 8000)
     write_audio(collection / "new.wav", noise(1.0, 8000, seed=98), 8000)
-    assert "enclap: 2 files captioned" in (told := summary("--resume")) and "; 29 done before" in told
+    assert "enclap: 2 files captioned" in (told := summary("--resume")) and f"; {COUNT - 1} done before" in told
     assert (tmp_path / "out" / "renamed.json").exists()
-    assert "enclap: 31 files captioned" in summary("--resume", "--window", "2")
-    assert "enclap: 31 files captioned" in summary("--resume", "--candidates", "2")
+    assert f"enclap: {COUNT + 1} files captioned" in summary("--resume", "--window", "5")
+    assert f"enclap: {COUNT + 1} files captioned" in summary("--resume", "--candidates", "2")
     assert "enclap: 0 files captioned" in summary("--resume", "--format", "json,csv")  # written from the record
     assert (tmp_path / "out" / "new.csv").exists()
 
@@ -109,7 +110,11 @@ def test_another_model_does_it_again(enclap: Run, tiny_model: Path, collection: 
     path = other / "generation_config.json"
     path.write_text(path.read_text().replace('"max_length": 30', '"max_length": 20'))
     assert model_fingerprint(other) != first
-    for folder, words in ((tiny_model, "30 files captioned"), (tiny_model, "; 30 done before"), (other, "30 files")):
+    for folder, words in (
+        (tiny_model, f"{COUNT} files captioned"),
+        (tiny_model, f"; {COUNT} done before"),
+        (other, f"{COUNT} files captioned"),
+    ):
         told = enclap("caption", "set", "-o", "all.csv", "--resume", "--model", folder).stderr
         assert words in told
     os.utime(other / "onnx" / "decoder.onnx")
@@ -118,7 +123,7 @@ def test_another_model_does_it_again(enclap: Run, tiny_model: Path, collection: 
 
 def test_failures_are_tried_again_and_said_again(enclap: Run, collection: Path, tmp_path: Path) -> None:
     (collection / "broken.wav").write_text("no sound")
-    for words in ("30 files captioned", "; 30 done before; 1 failed"):
+    for words in (f"{COUNT} files captioned", f"; {COUNT} done before; 1 failed"):
         done = enclap("caption", "set", "-o", "all.csv", "--resume")
         assert (done.returncode, done.stderr.count("broken.wav")) == (1, 1)
         assert words in done.stderr
@@ -129,7 +134,7 @@ def test_failures_are_tried_again_and_said_again(enclap: Run, collection: Path, 
 def test_what_a_person_has_changed_is_kept(enclap: Run, collection: Path, tmp_path: Path) -> None:
     assert enclap("caption", "set", "-o", "out/").returncode == 0
     (tmp_path / "out" / "00.txt").write_text("corrected by hand")
-    done = enclap("caption", "set", "-o", "out/", "--resume", "--window", "2")
+    done = enclap("caption", "set", "-o", "out/", "--resume", "--window", "5")
     assert done.returncode == 0
     assert "out/00.txt: changed by someone else; kept" in done.stderr
     assert (tmp_path / "out" / "00.txt").read_text() == "corrected by hand"
@@ -168,7 +173,7 @@ def test_a_second_run_on_one_output_is_refused(
     pipe.write_bytes((collection / "00.wav").read_bytes())
     _, told = first.communicate(timeout=60)
     assert first.returncode == 0, told
-    assert len(written(tmp_path / "out")) == 31
+    assert len(written(tmp_path / "out")) == COUNT + 1
 
 
 def test_a_result_comes_back_from_the_ledger_to_the_last_digit(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray
 logger = logging.getLogger("enclap")
 
 SHORTEST_WINDOW = 0.1  # seconds
-BATCH_WINDOWS, BATCH_SECONDS = 8, 80.0  # a batch is full when it reaches either
+BATCH_WINDOWS, BATCH_SECONDS = 4, 40.0
+"""A batch is full when it reaches either. More makes nothing faster on a CPU with two batches in work, and every window
+takes some 50 MB in a codec's first layers."""
 WINDOWS_AHEAD, BATCHES_AHEAD = BATCH_WINDOWS, 1  # decoded, and turned into features, before they are asked for
 PATIENCE = 1.0  # seconds to wait, when a stream ends early, for a read that may never return
 

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from enclap.cli.choices import (
-    FORMAT_NAMES,
-    DeviceName,
-    EngineName,
-    PrecisionName,
-    chosen_formats,
-    complete_formats,
-)
+from enclap.cli import options
+from enclap.cli.choices import DeviceName, EngineName, PrecisionName, chosen_formats
 from enclap.cli.endings import SOME_FAILED, complain
 from enclap.errors import AudioNotFound, UsageError
 
@@ -29,54 +21,24 @@ DEFAULT_BEAMS = 4
 
 
 def caption(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)],
-    styles: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME",
-            help=f"{', '.join(FORMAT_NAMES)}; several with commas.  [default: text]",
-            show_default=False,
-            autocompletion=complete_formats,
-        ),
-    ] = None,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--output", "-o", metavar="PATH", help="A file, or FOLDER/ for files per recording; once or per format."
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip what an earlier run to --output has done.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw spectrogram and captions, as .png or .svg.")
-    ] = None,
-    window: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Audio per caption; 0: one for each recording.")
-    ] = 10.0,
-    candidates: Annotated[
-        int, typer.Option(min=1, max=64, metavar="N", help="Sentences for each caption, with scores.")
-    ] = 1,
-    beams: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, metavar="N", help="Width of the search; 1 is greedy.", show_default="4"),
-    ] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Draw sentences instead of searching for the best.")] = False,
-    seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of --sample; the same draws the same.", show_default="0")
-    ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="mini, official, a model folder, or a hub repository.")
-    ] = "mini",
-    engine: Annotated[EngineName, typer.Option(help="What runs the model.")] = EngineName.auto,
-    device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.auto,
-    precision: Annotated[PrecisionName, typer.Option(help="What it computes in.")] = PrecisionName.float32,
-    threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processor threads.", show_default="all cores")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but failures.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell of every recording.")] = False,
+    paths: options.Paths,
+    styles: options.Formats = None,
+    outputs: options.Outputs = None,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    plot: options.Plot = None,
+    window: options.Window = 10.0,
+    candidates: options.Candidates = 1,
+    beams: options.Beams = None,
+    sample: options.Sample = False,
+    seed: options.Seed = None,
+    model: options.Model = "mini",
+    engine: options.Engine = EngineName.auto,
+    device: options.Device = DeviceName.auto,
+    precision: options.Precision = PrecisionName.float32,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write what can be heard in each recording, in English sentences.
 
@@ -97,7 +59,7 @@ def caption(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
-    options = _options(beams, candidates, sample, seed)
+    decoding = _decoding(beams, candidates, sample, seed)
     inputs, plan = _inputs_and_plan(paths, styles or ["text"], outputs or [], resume)
     failures = [found for found in inputs if isinstance(found, AudioNotFound)]
     if len(failures) == len(inputs):  # nothing to load a model for
@@ -107,12 +69,12 @@ def caption(
     from enclap.cli.run import Job, Loading, execute
 
     picture = _picture(plot, inputs, overwrite)
-    job = Job(options, window, plan, resume, overwrite, quiet, verbose, picture)
+    job = Job(decoding, window, plan, resume, overwrite, quiet, verbose, picture)
     if execute(inputs, job, Loading(model, engine.value, device.value, precision.value, threads)):
         raise SystemExit(SOME_FAILED)
 
 
-def _options(beams: int | None, candidates: int, sample: bool, seed: int | None) -> DecodingOptions:
+def _decoding(beams: int | None, candidates: int, sample: bool, seed: int | None) -> DecodingOptions:
     """Decoding options; a wider search when more candidates are wanted than it has by default."""
     from enclap.decoding.options import DecodingOptions
 

@@ -126,13 +126,14 @@ def output_held(job: Job, inputs: int) -> Iterator[Ledger | None]:
                     path.unlink()
 
 
-def settings_key(folder: Path, captioner: Captioner, precision: str, job: Job) -> str:
+def settings_key(folder: Path, captioner: Captioner, loading: Loading, job: Job) -> str:
     """A hash of everything but the recording that decides what its captions are."""
     facts = {
         "enclap": __version__,
         "model": model_fingerprint(folder),
         "engine": captioner.engine.name,
-        "precision": precision,
+        "device": loading.device,
+        "precision": loading.precision,
         "window": job.window,
         "options": job.options.model_dump(),
     }
@@ -147,7 +148,7 @@ def execute(inputs: Sequence[Input], job: Job, loading: Loading) -> int:
         folder = find_model(loading.model)
         captioner = loading.captioner(folder)
         captioner.check_window(job.window)
-        settings = settings_key(folder, captioner, loading.precision, job) if ledger else ""
+        settings = settings_key(folder, captioner, loading, job) if ledger else ""
         account = Account(ledger, settings, job.resume)
         stream = captioner.stream(account.sources(inputs), job.options, job.window, on_progress=bar.update)
         with closing(stream), job.plan.opened(captioner.model, ledger, job.overwrite) as places:
@@ -178,7 +179,7 @@ def _count(tally: Tally, result: CaptionResult | Failure, was_done: bool) -> Non
     else:
         tally.captioned += 1
         tally.seconds += result.duration
-        logger.info("%s: captioned, %.1f s of audio, %d windows", name, result.duration, len(result.captions))
+        logger.info("%s: captioned, %.1f s of audio", name, result.duration)
 
 
 @contextmanager
