@@ -45,8 +45,8 @@ test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); al
 	$(RUN) -m pytest $(PYTEST_ARGUMENTS) || status=1; \
 	exit $$status
 
-test-slow: $(DEV) ## the tests that kill whole processes and start them again
-	$(RUN) -m pytest -m slow $(PYTEST_ARGUMENTS)
+test-slow: $(DEV) ## the tests that take minutes: very many files, damaged ones, processes killed
+	$(RUN) -m pytest -m slow --timeout 1800 $(PYTEST_ARGUMENTS)
 
 test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
