@@ -117,6 +117,34 @@ def test_a_repository_in_our_format_is_used_as_it_is(
     assert online.requests == []
 
 
+def test_graphs_that_share_a_weight_file_work_from_the_hub(
+    enclap: Run, online: Hub, tiny_model: Path, tmp_path: Path, recording: Callable[..., Path]
+) -> None:
+    """The hub's cache is made of links, and onnxruntime follows none out of the graph's folder."""
+    import onnx
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "split"))
+    path = folder / "onnx" / "encoder.onnx"
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.data", size_threshold=1024)
+    online.put(f"model/{OURS}", folder)
+    sound = recording()
+    assert enclap("caption", sound, "--model", OURS).stdout == enclap("caption", sound).stdout
+    placed = hub.find_local_model(OURS)
+    assert not [item for item in placed.rglob("*") if item.is_symlink()]
+
+
+def test_a_placed_folder_that_was_damaged_is_made_again(online: Hub, tiny_model: Path) -> None:
+    online.put(f"model/{OURS}", tiny_model)
+    placed = hub.pull_model(OURS)
+    (placed / "model.safetensors").unlink()
+    assert hub.find_model(OURS) == placed and (placed / "model.safetensors").is_file()
+    content = (placed / "tokenizer.json").read_bytes()
+    (placed / "tokenizer.json").unlink()
+    (placed / "tokenizer.json").write_bytes(content[:-1] + b" ")  # of the same length
+    assert hub.pull_model(OURS) == placed and (placed / "tokenizer.json").read_bytes() == content
+
+
 def test_a_connection_that_breaks_half_way_is_resumed(
     online: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +288,7 @@ def test_a_hub_that_names_files_elsewhere_is_refused(enclap: Run, online: Hub, t
 
 def test_a_damaged_lock_does_not_hide_the_other_models(enclap: Run, online: Hub, tiny_model: Path) -> None:
     online.put(f"model/{OURS}", tiny_model)
-    fetch(Repository(OURS, welcome=hub.MODEL_FILES))
+    hub.pull_model(OURS)
     (lock_path(Repository(OURS)).parent / "models--b--c.json").write_text("{")
     listed = enclap("models", "list")
     assert listed.returncode == 0 and any(line.startswith(OURS) for line in listed.stdout.splitlines())
@@ -307,6 +335,18 @@ def quick_graphs(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from enclap.model import convert
 
     monkeypatch.setattr(convert, "export_folder", lambda folder: shutil.copytree(tiny_model / "onnx", folder / "onnx"))
+
+
+def test_a_connection_that_keeps_breaking_is_not_called_offline(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def broken(*_: object, **__: object) -> None:
+        raise huggingface_hub.errors.HfHubHTTPError.__bases__[0]("peer closed connection")
+
+    online.repositories["model/a/b"] = {"config.json": b"{}"}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(ModelError, match=r"a/b: the connection broke \(peer closed connection\); fetch again"):
+        fetch(Repository("a/b"))
 
 
 @pytest.mark.usefixtures("quick_graphs")

@@ -293,7 +293,10 @@ def _told(repository: Repository) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise ModelError(f"{name}: cannot be fetched from the hub: {_line(error)}") from error
     except (unreachable, ConnectionError, TimeoutError) as error:
-        raise ModelError(_offline(name)) from error
+        if type(error).__name__.startswith("Connect"):  # ConnectError, ConnectTimeout, ConnectionError
+            raise ModelError(_offline(name)) from error
+        broke = f"the connection broke ({_line(error)})"
+        raise ModelError(f"{name}: {broke}; fetch again, what is complete is kept") from error
     except (HFValidationError, OSError) as error:
         if is_full(error):
             raise EnvironmentFault(f"{name}: no room left on the disk; free some and fetch again") from error

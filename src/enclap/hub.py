@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
-from enclap.fetching import Repository, cached, fetch, locked_identifiers
+from enclap.fetching import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
 from enclap.folders import (
     CHECKSUMS,
     CONFIGURATION,
+    FileRecord,
     check_folder,
     check_free,
     folder_size,
     new_folder,
     read_configuration,
     require_room,
+    sha256,
     write_checksums,
 )
 from enclap.names import printable
@@ -27,7 +29,7 @@ from enclap.names import printable
 BUNDLED_FOLDER = Path(__file__).parent / "models"
 DEFAULT_MODEL = "mini"
 OFFICIAL = "official"  # the authors' weights, under their own name
-MODEL_FILES = ("*.json", "*.safetensors", "*.onnx", "*.onnx.data", CHECKSUMS, "README.md", "ATTRIBUTION.csv")
+MODEL_FILES = ("*.json", "*.safetensors", "*.onnx", "*.data", CHECKSUMS, "README.md", "ATTRIBUTION.csv")
 """What is taken of a model folder elsewhere: weights and tables only, never code."""
 CARD = "README.md"
 
@@ -111,9 +113,9 @@ def fetched_models() -> Iterator[ModelEntry]:
     if official is not None:
         yield ModelEntry(OFFICIAL, official, folder_size(official))
     for identifier in locked_identifiers():
-        snapshot = cached(_repository(identifier))
-        if snapshot is not None and _is_ours(snapshot.folder):
-            yield ModelEntry(identifier, snapshot.folder, folder_size(snapshot.folder))
+        folder = _local_folder(identifier)
+        if folder is not None and _is_ours(folder):
+            yield ModelEntry(identifier, folder, folder_size(folder))
 
 
 def _local_folder(text: str) -> Path | None:
@@ -129,7 +131,8 @@ def _local_folder(text: str) -> Path | None:
         return bundled
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
-        return None if snapshot is None else snapshot.folder
+        folder = None if snapshot is None else _place(text, snapshot)
+        return folder if snapshot and folder and _has_sizes(folder, snapshot) else None
     return None
 
 
@@ -139,10 +142,46 @@ def _pull(text: str, update: bool, text_tower: bool) -> Path:
 
         return pull_official(update, text_tower)
     _require_name(text)
-    folder = fetch(_repository(text), update).folder
-    if not _is_ours(folder):
+    snapshot = fetch(_repository(text), update)
+    if not _is_ours(snapshot.folder):
         raise ModelError(f"{text}: not a model of this program (its {CONFIGURATION} describes something else)")
+    return _placed(text, snapshot)
+
+
+def _place(identifier: str, snapshot: Snapshot) -> Path:
+    return cache_folder() / "models" / f"{_repository(identifier).slug}-{snapshot.revision[:12]}"
+
+
+def _placed(identifier: str, snapshot: Snapshot) -> Path:
+    """A folder that holds a verified snapshot's files themselves.
+
+    The hub's cache is made of links, through which a graph is not allowed to reach its weights. The files are linked
+    hard where the file system can, so they take no room of their own.
+    """
+    folder = _place(identifier, snapshot)
+    if folder.is_dir():
+        if all(_is_same(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()):
+            return folder
+        shutil.rmtree(folder)
+    with new_folder(folder) as temporary:
+        for name in snapshot.files:
+            source, target = (snapshot.folder / name).resolve(), temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:  # another disk, or a file system without hard links
+                shutil.copyfile(source, target)
     return folder
+
+
+def _has_sizes(folder: Path, snapshot: Snapshot) -> bool:
+    """Whether all of a snapshot's files lie in the folder, with the right sizes."""
+    sizes = {folder / name: item.size for name, item in snapshot.files.items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
+
+
+def _is_same(placed: Path, source: Path, record: FileRecord) -> bool:
+    return placed.is_file() and (placed.samefile(source) or sha256(placed) == record.sha256)
 
 
 def _repository(identifier: str) -> Repository:
