@@ -220,7 +220,7 @@ def memory_of_many(tmp_path: Path, tiny_model: Path, few: int, many: int) -> Non
 
 
 def test_many_files_need_little_more_memory_than_few(tmp_path: Path, tiny_model: Path) -> None:
-    memory_of_many(tmp_path, tiny_model, 100, 1100)
+    memory_of_many(tmp_path, tiny_model, 50, 650)
 
 
 @pytest.mark.slow
