@@ -374,3 +374,20 @@ def save_tokenizer_of(path: Path, size: int) -> None:
 
     words = {"<s>": 0, "<pad>": 1, "</s>": 2} | {f"word{number}": number for number in range(3, size)}
     Tokenizer(models.WordLevel(words, unk_token="word3")).save(str(path))
+
+
+def test_configurations_as_transformers_4_wrote_them_are_read(tmp_path: Path) -> None:
+    """The hub's files hold every default of their time, many of them settings that are gone."""
+    from enclap.model.sizes import clap_config, codec_config
+
+    gone = {"_commit_hash": None, "torch_dtype": "float32", "transformers_version": "4.27.0.dev0", "pruned_heads": {}}
+    gone |= {"bad_words_ids": None, "do_sample": False, "max_length": 20, "num_beams": 1, "use_bfloat16": False}
+    audio = {"enable_fusion": True, "enable_patch_fusion": True, "fusion_type": "aff_2d", "fusion_num_hidden_layers": 2}
+    text = {"num_hidden_layers": 12, "position_embedding_type": "absolute", "fusion_hidden_size": 768}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(gone | {"model_type": "clap", "audio_config": gone | audio, "text_config": gone | text}))
+    config = clap_config(path, {}, text_tower=True)
+    assert config.audio_config.enable_fusion and config.text_config.num_hidden_layers == 12
+    assert clap_config(path, {}, text_tower=False).text_config.hidden_size == 4
+    path.write_text(json.dumps(gone | {"model_type": "encodec", "target_bandwidths": [1.5, 24.0]}))
+    assert codec_config(path, {}).num_quantizers == 32
