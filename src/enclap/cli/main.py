@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from enclap.cli.endings import endings
+from enclap.cli.endings import complain, endings
 
 
 def main() -> None:
@@ -13,9 +14,29 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows escapes instead of failing
             stream.reconfigure(errors="backslashreplace")
     with endings():
-        from enclap.cli.app import app
+        sys.exit(_run())
 
-        app(prog_name="enclap")
+
+def _run() -> int:
+    """The exit code of the command that the arguments name; a wrong option is told in one line."""
+    import typer
+
+    from enclap.cli.app import app
+
+    wrong_usage: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer keeps under a private name
+    try:
+        return app(prog_name="enclap", standalone_mode=False) or 0
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    except wrong_usage as error:
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            path = "enclap" if context is None else context.command_path
+            message = error.format_message().rstrip(".")
+            complain(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help")
+        return int(error.exit_code)
 
 
 if __name__ == "__main__":
