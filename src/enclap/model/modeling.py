@@ -137,7 +137,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -159,7 +159,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoder_outputs.last_hidden_state,
             encoder_attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache if labels is None else False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -167,7 +167,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         logits = self.lm_head(decoded.last_hidden_state) + self.final_logits_bias
         output = EnclapOutput(
             logits=logits,
-            past_key_values=decoded.past_key_values,
+            cache=decoded.cache,
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
             decoder_hidden_states=decoded.hidden_states,
             decoder_attentions=decoded.attentions,
