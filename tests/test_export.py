@@ -15,7 +15,8 @@ from transformers import EncodecConfig, EncodecModel
 
 from enclap.errors import ModelError
 from enclap.model.codec import Codec
-from enclap.model.export import export_folder, halve_exact_weights, load_caption_model, round_weights_to_float16
+from enclap.model.export import export_folder, load_caption_model, round_weights_to_float16
+from enclap.model.graph_files import halve_exact_weights
 from enclap.model.graphs import BranchFreeConv
 from tiny import CODEBOOKS, ENTRIES
 
@@ -29,7 +30,8 @@ def test_codec_at_unseen_lengths(tiny_folder: Path, samples: int) -> None:
     values = (np.random.default_rng(samples).standard_normal((3, samples)) * 0.2).astype(np.float32)
     codec = Codec.from_folder(tiny_folder / "codec", CODEBOOKS)
     expected = np.stack([codec.encode(clip) for clip in values])
-    found = session(tiny_folder / "onnx" / "codec.onnx").run(None, {"samples": values[:, None]})[0]
+    frames, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
+    found = codes.run(None, {"frames": frames.run(None, {"samples": values[:, None]})[0]})[0]
     assert found.shape == expected.shape == (3, -(-samples // 640), CODEBOOKS)
     assert (found == expected).mean() > 0.99  # a residual between two entries may round either way
 
@@ -60,12 +62,16 @@ def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, fra
     encoder, decoder = (session(tiny_folder / "onnx" / f"{name}.onnx") for name in ("encoder", "decoder"))
     cross = encoder.run(None, {"codes": codes, "clap_embedding": embedding})
     shared = {item.name: array for item, array in zip(encoder.get_outputs(), cross, strict=True)}
+    shared["cross_bias"] = np.zeros((clips, frames + 3), dtype=np.float32)
     past = np.zeros((0, 2, 2, clips, beams, 4, 8), dtype=np.float32)
     steps = []
     for step in range(tokens.shape[-1]):
-        logits, present = decoder.run(None, {"tokens": tokens[..., step], "past": past, **shared})
+        logits, present = decoder.run(None, {"tokens": tokens[..., step, None], "past": past, **shared})
         past = np.concatenate([past, present])
         steps.append(logits)
+    several = decoder.run(None, {"tokens": tokens, "past": past[:0], **shared})
+    np.testing.assert_allclose(several[0], steps[-1], atol=5e-5)
+    np.testing.assert_allclose(several[1], past, atol=5e-5)
     with torch.no_grad():
         expected = model(
             codes=torch.from_numpy(codes).repeat_interleave(beams, 0),
@@ -78,7 +84,7 @@ def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, fra
 
 def test_weights_are_stored_as_float16_once(tiny_folder: Path) -> None:
     sizes = {path.stem: path.stat().st_size for path in (tiny_folder / "onnx").iterdir()}
-    assert set(sizes) == {"codec", "clap_audio", "clap_text", "encoder", "decoder"}
+    assert set(sizes) == {"codec_frames", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder"}
     decoder = onnx.load(tiny_folder / "onnx" / "decoder.onnx")
     full = [tensor for tensor in decoder.graph.initializer if tensor.data_type == TensorProto.FLOAT]
     assert all(np.prod(tensor.dims) < 1000 for tensor in full)

@@ -16,6 +16,7 @@ from enclap.audio.mel import ClapFrontEnd
 from enclap.errors import ModelError
 from enclap.model.clap import embed_crops
 from enclap.model.export import _export_clap
+from enclap.model.graph_files import GraphFolder
 from enclap.model.official import clap_audio_state, encodec_state
 
 State = dict[str, Tensor]
@@ -291,8 +292,9 @@ def test_a_fused_tower_is_exported_for_any_number_of_crops(tmp_path: Path) -> No
     model.save_pretrained(tmp_path)
     front_end = ClapFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0)
     front_end.save(tmp_path)
-    _export_clap(tmp_path, tmp_path)
-    graph = onnxruntime.InferenceSession(tmp_path / "clap_audio.onnx")
+    with GraphFolder(tmp_path / "onnx") as graphs:
+        _export_clap(tmp_path, graphs)
+    graph = onnxruntime.InferenceSession(tmp_path / "onnx" / "clap_audio.onnx")
     for crops in (1, 3):
         mels = torch.randn(crops, 1, front_end.frames, front_end.bands)
         (embeddings,) = graph.run(None, {"mel": mels.numpy()})
