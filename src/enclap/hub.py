@@ -22,6 +22,7 @@ HUB_FILES = [
     "*.json",
     "*.safetensors",
     "*.onnx",
+    "onnx/*.data",
     CHECKSUMS,
     "README.md",
     "ATTRIBUTION.csv",

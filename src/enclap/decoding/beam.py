@@ -16,6 +16,8 @@ from enclap.decoding.filters import START_LENGTH, TokenRules, log_softmax
 from enclap.types import FloatArray, IntArray
 
 IMPOSSIBLE = np.float32(-1.0e9)
+TOP_BLOCK = 512
+"""Values that `top` compares by their largest first."""
 
 
 class Stepper(Protocol):
@@ -188,12 +190,22 @@ def beam_search(stepper: Stepper, clips: int, rules: TokenRules, settings: BeamS
 
 def top(values: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
     """The `count` largest values of each row of [B, N], falling, and their places; of equals the first comes first."""
-    threshold = -np.partition(-values, count - 1, axis=1)[:, count - 1 : count]  # [B, 1]
-    chosen = values >= threshold
-    if chosen.sum() > count * len(values):  # equals at the threshold: the first ones fill what is left
-        larger, equal = values > threshold, values == threshold
-        chosen = larger | (equal & (equal.cumsum(axis=1) <= count - larger.sum(axis=1, keepdims=True)))
-    places = np.nonzero(chosen)[1].reshape(len(values), count)
-    best = np.take_along_axis(values, places, axis=1)
-    order = np.argsort(-best, axis=1, kind="stable")
-    return np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
+    places = np.stack([_top_places(row, count) for row in values])
+    return np.take_along_axis(values, places, axis=1), places
+
+
+def _top_places(row: FloatArray, count: int) -> IntArray:
+    """Places of the `count` largest values of [N], falling, of equals the first first.
+
+    Only blocks are searched whose largest value is among the `count` largest of all blocks: no other can hold one. That
+    reads a vocabulary once, where sorting or partitioning it would cost as much as a decoding step.
+    """
+    size = TOP_BLOCK if len(row) >= 2 * count * TOP_BLOCK else len(row)
+    starts = np.arange(0, len(row), size)
+    largest = np.maximum.reduceat(row, starts)
+    least = np.partition(largest, -count)[-count] if count <= len(largest) else -np.inf
+    inside = np.concatenate([np.arange(start, min(start + size, len(row))) for start in starts[largest >= least]])
+    inside = inside[row[inside] >= least]
+    order = np.argsort(-row[inside], kind="stable")[:count]
+    chosen: IntArray = inside[order]
+    return chosen

@@ -30,7 +30,8 @@ class OnnxCodec:
         self.hop = hop
         note = frames.get_modelmeta().custom_metadata_map.get(CONTEXT_NOTE)
         self._context = None if note is None else int(note)
-        self._stretch = stretch
+        # The clip's start is mirrored, so its first frames see a little of what follows: a stretch holds that too.
+        self._stretch = stretch if self._context is None else max(stretch, 2 * self._context)
 
     def begin(self, samples: FloatArray, pool: Executor) -> list[Future[FloatArray]]:
         """The frames [C, t] of a clip's stretches, in order, now being computed. samples: float32 [N], N >= 1."""

@@ -89,5 +89,5 @@ class Extractor:
     @cached_property
     def _codec(self) -> OnnxCodec:
         caption, rate = self.folder.caption, self.folder.codec_rate or 0
-        sessions = [self._sessions.get(name, threads=1) for name in ("codec_frames", "codec_codes")]
-        return OnnxCodec(*sessions, hop=round(rate / caption.frame_rate), stretch=max(1, round(caption.frame_rate)))
+        frames, codes = (self._sessions.get(name, threads=1) for name in ("codec_frames", "codec_codes"))
+        return OnnxCodec(frames, codes, hop=round(rate / caption.frame_rate), stretch=max(1, round(caption.frame_rate)))

@@ -65,7 +65,7 @@ class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(_context: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """The mixed values [B, S, D]."""
-        split = [item.unflatten(-1, (heads, -1)).transpose(1, 2) for item in (query, key, value)]  # [B, H, S, D / H]
+        split = [item.view(*item.shape[:2], heads, -1).transpose(1, 2) for item in (query, key, value)]
         return functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
     @staticmethod

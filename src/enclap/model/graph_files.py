@@ -81,6 +81,7 @@ class GraphFolder:
         """Write a model, whose weights it holds itself, to `name`.onnx; the model is left without large weights."""
         weights = model.graph.initializer
         if sum(len(tensor.raw_data) for tensor in weights) > LARGEST_INSIDE:
+            separate_lookups(model.graph)
             for tensor in weights:
                 if len(tensor.raw_data) >= SMALLEST_OUTSIDE:
                     self._move_outside(tensor)
@@ -100,6 +101,24 @@ class GraphFolder:
         tensor.data_location = TensorProto.EXTERNAL
         for entry, value in (("location", WEIGHT_FILE), ("offset", self._places[key]), ("length", length)):
             tensor.external_data.add(key=entry, value=str(value))
+
+
+def separate_lookups(graph: onnx.GraphProto) -> None:
+    """Give every Gather a constant of its own, where it shares one with a matrix product.
+
+    The file holds the bytes once. But the runtime packs the matrix and lets its mapped bytes go, while the lookup
+    touches few rows of its own: shared, all of the table would stay in memory twice.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    others = {name for node in graph.node if node.op_type != "Gather" for name in node.input}
+    for node in graph.node:
+        table = node.input[0] if node.op_type == "Gather" else ""
+        if table in stored and table in others:
+            node.input[0] = f"{table}.lookup"
+            if node.input[0] not in stored:
+                stored[node.input[0]] = graph.initializer.add()
+                stored[node.input[0]].CopyFrom(stored[table])
+                stored[node.input[0]].name = node.input[0]
 
 
 def replace_folder(new: Path, old: Path) -> None:

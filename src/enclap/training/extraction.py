@@ -63,8 +63,8 @@ class ExportedCodec:
         self.rate = int(table["sampling_rate"])
         hop = math.prod(table["upsampling_ratios"])
         graphs = [folder / "onnx" / f"{name}.onnx" for name in ("codec_frames", "codec_codes")]
-        sessions = [open_session(path, threads=1) for path in graphs]
-        self._codec = OnnxCodec(*sessions, hop=hop, stretch=self.rate // hop)
+        frames, codes = (open_session(path, threads=1) for path in graphs)
+        self._codec = OnnxCodec(frames, codes, hop=hop, stretch=self.rate // hop)
 
     def encode(self, samples: FloatArray) -> IntArray:
         """Codes int64 [T, K] of samples float32 [N] at `rate`."""
