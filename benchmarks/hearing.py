@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tables import Table, hardware, save, today
 
 from enclap import Captioner
 from enclap.audio.read import read_audio
 from enclap.data.manifest import Recording, read_manifest, share
 from enclap.evaluation.naming import names, names_family, order_right
+from tables import Table, hardware, save, today
 
 Judge = Callable[[str, str], bool]
 ROOT = Path(__file__).resolve().parent.parent

@@ -81,7 +81,7 @@ def test_a_converted_folder_is_whole_and_carries_its_checksums(converted: Path) 
     folders.check_folder(converted, hashes=True)
     names = set(folders.read_checksums(converted))
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
-    assert {"codec/model.safetensors", "clap/model.safetensors", "onnx/encoder.onnx", "onnx/codec.onnx"} <= names
+    assert {"codec/model.safetensors", "clap/model.safetensors", "onnx/encoder.onnx", "onnx/codec_codes.onnx"} <= names
     assert "clap/tokenizer.json" not in names and not [name for name in names if name.endswith((".bin", ".pt"))]
 
 
@@ -135,7 +135,7 @@ def test_a_laion_file_becomes_the_audio_tower(tmp_path: Path) -> None:
     }
     front_end = ClapFrontEnd.from_folder(tmp_path / "clap")
     assert (front_end.rate, front_end.bands, front_end.lowest) == (48_000, 16, 50.0)
-    assert clap.embed_audio(np.zeros((1, 64, 16), np.float32)).shape == (12,)
+    assert clap.embed_audio(np.zeros((1, 1, 64, 16), np.float32)).shape == (12,)
 
 
 def test_a_laion_file_with_its_text_tower(tmp_path: Path) -> None:
