@@ -20,7 +20,7 @@ from enclap.releases import convert_parts
 from enclap.types import Features
 from rule_weights import filled, published_state
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 VOCABULARY = 50_265
 FORCED = 21  # tokens with the start: 20 generated

@@ -34,15 +34,19 @@ def require_sizes(folder: ModelFolder, graph: str, session: Any, path: Path) -> 
 def _expected(folder: ModelFolder) -> dict[str, Sizes]:
     caption = folder.caption
     heads = caption.decoder_attention_heads
-    memory = {1: caption.decoder_layers, 5: heads, 6: caption.d_model // heads}
+    width = caption.d_model // heads
+    memory = {1: caption.decoder_layers, 5: heads, 6: width}
     codes = {2: caption.codebooks}
+    cross: Sizes = {}
+    for layer in range(caption.decoder_layers):
+        cross |= {f"cross_key_{layer}": {1: heads, 2: width}, f"cross_value_{layer}": {1: heads, 3: width}}
     mel = {} if folder.clap is None else {2: folder.clap.frames, 3: folder.clap.bands}
     return {
         "clap_audio": {"mel": mel},
         "clap_fused": {"mel": mel},
         "codec_codes": {"codes": codes},
-        "encoder": {"codes": codes, "log_mel": {2: caption.log_mel_bands}},
-        "decoder": {"past": memory, "logits": {2: caption.vocab_size}},
+        "encoder": {"codes": codes, "log_mel": {2: caption.log_mel_bands}, **cross},
+        "decoder": {"past": memory, "logits": {2: caption.vocab_size}, **cross},
     }
 
 
