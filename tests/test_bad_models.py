@@ -62,17 +62,20 @@ def larger_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-BOTH: dict[str, tuple[Damage, str]] = {
+DESCRIPTIONS: dict[str, tuple[Damage, str]] = {
     "newer format": (
         edit("config.json", format_version=2),
         "format_version 2 is not known; this enclap reads version 1",
     ),
     "special tokens with other ids": (renumbered, "special tokens <s> 2, <pad> 0, </s> 1, but the model reads <s> 0"),
     "tokenizer with more tokens": (larger_tokenizer, "tokens, but the model has vectors for"),
-    "config of other size": (edit("config.json", decoder_layers=3), ""),
     "config of wrong type": (edit("config.json", d_model="wide"), "config.json: d_model"),
-    "config with fewer codebooks": (edit("config.json", codebooks=3), ""),
     "codec at another rate": (edit("codec/config.json", sampling_rate=24_000), "frames per second"),
+}
+"""What both engines read in one place, before anything heavy is loaded."""
+BOTH: dict[str, tuple[Damage, str]] = {
+    "config of other size": (edit("config.json", decoder_layers=3), ""),
+    "config with fewer codebooks": (edit("config.json", codebooks=3), ""),
 }
 TORCH: dict[str, tuple[Damage, str]] = {
     "half the weights": (half("model.safetensors"), "the caption model cannot be loaded"),
@@ -95,6 +98,7 @@ ONNX: dict[str, tuple[Damage, str]] = {
     "other mel bands": (edit("clap/preprocessor_config.json", feature_size=20), "says 20 where this graph has 16 (mel"),
 }
 CASES = [
+    *[(name, "auto", *case) for name, case in DESCRIPTIONS.items()],
     *[(name, engine, *case) for name, case in BOTH.items() for engine in ("onnx", "torch")],
     *[(name, "torch", *case) for name, case in TORCH.items()],
     *[(name, "onnx", *case) for name, case in ONNX.items()],

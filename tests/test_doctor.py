@@ -30,7 +30,7 @@ def test_the_report_holds_what_a_bug_report_needs(enclap: Run) -> None:
     shown = report["self-test of mini"]
     stages = ["checksums", "load", "first caption", "of it: reading", "of it: encoders", "of it: sentence"]
     times = [float(shown[stage].removesuffix(" s")) for stage in (*stages, "second caption")]
-    assert all(seconds >= 0 for seconds in times) and sum(times[3:6]) <= times[6]
+    assert all(seconds >= 0 for seconds in times) and sum(times[3:6]) <= times[6] + 0.003  # rounded each
     assert shown["result"] == "works" and shown["caption"].endswith("[onnx]")
 
 

@@ -337,6 +337,18 @@ def quick_graphs(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert, "export_folder", lambda folder: shutil.copytree(tiny_model / "onnx", folder / "onnx"))
 
 
+def test_a_connection_that_keeps_breaking_is_not_called_offline(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def broken(*_: object, **__: object) -> None:
+        raise huggingface_hub.errors.HfHubHTTPError.__bases__[0]("peer closed connection")
+
+    online.repositories["model/a/b"] = {"config.json": b"{}"}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(ModelError, match=r"a/b: the connection broke \(peer closed connection\); fetch again"):
+        fetch(Repository("a/b"))
+
+
 @pytest.mark.usefixtures("quick_graphs")
 @pytest.mark.parametrize("name", ["official", OURS, "bundled"])
 def test_a_bundle_works_where_there_is_no_network_and_no_cache(

@@ -257,9 +257,8 @@ def _write_lock(repository: Repository, snapshot: Snapshot) -> None:
 
 @contextmanager
 def _told(repository: Repository) -> Iterator[None]:
-    """Turns what the hub's library raises into one line that says what to do; its own warnings are held back."""
+    """Turns what the hub's library raises into one line that says what to do."""
     from huggingface_hub.errors import (
-        FileMetadataError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -267,18 +266,12 @@ def _told(repository: Repository) -> Iterator[None]:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
-    from huggingface_hub.utils import logging as hub_logging
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     name = repository.identifier
     unreachable: Any = HfHubHTTPError.__bases__[0]  # what the hub's HTTP library raises, whichever it is
-    verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity(logging.ERROR)
-    shows_bars = not are_progress_bars_disabled()
-    if sys.stderr is None or not sys.stderr.isatty():
-        disable_progress_bars()
     try:
-        yield
+        with _quiet_hub():
+            yield
     except EnclapError:
         raise
     except RepositoryNotFoundError as error:
@@ -287,26 +280,46 @@ def _told(repository: Repository) -> Iterator[None]:
         gone = "the locked revision is no longer on the hub"
         raise ModelError(f"{name}: {gone}; `enclap models pull --update` takes the newest") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        if isinstance(error.__cause__, FileMetadataError):  # it was reached, and is not a hub
-            raise ModelError(f"{name}: cannot be fetched: {_line(error.__cause__)}") from error
-        raise ModelError(_offline(name)) from error
+        raise ModelError(_offline(name, error)) from error
     except HfHubHTTPError as error:
         raise ModelError(f"{name}: cannot be fetched from the hub: {_line(error)}") from error
     except (unreachable, ConnectionError, TimeoutError) as error:
-        raise ModelError(_offline(name)) from error
+        raise ModelError(_offline(name, error)) from error
     except (HFValidationError, OSError) as error:
         if is_full(error):
             raise EnvironmentFault(f"{name}: no room left on the disk; free some and fetch again") from error
         raise ModelError(f"{name}: cannot be fetched from the hub: {_line(error)}") from error
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Holds back the warnings of the hub's library, and its progress bars where there is no terminal."""
+    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    verbosity, shows_bars = hub_logging.get_verbosity(), not are_progress_bars_disabled()
+    hub_logging.set_verbosity(logging.ERROR)
+    if sys.stderr is None or not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        yield
     finally:
         hub_logging.set_verbosity(verbosity)
         if shows_bars:
             enable_progress_bars()
 
 
-def _offline(name: str) -> str:
-    reason = "is not in the local cache and the hub cannot be reached"
-    return f"{name}: {reason}; connect once or use --model mini"
+def _offline(name: str, error: Exception) -> str:
+    """What to say when files were not to be had: no connection, one that broke, or no hub at its other end."""
+    from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error.__cause__, FileMetadataError):
+        return f"{name}: cannot be fetched: {_line(error.__cause__)}"
+    unconnected = isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled)
+    if unconnected or type(error).__name__.startswith("Connect"):  # ConnectError, ConnectTimeout, ConnectionError
+        reason = "is not in the local cache and the hub cannot be reached"
+        return f"{name}: {reason}; connect once or use --model mini"
+    return f"{name}: the connection broke ({_line(error)}); fetch again, what is complete is kept"
 
 
 def _line(error: Exception) -> str:
