@@ -25,11 +25,11 @@ DEV := $(VENV)/.dev-$(PLACE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-shared test-slow fuzz mini install-mini corpus lint report speed examples wheel clean venv recordings shared
+.PHONY: help demo test test-shared test-full test-slow fuzz mini install-mini corpus lint report speed examples wheel clean venv recordings shared
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
-	@echo "Variables: PYTHON=python3.12 (which Python), RECORDINGS=FOLDER (for mini), SHARED=FOLDER (for test-shared)."
+	@echo "Variables: PYTHON=python3.12 (which Python), RECORDINGS=FOLDER (for mini), SHARED=FOLDER (for test-shared, test-full)."
 
 demo: $(RUNTIME) ## caption the example sounds (installs the runtime alone into .venv, no PyTorch)
 	@echo "Captioning the sounds in examples/:"
@@ -48,6 +48,9 @@ test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); al
 
 test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
+
+test-full: shared $(DEV) ## base and large at full size against the published code's outputs (15 minutes, 10 GB of disk)
+	$(RUN) -m pytest -m full $(PYTEST_ARGUMENTS)
 
 test-slow: $(DEV) ## the tests that take minutes: very many files, killed processes
 	$(RUN) -m pytest -m slow --timeout 1800 $(PYTEST_ARGUMENTS)
@@ -146,7 +149,7 @@ recordings:
 
 shared:
 	@if [ ! -d "$(SHARED)" ]; then \
-	    echo "error: no folder $(SHARED): make test-shared reads recordings and reference numbers from there." >&2; \
+	    echo "error: no folder $(SHARED): make test-shared and test-full read recordings and reference numbers from there." >&2; \
 	    echo "Put it beside the clone; \`make test\` needs no such folder." >&2; \
 	    exit 1; \
 	fi

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hearing import PAIRS, ROOT, common_groups, draw_pairs, join, rate, select
-from tables import Table, hardware, save, today
 
 from enclap.audio.read import read_audio
 from enclap.audio.window import DEFAULT_WINDOW, split_windows
@@ -29,6 +27,8 @@ from enclap.evaluation.calibration import Bin, calibration_error, fit_logistic, 
 from enclap.evaluation.naming import names, names_family
 from enclap.hub import find_model
 from enclap.types import Waveform
+from hearing import PAIRS, ROOT, common_groups, draw_pairs, join, rate, select
+from tables import Table, hardware, save, today
 
 BINS = 6
 THRESHOLDS = np.linspace(0.0, 0.6, 25)

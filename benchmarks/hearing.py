@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tables import RESULTS, Table, hardware, save, today
 
 from enclap import Captioner
 from enclap.audio.read import read_audio
@@ -24,6 +23,7 @@ from enclap.audio.resample import resample
 from enclap.data.manifest import Recording, read_manifest, share
 from enclap.evaluation.naming import WORDS_READ, names, names_family, order_right
 from enclap.types import Waveform
+from tables import RESULTS, Table, hardware, save, today
 
 Judge = Callable[[str, str], bool]
 Figures = dict[str, dict[str, float]]

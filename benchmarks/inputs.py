@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from hearing import PAIRS, ROOT, both_named, common_groups, draw_pairs, join, select
-from tables import Table, hardware, save, today
 
 from enclap.data.manifest import read_manifest
 from enclap.decoding.options import DecodingOptions
@@ -22,6 +20,8 @@ from enclap.engines.folder import read_json
 from enclap.evaluation.naming import order_right
 from enclap.hub import find_model
 from enclap.types import Features, Waveform, Window
+from hearing import PAIRS, ROOT, both_named, common_groups, draw_pairs, join, select
+from tables import Table, hardware, save, today
 
 
 def without_codes(features: Features, entries: int) -> Features:

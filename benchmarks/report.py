@@ -10,9 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tables import RESULTS, load_all
-
 from enclap.folders import CHECKSUMS, write_checksums
+from tables import RESULTS, load_all
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "src" / "enclap" / "models" / "mini" / "README.md")

@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tables import today
 
 from enclap.data.lexicon import load_lexicon
 from enclap.evaluation.naming import names
+from tables import today
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = {

@@ -132,7 +132,7 @@ def graph_that_reads(location: str) -> bytes:
     samples = helper.make_tensor_value_info("samples", TensorProto.FLOAT, ["clips", 1, "samples"])
     codes = helper.make_tensor_value_info("codes", TensorProto.FLOAT, [4])
     node = helper.make_node("Identity", ["weight"], ["codes"])
-    graph = helper.make_graph([node], "codec", [samples], [codes], [weight])
+    graph = helper.make_graph([node], "frames", [samples], [codes], [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
 
 
@@ -145,10 +145,10 @@ def test_external_data_outside_the_folder_is_not_read(
     folder = Path(shutil.copytree(tiny_model, tmp_path / "hostile"))
     (folder / "onnx" / "link.bin").symlink_to(secret)
     location = {"relative": "../../secret.bin", "absolute": str(secret), "link": "link.bin"}[way]
-    (folder / "onnx" / "codec.onnx").write_bytes(graph_that_reads(location))
+    (folder / "onnx" / "codec_frames.onnx").write_bytes(graph_that_reads(location))
     done = enclap("caption", recording(), "--model", folder)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
-    assert "codec.onnx" in done.stderr and "xternal data" in done.stderr
+    assert "codec_frames.onnx" in done.stderr and "xternal data" in done.stderr
 
 
 def test_external_data_inside_the_folder_is_read(

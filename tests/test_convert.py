@@ -134,7 +134,7 @@ def test_a_laion_file_becomes_the_audio_tower(tmp_path: Path) -> None:
     }
     front_end = ClapFrontEnd.from_folder(tmp_path / "clap")
     assert (front_end.rate, front_end.bands, front_end.lowest) == (48_000, 16, 50.0)
-    assert clap.embed_audio(np.zeros((1, 64, 16), np.float32)).shape == (12,)
+    assert clap.embed_audio(np.zeros((1, 1, 64, 16), np.float32)).shape == (12,)
 
 
 def test_a_laion_file_with_its_text_tower(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ RULES = TokenRules(start=2, pad=1, end=2, forced_first=0, forced_last=2, min_len
 class TableStepper:
     """A decoder whose logits are a seeded table of the clip, the position and the last two tokens."""
 
+    vocabulary = VOCABULARY
+
     def __init__(self, seeds: list[int], rows: int) -> None:
         self._tables = [
             np.random.default_rng(seed).normal(size=(10, VOCABULARY, VOCABULARY, VOCABULARY)).astype(np.float32) * 2
@@ -33,10 +35,11 @@ class TableStepper:
         self._position = 0
 
     def step(self, tokens: IntArray) -> FloatArray:
-        self._before, self._last = self._last, tokens.copy()
-        tables = zip(self._tables, self._before, self._last, strict=True)
-        logits = np.stack([table[self._position][before, last] for table, before, last in tables])
-        self._position += 1
+        for new in np.moveaxis(tokens, 2, 0):
+            self._before, self._last = self._last, new.copy()
+            tables = zip(self._tables, self._before, self._last, strict=True)
+            logits = np.stack([table[self._position][before, last] for table, before, last in tables])
+            self._position += 1
         return logits
 
     def reorder(self, beams: IntArray) -> None:
@@ -150,6 +153,18 @@ def test_top_takes_the_first_of_equals() -> None:
     values = np.zeros((1, 500), dtype=np.float32)
     values[0, [100, 400]] = 1.0
     assert top(values, 5)[1][0].tolist() == [100, 400, 0, 1, 2]
+
+
+@pytest.mark.parametrize("size", [8191, 8192, 8193, 50265])
+def test_top_of_a_vocabulary_is_a_stable_sort(size: int) -> None:
+    generator = np.random.default_rng(size)
+    values = generator.integers(-40, 40, (5, size)).astype(np.float32)  # many equals
+    values[1] = np.where(generator.random(size) < 0.999, -np.inf, values[1])
+    values[2, 5:] = -np.inf
+    values[3] = -1e9
+    best, places = top(values, 8)
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :8]
+    assert (places == expected).all() and (best == np.take_along_axis(values, expected, axis=1)).all()
 
 
 def test_draws_follow_the_nucleus() -> None:

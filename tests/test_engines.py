@@ -177,7 +177,8 @@ def use_everything(folder: Path, engine: str) -> None:
     loaded.embed_text(["a dog"])
 
 
-ONNX_FILES = [f"onnx/{name}.onnx" for name in ("codec", "clap_audio", "clap_text", "encoder", "decoder")]
+GRAPHS = ("codec_frames", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder")
+ONNX_FILES = [f"onnx/{name}.onnx" for name in GRAPHS]
 SHARED_FILES = [
     "config.json",
     "generation_config.json",
@@ -256,7 +257,7 @@ def test_external_data_outside_the_folder_is_refused(tiny_folder: Path, tmp_path
 def test_unknown_choices_are_usage_errors(tiny_folder: Path) -> None:
     faults: list[tuple[dict[str, str], type[EnclapError], str]] = [
         ({"engine": "tensorflow"}, UsageError, "unknown engine 'tensorflow'"),
-        ({"engine": "onnx", "precision": "int4"}, UsageError, "runs in float32, not int4"),
+        ({"engine": "onnx", "precision": "int4"}, UsageError, "runs in float32 or int8, not int4"),
         ({"engine": "torch", "precision": "int4"}, UsageError, "float32 or bfloat16, not int4"),
         ({"engine": "onnx", "device": "tpu"}, UsageError, "not 'tpu'"),
         ({"engine": "torch", "device": "tpu"}, UsageError, "not 'tpu'"),

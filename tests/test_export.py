@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file
 from transformers import EncodecConfig, EncodecModel
 
+from enclap.engines.codec import OnnxCodec
 from enclap.errors import ModelError
+from enclap.model import graph_files
 from enclap.model.codec import Codec
-from enclap.model.export import export_folder, halve_exact_weights, load_caption_model, round_weights_to_float16
+from enclap.model.export import export_codec, export_folder, load_caption_model, round_weights_to_float16
+from enclap.model.graph_files import GraphFolder, halve_exact_weights
 from enclap.model.graphs import BranchFreeConv
 from tiny import CODEBOOKS, ENTRIES
 
@@ -29,9 +34,66 @@ def test_codec_at_unseen_lengths(tiny_folder: Path, samples: int) -> None:
     values = (np.random.default_rng(samples).standard_normal((3, samples)) * 0.2).astype(np.float32)
     codec = Codec.from_folder(tiny_folder / "codec", CODEBOOKS)
     expected = np.stack([codec.encode(clip) for clip in values])
-    found = session(tiny_folder / "onnx" / "codec.onnx").run(None, {"samples": values[:, None]})[0]
+    frames, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
+    found = codes.run(None, {"frames": frames.run(None, {"samples": values[:, None]})[0]})[0]
     assert found.shape == expected.shape == (3, -(-samples // 640), CODEBOOKS)
     assert (found == expected).mean() > 0.99  # a residual between two entries may round either way
+
+
+@pytest.mark.parametrize("samples", [1, 639, 6400, 16_001, 47_999])
+def test_stretches_and_padding_give_the_frames_and_codes_of_the_whole(tiny_folder: Path, samples: int) -> None:
+    frames, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
+    values = (np.random.default_rng(samples).standard_normal(samples) * 0.2).astype(np.float32)
+    expected = frames.run(None, {"samples": values[None, None]})[0][0]
+    for stretch in (1, 7, 25):
+        codec = OnnxCodec(frames, codes, hop=640, stretch=stretch)
+        assert not codec.looks_ahead
+        with ThreadPoolExecutor(2) as pool:
+            found = np.concatenate([part.result() for part in codec.begin(values, pool)], axis=1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    longer = np.random.default_rng(0).standard_normal((expected.shape[0], expected.shape[1] + 30)).astype(np.float32)
+    alone, beside = codec.finish([expected])[0], codec.finish([expected, longer])[0]
+    np.testing.assert_array_equal(alone, beside)
+
+
+def test_a_codec_that_looks_ahead_is_not_taken_in_stretches(tmp_path: Path) -> None:
+    config = EncodecConfig(use_causal_conv=False, num_filters=2, hidden_size=4, codebook_size=4)
+    export_codec(Codec(EncodecModel(config)), tmp_path / "onnx")
+    frames, codes = (session(tmp_path / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
+    assert OnnxCodec(frames, codes, hop=320, stretch=75).looks_ahead
+
+
+def test_weights_of_large_graphs_are_stored_once_in_a_file_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_files, "LARGEST_INSIDE", 1000)
+    table = numpy_helper.from_array(np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32), "table")
+    places = helper.make_tensor_value_info("places", TensorProto.INT64, [2])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 300])
+    nodes = [
+        helper.make_node("Gather", ["table", "places"], ["rows"]),
+        helper.make_node("Gemm", ["rows", "table"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(nodes, "tied", [places], [result], [table])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"places": np.array([3, 7])})[0]
+    with GraphFolder(tmp_path / "onnx") as graphs:
+        graphs.save("one", onnx.ModelProto.FromString(model.SerializeToString()))
+        graphs.save("two", model)
+    assert (tmp_path / "onnx" / graph_files.WEIGHT_FILE).stat().st_size == 300 * 8 * 4
+    for name in ("one", "two"):
+        found = session(tmp_path / "onnx" / f"{name}.onnx").run(None, {"places": np.array([3, 7])})[0]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_an_export_that_fails_leaves_the_old_graphs(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+    (folder / "clap" / "model.safetensors").unlink()
+    before = {path.name: path.read_bytes() for path in (folder / "onnx").iterdir()}
+    with pytest.raises(ModelError):
+        export_folder(folder)
+    assert {path.name: path.read_bytes() for path in (folder / "onnx").iterdir()} == before
+    assert not list(folder.glob("onnx.*"))
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -60,12 +122,16 @@ def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, fra
     encoder, decoder = (session(tiny_folder / "onnx" / f"{name}.onnx") for name in ("encoder", "decoder"))
     cross = encoder.run(None, {"codes": codes, "clap_embedding": embedding})
     shared = {item.name: array for item, array in zip(encoder.get_outputs(), cross, strict=True)}
+    shared["cross_bias"] = np.zeros((clips, frames + 3), dtype=np.float32)
     past = np.zeros((0, 2, 2, clips, beams, 4, 8), dtype=np.float32)
     steps = []
     for step in range(tokens.shape[-1]):
-        logits, present = decoder.run(None, {"tokens": tokens[..., step], "past": past, **shared})
+        logits, present = decoder.run(None, {"tokens": tokens[..., step, None], "past": past, **shared})
         past = np.concatenate([past, present])
         steps.append(logits)
+    several = decoder.run(None, {"tokens": tokens, "past": past[:0], **shared})
+    np.testing.assert_allclose(several[0], steps[-1], atol=5e-5)
+    np.testing.assert_allclose(several[1], past, atol=5e-5)
     with torch.no_grad():
         expected = model(
             codes=torch.from_numpy(codes).repeat_interleave(beams, 0),
@@ -78,7 +144,7 @@ def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, fra
 
 def test_weights_are_stored_as_float16_once(tiny_folder: Path) -> None:
     sizes = {path.stem: path.stat().st_size for path in (tiny_folder / "onnx").iterdir()}
-    assert set(sizes) == {"codec", "clap_audio", "clap_text", "encoder", "decoder"}
+    assert set(sizes) == {"codec_frames", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder"}
     decoder = onnx.load(tiny_folder / "onnx" / "decoder.onnx")
     full = [tensor for tensor in decoder.graph.initializer if tensor.data_type == TensorProto.FLOAT]
     assert all(np.prod(tensor.dims) < 1000 for tensor in full)
@@ -117,8 +183,6 @@ def test_only_exact_weights_are_halved() -> None:
 
 
 def test_an_incomplete_folder_does_not_export(tiny_folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
     (folder / "codec" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="the codec cannot be loaded"):

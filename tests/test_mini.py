@@ -26,7 +26,7 @@ def test_it_is_small_and_undamaged() -> None:
     folder = find_model("mini")
     check_folder(folder, hashes=True)
     weights = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".onnx")]
-    assert len(weights) == 8 and sum(path.stat().st_size for path in weights) < LARGEST
+    assert len(weights) == 9 and sum(path.stat().st_size for path in weights) < LARGEST
 
 
 def test_an_example_is_captioned_the_same_on_every_run() -> None:

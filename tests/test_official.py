@@ -9,13 +9,19 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from transformers import ClapFeatureExtractor
 
 from enclap.audio.mel import ClapFrontEnd
 from enclap.errors import ModelError
 from enclap.model.clap import embed_crops
 from enclap.model.export import _export_clap
+from enclap.model.graph_files import GraphFolder
 from enclap.model.official import clap_audio_state, encodec_state
 from published import State, published_clap, published_encodec, small_clap, small_encodec
+
+FUSED_FRONT_END = ClapFrontEnd(
+    rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0, fused=True
+)
 
 Case = tuple[Callable[[State, State], State], State, State]
 
@@ -144,11 +150,52 @@ def test_a_fused_tower_reads_one_channel_as_four_equal_ones() -> None:
 def test_a_fused_tower_is_exported_for_any_number_of_crops(tmp_path: Path) -> None:
     model = small_clap().eval()
     model.save_pretrained(tmp_path)
-    front_end = ClapFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0)
+    front_end = FUSED_FRONT_END
     front_end.save(tmp_path)
-    _export_clap(tmp_path, tmp_path)
-    graph = onnxruntime.InferenceSession(tmp_path / "clap_audio.onnx")
+    assert ClapFrontEnd.from_folder(tmp_path) == front_end
+    with GraphFolder(tmp_path / "onnx") as graphs:
+        _export_clap(tmp_path, graphs)
+    graph = onnxruntime.InferenceSession(tmp_path / "onnx" / "clap_audio.onnx")
     for crops in (1, 3):
         mels = torch.randn(crops, 1, front_end.frames, front_end.bands)
         (embeddings,) = graph.run(None, {"mel": mels.numpy()})
         np.testing.assert_allclose(embeddings, embed_crops(model, mels).numpy(), rtol=0, atol=1e-5)
+    fused = onnxruntime.InferenceSession(tmp_path / "onnx" / "clap_fused.onnx")
+    for clips in (1, 3):
+        mels = torch.randn(clips, 4, front_end.frames, front_end.bands)
+        longer = torch.ones(clips, 1, dtype=torch.bool)
+        expected = model.get_audio_features(mels, is_longer=longer).pooler_output
+        torch.testing.assert_close(embed_crops(model, mels), expected)
+        (embeddings,) = fused.run(None, {"mel": mels.numpy()})
+        np.testing.assert_allclose(embeddings, expected.numpy(), rtol=0, atol=1e-5)
+
+
+def test_long_clips_are_fused_as_the_published_extractor_does_but_for_its_draw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its draws are made to fall where ours are fixed: first of the first third, middle, last of the last third."""
+    front_end = ClapFrontEnd(
+        rate=48_000, length=480_000, window=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0, fused=True
+    )
+    samples = (np.random.default_rng(0).standard_normal(48_000 * 17 + 77) * 0.1).astype(np.float32)
+    last = len(samples) // front_end.hop + 1 - front_end.frames
+    draws = iter([0, last // 2, last])
+
+    def fixed(choices: np.ndarray) -> int:
+        place = next(draws)
+        assert place in choices
+        return place
+
+    monkeypatch.setattr(np.random, "choice", fixed)
+    extractor = ClapFeatureExtractor(frequency_min=50, frequency_max=14_000, truncation="fusion", padding="repeatpad")
+    expected, longer = extractor._get_input_mel(samples.astype(np.float64), 480_000, "fusion", "repeatpad")
+    found = front_end.tower_input(samples)
+    assert longer and found.shape == (1, 4, front_end.frames, 64)
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=0.02)  # decibels
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, 319])
+def test_clips_within_a_frame_of_the_length_are_not_fused(extra: int) -> None:
+    samples = np.random.default_rng(0).standard_normal(80_000 + extra).astype(np.float32)
+    assert FUSED_FRONT_END.tower_input(samples).shape == (1, 1, FUSED_FRONT_END.frames, 16)
+    assert FUSED_FRONT_END.tower_input(np.append(samples, samples[:320])).shape == (1, 1 if extra < 0 else 4, 251, 16)

@@ -21,6 +21,12 @@ from enclap.types import FloatArray
 
 FLOOR = 1e-10
 """Smallest power before the logarithm: -100 dB (torchaudio's AmplitudeToDB and the released CLAP)."""
+FUSED_CHANNELS = 4
+"""Spectrograms of a long clip that a fused tower reads: the whole, then crops from its front, middle and back."""
+BLOCK_FRAMES = 1024
+"""Frames that are transformed together: their spectrum stays in the processor's cache, and an hour in memory."""
+FUSION, CROPS = "fusion", "rand_trunc"
+"""transformers' names (field `truncation`) for towers that fuse a long clip and for those that read crops of it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class ClapFrontEnd:
 
     length: samples the tower sees at once (10 s); shorter audio is repeated whole, then padded with zeros
     ("repeatpad", the released setting); longer audio gives three fixed crops.
+    fused: whether the tower was trained with feature fusion, as laion/clap-htsat-fused was, so that it reads the whole
+    of a longer clip beside the crops.
     """
 
     rate: int
@@ -38,6 +46,7 @@ class ClapFrontEnd:
     bands: int
     lowest: float
     highest: float
+    fused: bool = False
 
     @classmethod
     def from_folder(cls, folder: Path) -> ClapFrontEnd:
@@ -53,6 +62,7 @@ class ClapFrontEnd:
                 bands=int(table["feature_size"]),
                 lowest=float(table["frequency_min"]),
                 highest=float(table["frequency_max"]),
+                fused=table.get("truncation") == FUSION,
             )
         except FileNotFoundError as error:
             raise ModelError(f"{path}: missing; the model folder is incomplete, fetch or export it again") from error
@@ -72,7 +82,7 @@ class ClapFrontEnd:
             "frequency_min": self.lowest,
             "frequency_max": self.highest,
             "padding": "repeatpad",
-            "truncation": "rand_trunc",
+            "truncation": FUSION if self.fused else CROPS,
             "padding_value": 0.0,
             "return_attention_mask": False,
         }
@@ -82,6 +92,18 @@ class ClapFrontEnd:
     def frames(self) -> int:
         """Mel frames of one crop: centred frames, so one more than whole hops."""
         return self.length // self.hop + 1
+
+    def tower_input(self, samples: FloatArray) -> FloatArray:
+        """What the audio tower takes, float32 [C, channels, T, M] in dB: C inputs whose embeddings are averaged.
+
+        samples: float32 [N], N >= 1, at `rate`. One channel, but for a fused tower's clips of more than `length`
+        samples: there C = 1 and the four channels are those of `fusion`.
+        """
+        if self.fused and len(samples) // self.hop + 1 > self.frames:
+            return self.fusion(samples)[None]
+        if self.fused and len(samples) > self.length:  # by less than a frame
+            return self.log_mel(samples)[None, None]
+        return self(samples)[:, None]
 
     def __call__(self, samples: FloatArray) -> FloatArray:
         """Float32 [C, T, M] in dB: C = 1 up to `length` samples, else 3 crops (front, middle, back).
@@ -94,14 +116,29 @@ class ClapFrontEnd:
         last = len(samples) - self.length
         return np.stack([self.log_mel(samples[start : start + self.length]) for start in (0, last // 2, last)])
 
+    def fusion(self, samples: FloatArray) -> FloatArray:
+        """Float32 [4, T, M] in dB of samples [N] whose N // hop + 1 frames are more than T.
+
+        The spectrogram of the whole clip shrunk to T frames, then three stretches of T frames: the first, the middle
+        and the last. The published code draws each from a third of all places; these are in those thirds, and fixed,
+        so that the same file gives the same caption.
+        """
+        whole = self.log_mel(samples)
+        last = len(whole) - self.frames
+        crops = [whole[start : start + self.frames] for start in (0, last // 2, last)]
+        return np.stack([shrink(whole, self.frames), *crops])
+
     def log_mel(self, samples: FloatArray) -> FloatArray:
         """Float32 [1 + N // hop, M] in dB, of samples [N]; frames are centred, the ends reflected."""
         half = self.window // 2
         padded = np.pad(samples, half, mode="reflect") if len(samples) > half else np.pad(samples, half)
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]  # [T, window]
-        spectrum = np.fft.rfft(frames * self._hann, axis=1)  # [T, window // 2 + 1]
-        power = np.square(spectrum.real) + np.square(spectrum.imag)
-        decibels: FloatArray = np.float32(10.0) * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
+        decibels = np.empty((len(frames), self.bands), dtype=np.float32)
+        for start in range(0, len(frames), BLOCK_FRAMES):
+            block = slice(start, start + BLOCK_FRAMES)
+            spectrum = np.fft.rfft(frames[block] * self._hann, axis=1)  # [t, window // 2 + 1]
+            power = np.square(spectrum.real) + np.square(spectrum.imag)
+            decibels[block] = np.float32(10.0) * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
         return decibels
 
     @cached_property
@@ -126,6 +163,19 @@ def repeat_to(samples: FloatArray, length: int) -> FloatArray:
     """Samples repeated whole as often as they fit into `length`, then zeros: CLAP's "repeatpad", float32 [length]."""
     repeated = np.tile(samples, length // len(samples))
     return np.pad(repeated, (0, length - len(repeated)))
+
+
+def shrink(frames: FloatArray, count: int) -> FloatArray:
+    """Float32 [count, M]: frames [T, M] interpolated along time, each at the middle of its share of the clip.
+
+    This is bilinear interpolation without aligned corners, as the published code resizes spectrograms.
+    """
+    places = np.maximum((np.arange(count) + 0.5) * (len(frames) / count) - 0.5, 0.0)
+    before = places.astype(np.int64)
+    after = np.minimum(before + 1, len(frames) - 1)
+    share = (places - before).astype(np.float32)[:, None]
+    mixed: FloatArray = frames[before] * (1 - share) + frames[after] * share
+    return mixed
 
 
 def hertz_to_mel(hertz: float) -> float:

@@ -16,13 +16,20 @@ from enclap.decoding.filters import START_LENGTH, TokenRules, log_softmax
 from enclap.types import FloatArray, IntArray
 
 IMPOSSIBLE = np.float32(-1.0e9)
+TOP_BLOCK = 512
+"""Values that `top` compares by their largest first."""
 
 
 class Stepper(Protocol):
-    """A decoder with a memory of the tokens it was given, for W sequences of each of B clips."""
+    """A decoder with a memory of the tokens it was given, for W sequences of each of B clips.
+
+    vocabulary: V, the number of tokens.
+    """
+
+    vocabulary: int
 
     def step(self, tokens: IntArray) -> FloatArray:
-        """Logits float32 [B, W, V] for what follows `tokens` [B, W], which are remembered."""
+        """Logits float32 [B, W, V] for what follows `tokens` [B, W, N], N new ones, which are remembered."""
         ...
 
     def reorder(self, beams: IntArray) -> None:
@@ -48,15 +55,37 @@ class BeamSettings:
     early_stopping: bool = True
 
 
+class Feed:
+    """Gives a stepper the tokens that it has not seen, when their logits are wanted and not before.
+
+    A step whose token is decided beforehand needs no logits: the decoder then reads two tokens in its next step at
+    hardly more than the cost of one.
+    """
+
+    def __init__(self, stepper: Stepper, rules: TokenRules) -> None:
+        self.stepper = stepper
+        self.rules = rules
+        self._seen = 0
+
+    def logits(self, sequences: IntArray) -> FloatArray:
+        """Logits [B, W, V] behind sequences [B, W, L]; zeros where the next token is forced anyway."""
+        if self.rules.is_forced(sequences.shape[2]):
+            return np.zeros((*sequences.shape[:2], self.stepper.vocabulary), dtype=np.float32)
+        logits = self.stepper.step(sequences[..., self._seen :])
+        self._seen = sequences.shape[2]
+        return logits
+
+
 def greedy_search(stepper: Stepper, clips: int, rules: TokenRules) -> list[list[Hypothesis]]:
     """The most likely token at every step; one hypothesis per clip, scored by its mean log-probability."""
     sequences = np.full((clips, rules.max_length), rules.pad, dtype=np.int64)
     sequences[:, 0] = rules.start
     totals = np.zeros(clips, dtype=np.float32)
     open_clips = np.ones(clips, dtype=np.bool_)
+    feed = Feed(stepper, rules)
     length = START_LENGTH
     while open_clips.any() and length < rules.max_length:
-        logits = stepper.step(sequences[:, length - 1 : length])[:, 0]  # [B, V]
+        logits = feed.logits(sequences[:, None, :length])[:, 0]  # [B, V]
         log_probabilities = log_softmax(logits)
         rules.apply(logits, sequences[:, :length])
         chosen = np.where(open_clips, logits.argmax(axis=-1), rules.pad)
@@ -150,10 +179,10 @@ def beam_search(stepper: Stepper, clips: int, rules: TokenRules, settings: BeamS
 
     A clip's result does not depend on the others: once it can no longer change it ignores further steps.
     """
-    search = _Search(clips, rules, settings)
+    search, feed = _Search(clips, rules, settings), Feed(stepper, rules)
     goes_on = rules.max_length > START_LENGTH
     while goes_on:
-        logits = stepper.step(search.running[..., search.length - 1])
+        logits = feed.logits(search.running[..., : search.length])
         beams, goes_on = search.advance(logits)
         stepper.reorder(beams)
     return search.results()
@@ -161,12 +190,22 @@ def beam_search(stepper: Stepper, clips: int, rules: TokenRules, settings: BeamS
 
 def top(values: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
     """The `count` largest values of each row of [B, N], falling, and their places; of equals the first comes first."""
-    threshold = -np.partition(-values, count - 1, axis=1)[:, count - 1 : count]  # [B, 1]
-    chosen = values >= threshold
-    if chosen.sum() > count * len(values):  # equals at the threshold: the first ones fill what is left
-        larger, equal = values > threshold, values == threshold
-        chosen = larger | (equal & (equal.cumsum(axis=1) <= count - larger.sum(axis=1, keepdims=True)))
-    places = np.nonzero(chosen)[1].reshape(len(values), count)
-    best = np.take_along_axis(values, places, axis=1)
-    order = np.argsort(-best, axis=1, kind="stable")
-    return np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
+    places = np.stack([_top_places(row, count) for row in values])
+    return np.take_along_axis(values, places, axis=1), places
+
+
+def _top_places(row: FloatArray, count: int) -> IntArray:
+    """Places of the `count` largest values of [N], falling, of equals the first first.
+
+    Only blocks are searched whose largest value is among the `count` largest of all blocks: no other can hold one. That
+    reads a vocabulary once, where sorting or partitioning it would cost as much as a decoding step.
+    """
+    size = TOP_BLOCK if len(row) >= 2 * count * TOP_BLOCK else len(row)
+    starts = np.arange(0, len(row), size)
+    largest = np.maximum.reduceat(row, starts)
+    least = np.partition(largest, -count)[-count] if count <= len(largest) else -np.inf
+    inside = np.concatenate([np.arange(start, min(start + size, len(row))) for start in starts[largest >= least]])
+    inside = inside[row[inside] >= least]
+    order = np.argsort(-row[inside], kind="stable")[:count]
+    chosen: IntArray = inside[order]
+    return chosen

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.decoding.beam import Hypothesis, Stepper
+from enclap.decoding.beam import Feed, Hypothesis, Stepper
 from enclap.decoding.filters import START_LENGTH, TokenRules, log_softmax
 from enclap.types import FloatArray, IntArray
 
@@ -33,9 +33,10 @@ def sample(stepper: Stepper, clips: int, rules: TokenRules, settings: SamplingSe
     sequences[..., 0] = rules.start
     totals = np.zeros(rows, dtype=np.float32)
     is_open = np.ones(rows, dtype=np.bool_)
+    feed = Feed(stepper, rules)
     length = START_LENGTH
     while is_open.any() and length < rules.max_length:
-        logits = stepper.step(sequences[..., length - 1])  # [B, W, V]
+        logits = feed.logits(sequences[..., :length])  # [B, W, V]
         log_probabilities = log_softmax(logits)
         flat = logits.reshape(-1, logits.shape[-1])
         rules.apply(flat, sequences[..., :length].reshape(len(flat), length))

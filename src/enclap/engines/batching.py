@@ -39,16 +39,44 @@ def in_groups(
     return [results[index] for index in range(len(items))]
 
 
+def in_batches(
+    items: Sequence[Item],
+    length: Callable[[Item], int],
+    run: Callable[[list[Item]], list[Result]],
+    limit: Callable[[int], int],
+) -> list[Result]:
+    """The results of `run` in the items' order, called with items of similar length, longest first.
+
+    limit: how many items of a length may run together. Items are padded to the longest of their batch, so a batch
+    holds none of less than 4/5 of its length.
+    """
+    order = sorted(range(len(items)), key=lambda index: -length(items[index]))
+    results: dict[int, Result] = {}
+    while order:
+        longest = length(items[order[0]])
+        similar = [index for index in order[: limit(longest)] if 5 * length(items[index]) >= 4 * longest]
+        results |= zip(similar, run([items[index] for index in similar]), strict=True)
+        order = order[len(similar) :]
+    return [results[index] for index in range(len(items))]
+
+
 def no_codes(folder: ModelFolder) -> Features:
     """Features without codes or embedding, for models that take neither."""
     return Features(codes=np.zeros((0, folder.caption.codebooks), dtype=np.int64), embedding=None)
 
 
-def clap_crops(folder: ModelFolder, window: Window) -> FloatArray | None:
-    """CLAP's mel crops [C, T, M] of a window; None when the model takes no embedding."""
+def clap_input(folder: ModelFolder, window: Window) -> FloatArray | None:
+    """CLAP's mel spectrograms [C, channels, T, M] of a window; None when the model takes no embedding."""
     if folder.clap is None:
         return None
-    return folder.clap(resample(window.waveform, folder.clap.rate))
+    return folder.clap.tower_input(resample(window.waveform, folder.clap.rate))
+
+
+def mean_direction(embeddings: FloatArray) -> FloatArray:
+    """Float32 [E], unit length: the direction of the mean of embeddings [C, E]."""
+    mean = embeddings.mean(axis=0)
+    direction: FloatArray = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return direction
 
 
 def log_mel(folder: ModelFolder, window: Window) -> FloatArray | None:

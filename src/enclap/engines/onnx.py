@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 
-from enclap.audio.resample import resample
 from enclap.decoding.beam import BeamSettings, Hypothesis, beam_search, greedy_search
 from enclap.decoding.filters import TokenRules
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.sampling import SamplingSettings, sample
-from enclap.engines.batching import (
-    candidates,
-    clap_crops,
-    encoder_inputs,
-    frame_count,
-    in_groups,
-    log_mel,
-    no_codes,
-)
-from enclap.engines.folder import ModelFolder, read_text_tokenizer
-from enclap.engines.sizes import require_sizes
-from enclap.errors import EnvironmentFault, ModelError, UsageError
-from enclap.types import Candidate, Features, FloatArray, IntArray, Window
+from enclap.engines.batching import MAX_BATCH, candidates, encoder_inputs, frame_count, in_batches
+from enclap.engines.extraction import Extractor
+from enclap.engines.folder import SPECIAL_SLOTS, ModelFolder, read_text_tokenizer
+from enclap.engines.sessions import Sessions, providers, usable_cores
+from enclap.engines.steps import CrossMemory, OnnxStepper
+from enclap.errors import ModelError, UsageError
+from enclap.types import Candidate, Features, FloatArray, Window
 
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
-SILENT = 4
-"""onnxruntime's log severity that lets only fatal faults through; the others reach the caller as exceptions."""
+GRAPHS = {"float32": "", "int8": "_int8"}
+"""What each precision adds to the names of the caption model's graphs."""
+CROSS_MEMORY = 256 * 2**20
+"""Bytes of cross-attention memory that a batch may take."""
 
 
 class OnnxEngine:
     """Runs `folder`/onnx with onnxruntime; each graph is loaded when it is first needed.
 
-    device: "cpu", "cuda" or "auto" (cuda where onnxruntime offers it). threads: per operator; None leaves the choice
-    to onnxruntime. precision: "float32", the only one so far.
+    device: "cpu", "cuda" or "auto" (cuda where onnxruntime offers it). threads: of the processor; None for all cores.
+    precision: "float32", or "int8" for the caption model's matrix products; codec and CLAP always run in float32.
     """
 
     name = "onnx"
@@ -49,35 +39,36 @@ class OnnxEngine:
     def __init__(
         self, folder: Path, *, device: str = "auto", precision: str = "float32", threads: int | None = None
     ) -> None:
-        if precision != "float32":
-            raise UsageError(f"the onnx engine runs in float32, not {precision}; leave the precision out")
+        if precision not in GRAPHS:
+            raise UsageError(f"the onnx engine runs in {' or '.join(GRAPHS)}, not {precision}")
         self.folder = ModelFolder.read(folder)
         self.code_rate = self.folder.caption.frame_rate
         self.max_frames = self.folder.max_frames
-        self._providers = _providers(device)
-        self._threads = threads
+        self._suffix = GRAPHS[precision]
+        self._sessions = Sessions(self.folder, threads or usable_cores(), providers(device))
+        self.extract_windows = Extractor(self.folder, self._sessions)
         for name in ("encoder", "decoder"):
             self.folder.require(f"onnx/{name}.onnx")
+        if precision == "int8" and not (folder / "onnx" / "encoder_int8.onnx").is_file():
+            raise ModelError(f"{folder}: has no int8 graphs; make them with `enclap models export`, or use float32")
+
+    @property
+    def can_embed_text(self) -> bool:
+        """Whether the folder has CLAP's text tower."""
+        return self.folder.clap is not None and (self.folder.path / "onnx" / "clap_text.onnx").is_file()
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
-        features = [no_codes(self.folder)] * len(windows)
-        if self.folder.codec_rate is not None:
-            rate = self.folder.codec_rate
-            samples = [resample(window.waveform, rate) for window in windows]
-            features = [Features(codes, None) for codes in in_groups(samples, len, self._encode_audio)]
-        return [
-            replace(item, embedding=self._embed_audio(window), log_mel=log_mel(self.folder, window))
-            for item, window in zip(features, windows, strict=True)
-        ]
+        return self.extract_windows(windows)
 
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
         rules = self.folder.rules.resolved(options, self.folder.caption.max_position_embeddings)
-        found = in_groups(
+        found = in_batches(
             features,
-            lambda item: frame_count(self.folder, item),
+            lambda item: frame_count(self.folder, item) + SPECIAL_SLOTS,
             lambda items: self._search(items, rules, options),
+            self._longest_batch,
         )
         return [candidates(self.folder, hypotheses) for hypotheses in found]
 
@@ -88,31 +79,19 @@ class OnnxEngine:
         encoded = self._text_tokenizer.encode_batch(list(texts))
         ids = np.array([item.ids for item in encoded], dtype=np.int64)
         mask = np.array([item.attention_mask for item in encoded], dtype=np.int64)
-        embeddings: FloatArray = self._clap_text.run(None, {"ids": ids, "mask": mask})[0]
+        embeddings: FloatArray = self._sessions.get("clap_text").run(None, {"ids": ids, "mask": mask})[0]
         return embeddings
 
-    def _encode_audio(self, samples: list[FloatArray]) -> list[IntArray]:
-        codes: IntArray = self._codec.run(None, {"samples": np.stack(samples)[:, None]})[0]
-        return list(codes)
-
-    def _embed_audio(self, window: Window) -> FloatArray | None:
-        crops = clap_crops(self.folder, window)
-        if crops is None:
-            return None
-        embeddings: FloatArray = self._clap_audio.run(None, {"mel": crops[:, None]})[0]  # [C, E]
-        mean = embeddings.mean(axis=0)
-        direction: FloatArray = mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
-        return direction
+    def _longest_batch(self, slots: int) -> int:
+        """Clips of so many slots that may be decoded together."""
+        caption = self.folder.caption
+        size = 2 * 4 * caption.decoder_layers * caption.d_model * slots
+        return int(min(MAX_BATCH, max(1, CROSS_MEMORY // size)))
 
     def _search(self, features: list[Features], rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
-        """Hypotheses of clips of equal length."""
-        caption = self.folder.caption
-        cross = self._encoder.run(None, encoder_inputs(self.folder, features))
+        """Hypotheses of clips that are decoded together."""
+        stepper = self._stepper(features, rules, options.candidates if options.sample else options.beams)
         clips = len(features)
-        rows = options.candidates if options.sample else options.beams
-        memory = (caption.decoder_layers, 2, clips, rows, caption.decoder_attention_heads)
-        width = caption.d_model // caption.decoder_attention_heads
-        stepper = _OnnxStepper(self._decoder, cross, (rules.max_length, *memory, width))
         if options.sample:
             settings = SamplingSettings(options.candidates, options.temperature, options.top_p, options.seed)
             return sample(stepper, clips, rules, settings)
@@ -121,85 +100,18 @@ class OnnxEngine:
         beam_settings = BeamSettings(options.beams, options.candidates, options.length_penalty, options.early_stopping)
         return beam_search(stepper, clips, rules, beam_settings)
 
-    def _session(self, name: str) -> Any:
-        path = self.folder.require(f"onnx/{name}.onnx")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = SILENT
-        # The export has simplified the graphs already; the higher levels cost more at load than a short file gains.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        # Threads that wait by spinning make a decoding step on a busy machine four times slower.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=self._providers)
-        except Exception as error:  # onnxruntime's own types share no base but this
-            line = (str(error).strip() or repr(error)).splitlines()[0][:200]
-            raise ModelError(f"{path}: damaged or not for this onnxruntime ({line}); export the model again") from error
-        require_sizes(self.folder, name, session, path)
-        return session
-
-    @cached_property
-    def _codec(self) -> Any:
-        return self._session("codec")
-
-    @cached_property
-    def _clap_audio(self) -> Any:
-        return self._session("clap_audio")
-
-    @cached_property
-    def _clap_text(self) -> Any:
-        return self._session("clap_text")
-
-    @cached_property
-    def _encoder(self) -> Any:
-        return self._session("encoder")
-
-    @cached_property
-    def _decoder(self) -> Any:
-        return self._session("decoder")
+    def _stepper(self, features: list[Features], rules: TokenRules, rows: int) -> OnnxStepper:
+        """A decoder that has heard the clips: each is encoded alone, so that none changes another."""
+        caption = self.folder.caption
+        heads, width = caption.decoder_attention_heads, caption.d_model // caption.decoder_attention_heads
+        encoder = self._sessions.get(f"encoder{self._suffix}")
+        slots = [frame_count(self.folder, clip) + SPECIAL_SLOTS for clip in features]
+        cross = CrossMemory([item.name for item in encoder.get_outputs()], slots, heads, width)
+        for index, clip in enumerate(features):
+            cross.fill(index, encoder, encoder_inputs(self.folder, [clip]))
+        shape = (rules.max_length, caption.decoder_layers, 2, len(features), rows, heads, width)
+        return OnnxStepper(self._sessions.get(f"decoder{self._suffix}"), cross, shape, caption.vocab_size)
 
     @cached_property
     def _text_tokenizer(self) -> Tokenizer:
         return read_text_tokenizer(self.folder.path / "clap")
-
-
-class _OnnxStepper:
-    """The decoder graph with its memory: the self-attention's keys and values of every step so far.
-
-    Steps lie outermost in the memory, so that a step is appended in place and the filled part is one block, which
-    onnxruntime reads without a copy.
-    """
-
-    def __init__(self, decoder: Any, cross: Sequence[FloatArray], shape: tuple[int, ...]) -> None:
-        self._decoder = decoder
-        names = [item.name for item in decoder.get_inputs()]
-        self._cross = dict(zip(names[2:], cross, strict=True))  # behind tokens and past
-        self._memory: FloatArray = np.empty(shape, dtype=np.float32)  # [max_length, layers, 2, B, W, H, D / H]
-        self._steps = 0
-
-    def step(self, tokens: IntArray) -> FloatArray:
-        """Logits float32 [B, W, V] for what follows `tokens` [B, W]."""
-        inputs = {"tokens": np.ascontiguousarray(tokens), "past": self._memory[: self._steps], **self._cross}
-        logits, present = self._decoder.run(None, inputs)
-        self._memory[self._steps] = present[0]
-        self._steps += 1
-        result: FloatArray = logits
-        return result
-
-    def reorder(self, beams: IntArray) -> None:
-        """Let sequence w of clip b go on from sequence beams[b, w] of the same clip."""
-        if (beams == np.arange(beams.shape[1])).all():
-            return
-        filled = self._memory[: self._steps]
-        filled[...] = np.take_along_axis(filled, beams[None, None, None, :, :, None, None], axis=4)
-
-
-def _providers(device: str) -> list[str]:
-    """onnxruntime's execution providers for a device; UsageError or EnvironmentFault when there is none."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"the onnx engine knows the devices auto, cpu and cuda, not {device!r}")
-    offered = CUDA in onnxruntime.get_available_providers()
-    if device == "cuda" and not offered:
-        raise EnvironmentFault("this onnxruntime has no CUDA: pip install onnxruntime-gpu, or use --device cpu")
-    return [CPU] if device == "cpu" or not offered else [CUDA, CPU]

@@ -17,6 +17,7 @@ def require_sizes(folder: ModelFolder, graph: str, session: Any, path: Path) -> 
 
     graph: its name, without the suffix. session: onnxruntime's InferenceSession.
     """
+    graph = graph.removesuffix("_int8")
     expected = _expected(folder).get(graph, {})
     for item in (*session.get_inputs(), *session.get_outputs()):
         for axis, size in expected.get(item.name, {}).items():
@@ -42,7 +43,8 @@ def _expected(folder: ModelFolder) -> dict[str, Sizes]:
     mel = {} if folder.clap is None else {2: folder.clap.frames, 3: folder.clap.bands}
     return {
         "clap_audio": {"mel": mel},
-        "codec": {"codes": codes},
+        "clap_fused": {"mel": mel},
+        "codec_codes": {"codes": codes},
         "encoder": {"codes": codes, "log_mel": {2: caption.log_mel_bands}, **cross},
         "decoder": {"past": memory, "logits": {2: caption.vocab_size}, **cross},
     }

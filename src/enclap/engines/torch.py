@@ -18,7 +18,7 @@ from enclap.decoding.filters import START_LENGTH, TokenRules
 from enclap.decoding.options import DecodingOptions
 from enclap.engines.batching import (
     candidates,
-    clap_crops,
+    clap_input,
     encoder_inputs,
     frame_count,
     in_groups,
@@ -83,7 +83,7 @@ class TorchEngine:
         if self.folder.codec_rate is not None:
             samples = resample(window.waveform, self.folder.codec_rate)
             features = Features(self._codec.encode(samples), None)
-        crops = clap_crops(self.folder, window)
+        crops = clap_input(self.folder, window)
         embedding = None if crops is None else self._clap.embed_audio(crops)
         return replace(features, embedding=embedding, log_mel=log_mel(self.folder, window))
 

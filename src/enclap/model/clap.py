@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import ClapModel
 
+from enclap.engines.batching import mean_direction
 from enclap.engines.folder import read_json, read_text_tokenizer
 from enclap.errors import ModelError
 from enclap.model.loading import load_pretrained
@@ -44,8 +44,8 @@ class Clap:
 
     @torch.inference_mode()
     def embed_audio(self, crops: FloatArray) -> FloatArray:
-        """Float32 [E], unit length: the mean of the crops' embeddings. crops: [C, T, M] from `ClapFrontEnd`."""
-        features = torch.from_numpy(crops).to(self.model.device)[:, None]  # [C, 1, T, M]
+        """Float32 [E], unit length: the mean of the inputs' embeddings. crops: [C, channels, T, M] of `tower_input`."""
+        features = torch.from_numpy(crops).to(self.model.device)
         return mean_direction(embed_crops(self.model, features).cpu().numpy())
 
     @torch.inference_mode()
@@ -61,18 +61,11 @@ class Clap:
 
 
 def embed_crops(model: ClapModel | ConvClapModel, features: torch.Tensor) -> torch.Tensor:
-    """Unit embeddings [C, E] of mel crops [C, 1, T, M], never marked "longer".
+    """Unit embeddings [C, E] of mel inputs [C, channels, T, M], marked "longer" when they have more than one channel.
 
-    The fused tower reads further crops only of clips marked so; transformers' extractor marks a random clip when none
-    is long, which would make a clip's embedding depend on its batch.
+    The fused tower reads further channels only of clips marked so; transformers' extractor marks a random clip when
+    none is long, which would make a clip's embedding depend on its batch.
     """
-    longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
+    longer = torch.full((len(features), 1), features.shape[1] > 1, dtype=torch.bool, device=features.device)
     embeddings: torch.Tensor = model.get_audio_features(features, is_longer=longer).pooler_output
     return embeddings
-
-
-def mean_direction(embeddings: FloatArray) -> FloatArray:
-    """Float32 [E], unit length: the direction of the mean of embeddings [C, E]."""
-    mean = embeddings.mean(axis=0)
-    direction: FloatArray = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
-    return direction

@@ -124,7 +124,7 @@ def convert_clap(source: Path, folder: Path, tokenizer: Path | None = None) -> C
         state |= _named(source, clap_text_state, tensors, expected)
     state |= {name: tensors[name] for name in expected if name.startswith("logit_scale_") and name in tensors}
     _save(state, config, folder)
-    front_end(source if source.is_dir() else None, config.audio_config.num_mel_bins).save(folder)
+    front_end(source if source.is_dir() else None, config.audio_config).save(folder)
     if tokenizer is not None:
         own = source / TOKENIZER
         shutil.copyfile(own if own.is_file() else _file_in(tokenizer, TOKENIZER), folder / TOKENIZER)

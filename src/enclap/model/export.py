@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-import onnx
-import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import FUSED_CHANNELS, ClapFrontEnd
+from enclap.engines.codec import CONTEXT_NOTE
+from enclap.model.caption_graphs import DecoderGraph, EncoderGraph
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
-from enclap.model.graphs import ClapAudioGraph, ClapTextGraph, CodecGraph, DecoderGraph, EncoderGraph
+from enclap.model.fusion import ClapFusedGraph
+from enclap.model.graph_files import Axes, GraphFolder
+from enclap.model.graphs import ClapAudioGraph, ClapTextGraph, CodesGraph, FramesGraph
+from enclap.model.int8 import write_int8
 from enclap.model.loading import load_pretrained
 from enclap.model.modeling import EnclapForConditionalGeneration
 
-OPSET = 18
-SILENT = 4
-"""onnxruntime's log severity that lets only fatal faults through."""
-SMALLEST_HALVED = 16
-"""Tensors with fewer values stay float32: a Cast would cost more than it saves."""
-Axes = Mapping[str, Mapping[int, str]]
+SMALLEST_QUANTISED = 50_000_000
+"""Parameters of a caption model from which quantised graphs are worth their place on the disk."""
 
 
-def export_folder(folder: Path) -> None:
+def export_folder(folder: Path, int8: bool | None = None) -> None:
     """Write `folder`/onnx/*.onnx from the weights in `folder`: only the graphs that the configuration needs.
 
-    Weights that float16 holds exactly are stored so; all arithmetic is float32. ModelError when a part is missing.
+    Weights that float16 holds exactly are stored so; all arithmetic is float32. int8: also write quantised graphs of
+    the caption model; None does so where its size makes them worth their place. The graphs that were there stay until
+    the new ones are complete. ModelError when a part is missing.
     """
-    target = folder / "onnx"
-    target.mkdir(exist_ok=True)
     model = load_caption_model(folder)
-    _export_caption_model(model, target)
-    if model.config.acoustic_input == "codes":
-        codec = Codec.from_folder(folder / "codec", model.config.codebooks)
-        export_codec(codec, target)
-    if model.config.use_clap:
-        _export_clap(folder / "clap", target)
+    with GraphFolder(folder / "onnx") as graphs:
+        _export_caption_model(model, graphs)
+        if model.num_parameters() >= SMALLEST_QUANTISED if int8 is None else int8:
+            write_int8(graphs)
+        if model.config.acoustic_input == "codes":
+            _export_codec(Codec.from_folder(folder / "codec", model.config.codebooks), graphs)
+        if model.config.use_clap:
+            _export_clap(folder / "clap", graphs)
 
 
 def load_caption_model(folder: Path) -> EnclapForConditionalGeneration:
@@ -52,7 +49,7 @@ def load_caption_model(folder: Path) -> EnclapForConditionalGeneration:
     return cast(EnclapForConditionalGeneration, model.eval())
 
 
-def _export_caption_model(model: EnclapForConditionalGeneration, target: Path) -> None:
+def _export_caption_model(model: EnclapForConditionalGeneration, graphs: GraphFolder) -> None:
     config = model.config
     model.set_attn_implementation("eager")
     frames, clips, beams = 7, 2, 3
@@ -66,100 +63,59 @@ def _export_caption_model(model: EnclapForConditionalGeneration, target: Path) -
     cross_axes = {name: {0: "clips", 3: "slots"} if "key" in name else {0: "clips", 2: "slots"} for name in cross_names}
     inputs = {name: examples[name] for name in encoder.names}
     axes: Axes = {name: {0: "clips"} if name == "clap_embedding" else {0: "clips", 1: "frames"} for name in inputs}
-    _write(encoder, inputs, cross_names, {**axes, **cross_axes}, target / "encoder.onnx")
+    graphs.write("encoder", encoder, inputs, cross_names, {**axes, **cross_axes})
     with torch.no_grad():
         cross = encoder(*inputs.values())
     heads = config.decoder_attention_heads
     past = torch.zeros(2, config.decoder_layers, 2, clips, beams, heads, config.d_model // heads)
-    step_inputs = {"tokens": torch.zeros(clips, beams, dtype=torch.long), "past": past}
-    step_inputs |= dict(zip(cross_names, cross, strict=True))
+    step_inputs = {"tokens": torch.zeros(clips, beams, 2, dtype=torch.long), "past": past}
+    step_inputs |= {"cross_bias": torch.zeros(clips, cross[0].shape[-1]), **dict(zip(cross_names, cross, strict=True))}
     step_axes: Axes = {
-        "tokens": {0: "clips", 1: "beams"},
+        "tokens": {0: "clips", 1: "beams", 2: "new"},
         "past": {0: "steps", 3: "clips", 4: "beams"},
+        "cross_bias": {0: "clips", 1: "slots"},
         "logits": {0: "clips", 1: "beams"},
-        "present": {3: "clips", 4: "beams"},
+        "present": {0: "new", 3: "clips", 4: "beams"},
     }
-    names = ["logits", "present"]
-    _write(DecoderGraph(model), step_inputs, names, {**step_axes, **cross_axes}, target / "decoder.onnx")
+    graphs.write("decoder", DecoderGraph(model), step_inputs, ["logits", "present"], {**step_axes, **cross_axes})
 
 
 def export_codec(codec: Codec, target: Path) -> None:
-    """Write `target`/codec.onnx: samples [B, 1, N] -> codes [B, T, K], at any length."""
+    """Write the folder `target`, which holds the codec's two graphs alone."""
+    with GraphFolder(target) as graphs:
+        _export_codec(codec, graphs)
+
+
+def _export_codec(codec: Codec, graphs: GraphFolder) -> None:
+    """codec_frames.onnx: samples [B, 1, N] -> frames [B, C, T] at any length; codec_codes.onnx: -> codes [B, T, K]."""
+    frames, codes = FramesGraph(codec), CodesGraph(codec)
     samples = torch.zeros(2, 1, 20 * codec.hop + 1)
-    axes = {"samples": {0: "clips", 2: "samples"}, "codes": {0: "clips", 1: "frames"}}
-    _write(CodecGraph(codec), {"samples": samples}, ["codes"], axes, target / "codec.onnx")
+    with torch.no_grad():
+        example = frames(samples)
+    frame_axes = {"frames": {0: "clips", 2: "frames"}}
+    notes = {} if frames.context is None else {CONTEXT_NOTE: str(frames.context)}
+    axes = {"samples": {0: "clips", 2: "samples"}, **frame_axes}
+    graphs.write("codec_frames", frames, {"samples": samples}, ["frames"], axes, notes)
+    axes = {"codes": {0: "clips", 1: "frames"}, **frame_axes}
+    graphs.write("codec_codes", codes, {"frames": example}, ["codes"], axes)
 
 
-def _export_clap(folder: Path, target: Path) -> None:
+def _export_clap(folder: Path, graphs: GraphFolder) -> None:
     clap = Clap.from_folder(folder)
     clap.model.set_attn_implementation("eager")
     front_end = ClapFrontEnd.from_folder(folder)
-    mel = torch.zeros(2, 1, front_end.frames, front_end.bands)
-    axes = {"mel": {0: "crops"}, "embedding": {0: "crops"}}
-    _write(ClapAudioGraph(clap.model), {"mel": mel}, ["embedding"], axes, target / "clap_audio.onnx")
+    axes: Axes = {"mel": {0: "crops"}, "embedding": {0: "crops"}}
+    towers: dict[str, tuple[nn.Module, int]] = {"clap_audio": (ClapAudioGraph(clap.model), 1)}
+    if front_end.fused:
+        towers["clap_fused"] = (ClapFusedGraph(clap.model), FUSED_CHANNELS)
+    for name, (tower, channels) in towers.items():
+        mel = torch.zeros(2, channels, front_end.frames, front_end.bands)
+        graphs.write(name, tower, {"mel": mel}, ["embedding"], axes)
     if clap.tokenizer is None:
         return
     text = {"ids": torch.full((2, 6), 3), "mask": torch.ones(2, 6, dtype=torch.long)}
     text_axes = {"ids": {0: "texts", 1: "tokens"}, "mask": {0: "texts", 1: "tokens"}, "embedding": {0: "texts"}}
-    _write(ClapTextGraph(clap.model), text, ["embedding"], text_axes, target / "clap_text.onnx")
-
-
-def _write(graph: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Axes, path: Path) -> None:
-    """Trace the graph and write it to `path`, by way of a temporary name."""
-    temporary = path.with_suffix(".partial")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer warns of every constant; tests hold the graphs to other shapes
-        torch.onnx.export(
-            graph.eval(),
-            tuple(inputs.values()),
-            str(temporary),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={name: dict(names) for name, names in axes.items()},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    simplify(temporary)
-    model = onnx.load(str(temporary))
-    halve_exact_weights(model)
-    onnx.save(model, str(temporary))
-    temporary.replace(path)
-
-
-def simplify(path: Path) -> None:
-    """Fold the constants of the graph at `path` and drop what they leave unused, once, here, not at every load.
-
-    onnxruntime's basic level is used because its result holds standard operators only, which any version and device
-    runs; it loads in less than half the time.
-    """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = SILENT
-    onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-
-
-def halve_exact_weights(model: onnx.ModelProto) -> None:
-    """Store every float32 weight that float16 holds exactly as float16, followed by a Cast back to float32.
-
-    The runtime folds the Cast when it loads the graph, so results stay those of the float32 weights.
-    """
-    graph = model.graph
-    casts = []
-    for tensor in list(graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        values = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            halved = values.astype(np.float16)
-        if values.size < SMALLEST_HALVED or not np.array_equal(halved.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(halved, f"{name}.float16"))
-        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    graphs.write("clap_text", ClapTextGraph(clap.model), text, ["embedding"], text_axes)
 
 
 def round_weights_to_float16(folder: Path) -> None:

@@ -1,45 +1,84 @@
-"""The networks as traceable graphs over the modules' own weights: what the ONNX files compute."""
+"""Codec and CLAP as traceable graphs over their own weights: what their ONNX files compute."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import ClapModel, EncodecModel
+from transformers import ClapModel
 
 from enclap.errors import ModelError
 from enclap.model.clap import embed_crops
 from enclap.model.codec import Codec
-from enclap.model.modeling import EnclapForConditionalGeneration
-from enclap.model.sequence import POSITION_OFFSET, Inputs
 from enclap.model.tower import ConvClapModel
 
 
-class CodecGraph(nn.Module):
-    """Samples [B, 1, N] to codes int64 [B, T, K]; any N, one sample included."""
+class FramesGraph(nn.Module):
+    """Samples [B, 1, N] to the frames [B, C, T] that the codec's recurrent layers read; any N, one sample included.
+
+    context: frames before the first wanted one that a stretch must be given with, so that what stands at its start
+    does not reach the wanted ones; None when later samples count too, so that a clip cannot be taken in stretches.
+    """
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
-        model: EncodecModel = copy.deepcopy(codec.model)
-        for module in list(model.encoder.modules()):
-            for name, child in list(module.named_children()):
-                if hasattr(child, "padding_total"):
-                    setattr(module, name, BranchFreeConv(child))
-        self.encoder = model.encoder
-        self.quantizers = model.quantizer.layers[: codec.codebooks]
+        layers = branch_free(codec)
+        self.layers = layers[: recurrence(layers)]
+        self.context = context_frames(self.layers, codec.hop)
 
     def forward(self, samples: Tensor) -> Tensor:
+        """Frames of a batch of equally long clips."""
+        return cast(Tensor, self.layers(samples))
+
+
+class CodesGraph(nn.Module):
+    """Frames [B, C, T] to codes int64 [B, T, K]."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        layers = branch_free(codec)
+        self.layers = layers[recurrence(layers) :]
+        self.quantizers = codec.model.quantizer.layers[: codec.codebooks]
+
+    def forward(self, frames: Tensor) -> Tensor:
         """Codes of a batch of equally long clips."""
-        residual = self.encoder(samples)  # [B, D, T]
+        residual = self.layers(frames)  # [B, D, T]
         codes = []
         for quantizer in self.quantizers:
             chosen = quantizer.encode(residual)  # [B, T]
             residual = residual - quantizer.decode(chosen)
             codes.append(chosen)
         return torch.stack(codes, dim=-1)
+
+
+def branch_free(codec: Codec) -> nn.Sequential:
+    """The codec's encoder with traceable convolutions."""
+    encoder = copy.deepcopy(codec.model.encoder)
+    for module in list(encoder.modules()):
+        for name, child in list(module.named_children()):
+            if hasattr(child, "padding_total"):
+                setattr(module, name, BranchFreeConv(child))
+    return nn.Sequential(*encoder.layers)
+
+
+def recurrence(layers: nn.Sequential) -> int:
+    """Place of the first layer that needs all frames before it: everything in front of it is convolution."""
+    return next((place for place, layer in enumerate(layers) if hasattr(layer, "lstm")), len(layers))
+
+
+def context_frames(layers: nn.Module, hop: int) -> int | None:
+    """Frames by which the input's start reaches into the output of causal convolutions; None unless all are causal."""
+    reach, step = 0, 1  # samples that an output sees before its own, samples from one output to the next
+    for module in layers.modules():
+        if isinstance(module, BranchFreeConv):
+            if module.right:
+                return None
+            reach += module.left * step  # shortcuts see less than the branch that is counted here
+            step *= module.stride
+    return math.ceil(reach / hop) + 1
 
 
 class BranchFreeConv(nn.Module):
@@ -110,94 +149,3 @@ class ClapTextGraph(nn.Module):
         hidden = mask[:, None, None, :].to(self.model.dtype)
         bias = (1.0 - hidden) * torch.finfo(self.model.dtype).min  # [N, 1, 1, S]
         return cast(Tensor, self.model.get_text_features(ids, attention_mask=bias).pooler_output)
-
-
-class EncoderGraph(nn.Module):
-    """A clip's inputs to the cross-attention keys and values of every decoder layer, computed once per clip.
-
-    Keys [B, H, D / H, S] lie transposed, ready for the decoder's products; values are [B, H, S, D / H].
-    """
-
-    def __init__(self, model: EnclapForConditionalGeneration) -> None:
-        super().__init__()
-        self.model = model
-        self.names = encoder_inputs(model)
-
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Key, value, key, value, … of the layers, first layer first."""
-        encoded, _ = self.model.encode(Inputs(**dict(zip(self.names, values, strict=True))))
-        states = encoded.last_hidden_state  # [B, S, D]
-        heads = self.model.config.decoder_attention_heads
-        results = []
-        for layer in cast(Any, self.model.get_decoder()).layers:
-            attention = layer.encoder_attn
-            key = attention.k_proj(states).unflatten(-1, (heads, -1))  # [B, S, H, D / H]
-            value = attention.v_proj(states).unflatten(-1, (heads, -1))
-            results += [key.permute(0, 2, 3, 1), value.permute(0, 2, 1, 3)]
-        return tuple(results)
-
-
-class DecoderGraph(nn.Module):
-    """One decoding step for W beams of each of B clips.
-
-    The beams of a clip are query positions of one cross-attention, so they share its keys and values without a copy.
-    past: self-attention keys and values [P, layers, 2, B, W, H, D / H]; steps lie outermost, so that the caller can
-    append in place; P = 0 in the first step.
-    """
-
-    def __init__(self, model: EnclapForConditionalGeneration) -> None:
-        super().__init__()
-        self.model = model
-        self.decoder: Any = model.get_decoder()
-        self.heads: int = model.config.decoder_attention_heads
-
-    def forward(self, tokens: Tensor, past: Tensor, *cross: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, W, V] and this step's keys and values [1, layers, 2, B, W, H, D / H]."""
-        decoder = self.decoder
-        position = torch.arange(past.shape[0], past.shape[0] + 1) + POSITION_OFFSET
-        vectors = decoder.embed_tokens(tokens) + functional.embedding(position, decoder.embed_positions.weight)
-        states = decoder.layernorm_embedding(vectors)  # [B, W, D]
-        fresh = []
-        for index, layer in enumerate(decoder.layers):
-            states, keys_values = self._self_attention(layer, states, past[:, index])
-            fresh.append(keys_values)
-            states = self._cross_attention(layer, states, cross[2 * index], cross[2 * index + 1])
-            inner = layer.activation_fn(layer.fc1(states))
-            states = layer.final_layer_norm(states + layer.fc2(inner))
-        clips, beams, width = states.shape
-        flat = functional.linear(
-            states.reshape(clips * beams, width), self.model.lm_head.weight, self.model.final_logits_bias[0]
-        )  # flat, so that it becomes a Gemm that reads the tied token table as it lies
-        return flat.reshape(clips, beams, -1), torch.stack(fresh)[None]
-
-    def _split(self, states: Tensor) -> Tensor:
-        return states.reshape(*states.shape[:-1], self.heads, -1)  # [B, W, H, D / H]
-
-    def _self_attention(self, layer: Any, states: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, W, D] and fresh keys and values [2, B, W, H, D / H]; past: [P, 2, B, W, H, D / H]."""
-        attention = layer.self_attn
-        query = self._split(attention.q_proj(states)) * attention.scaling
-        fresh = torch.stack([self._split(attention.k_proj(states)), self._split(attention.v_proj(states))])
-        both = torch.cat([past, fresh[None]], dim=0)  # [P + 1, 2, B, W, H, D / H]
-        keys, values = both[:, 0].permute(1, 2, 3, 4, 0), both[:, 1].permute(1, 2, 3, 0, 4)
-        weights = (query[..., None, :] @ keys).softmax(-1)  # [B, W, H, 1, P + 1]
-        mixed = (weights @ values).flatten(2)  # [B, W, D]
-        return cast(Tensor, layer.self_attn_layer_norm(states + attention.out_proj(mixed))), fresh
-
-    def _cross_attention(self, layer: Any, states: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """States [B, W, D] after attending to a clip's keys [B, H, D / H, S] and values [B, H, S, D / H]."""
-        attention = layer.encoder_attn
-        query = (self._split(attention.q_proj(states)) * attention.scaling).transpose(1, 2)  # [B, H, W, D / H]
-        mixed = ((query @ keys).softmax(-1) @ values).transpose(1, 2).flatten(2)  # [B, W, D]
-        return cast(Tensor, layer.encoder_attn_layer_norm(states + attention.out_proj(mixed)))
-
-
-def encoder_inputs(model: EnclapForConditionalGeneration) -> list[str]:
-    """Names of the encoder graph's inputs, in order: those that the model's configuration takes."""
-    config = model.config
-    used = {
-        "codes": config.acoustic_input == "codes",
-        "log_mel": config.acoustic_input == "log_mel",
-        "clap_embedding": config.use_clap,
-    }
-    return [name for name, is_used in used.items() if is_used]

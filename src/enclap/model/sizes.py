@@ -123,15 +123,19 @@ def clap_config(path: Path | None, tensors: Mapping[str, Tensor], text_tower: bo
     return ClapConfig(audio_config=audio, text_config=PLACEHOLDER_TEXT, projection_dim=config.projection_dim)
 
 
-def front_end(folder: Path | None, bands: int) -> ClapFrontEnd:
-    """CLAP's front end: that of the folder's preprocessor_config.json, else the released one with so many bands."""
+def front_end(folder: Path | None, tower: Any) -> ClapFrontEnd:
+    """CLAP's front end: that of the folder's preprocessor_config.json, else the released one as the tower needs it.
+
+    tower: the configuration of the audio tower.
+    """
+    bands = tower.num_mel_bins
     if folder is not None and (folder / "preprocessor_config.json").is_file():
         found = ClapFrontEnd.from_folder(folder)
         if found.bands != bands:
             where = printable(str(folder / "preprocessor_config.json"))
             raise ModelError(f"{where}: {found.bands} mel bands, but the weights read {bands}")
         return found
-    return replace(RELEASED_FRONT_END, bands=bands)
+    return replace(RELEASED_FRONT_END, bands=bands, fused=tower.enable_fusion)
 
 
 def _stored(kind: Any, path: Path) -> Any:

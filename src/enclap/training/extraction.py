@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from enclap.audio.mel import ClapFrontEnd
@@ -22,6 +23,8 @@ from enclap.audio.resample import resample
 from enclap.data.features import Clip, FeatureStore, StoreHeader, write_shard
 from enclap.data.grammar import canonical, describe
 from enclap.data.scenes import Scene, SceneComposer
+from enclap.engines.codec import OnnxCodec
+from enclap.engines.sessions import open_session
 from enclap.model.clap import Clap, embed_crops
 from enclap.types import Features, FloatArray, IntArray
 
@@ -56,15 +59,18 @@ class ExportedCodec:
     """The codec as the runtime runs it: half the time of the same network in PyTorch. rate: samples per second."""
 
     def __init__(self, folder: Path) -> None:
-        self.rate = int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["sampling_rate"])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(folder / "codec.onnx"), options)
+        table = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.rate = int(table["sampling_rate"])
+        hop = math.prod(table["upsampling_ratios"])
+        graphs = [folder / "onnx" / f"{name}.onnx" for name in ("codec_frames", "codec_codes")]
+        frames, codes = (open_session(path, threads=1) for path in graphs)
+        self._codec = OnnxCodec(frames, codes, hop=hop, stretch=self.rate // hop)
 
     def encode(self, samples: FloatArray) -> IntArray:
         """Codes int64 [T, K] of samples float32 [N] at `rate`."""
-        codes: IntArray = self._session.run(["codes"], {"samples": samples[None, None]})[0][0]
-        return codes
+        with ThreadPoolExecutor(1) as pool:
+            stretches = [part.result() for part in self._codec.begin(samples, pool)]
+        return self._codec.finish([np.concatenate(stretches, axis=1)])[0]
 
 
 def prepare_shard(

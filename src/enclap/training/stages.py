@@ -212,7 +212,7 @@ def train_codec(workshop: Workshop) -> None:
     run_stage(second, draw, codec_stage.stack_segments, recipe.quantised, folder / "quantised")
     round_to_float16(codec)
     codec.save_pretrained(folder)
-    export_codec(Codec(codec), folder)
+    export_codec(Codec(codec), folder / "onnx")
     _codec_preprocessor(folder, corpus.rate)
     chances = clap_stage.sampling(corpus.recordings, workshop.held_out)
     unheard = codec_stage.segment_drawer(corpus, chances, samples, seed=0)

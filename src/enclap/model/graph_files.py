@@ -1,0 +1,195 @@
+"""Traced graphs as ONNX files in one folder, with their large weights in one file that is memory-mapped and shared."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 20
+"""The first with GELU as one operator; onnxruntime reads it since 1.17."""
+SILENT = 4
+"""onnxruntime's log severity that lets only fatal faults through."""
+SMALLEST_HALVED = 16
+"""Tensors with fewer values stay float32: a Cast would cost more than it saves."""
+LARGEST_INSIDE = 32 * 2**20
+"""Bytes of weights up to which a graph's file holds them itself, so that a small model needs no weight file."""
+SMALLEST_OUTSIDE = 4096
+"""Bytes from which a weight of a larger graph lies in the weight file."""
+PAGE = 4096
+"""Weights begin at whole pages, as memory mapping wants them."""
+WEIGHT_FILE = "weights.data"
+TRACED = "traced"
+
+Axes = Mapping[str, Mapping[int, str]]
+
+
+class GraphFolder:
+    """A folder of graphs that is written beside its place and put there when all are done: `with GraphFolder(path)`.
+
+    Equal weights of several graphs are stored once. A block that raises leaves the old folder as it was.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.partial = folder.with_name(folder.name + ".partial")
+        self._places: dict[bytes, int] = {}
+        self._weights: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):  # type: ignore[no-untyped-def]
+        if self._weights is not None:
+            self._weights.close()
+        if kind is None:
+            replace_folder(self.partial, self.folder)
+        else:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def write(
+        self,
+        name: str,
+        graph: nn.Module,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        axes: Axes,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Trace the graph with the example inputs and write it to `name`.onnx; notes become its metadata."""
+        workshop = self.partial / TRACED
+        workshop.mkdir()
+        model = traced(graph, inputs, outputs, axes, workshop)
+        shutil.rmtree(workshop)
+        helper.set_model_props(model, dict(notes or {}))
+        self.save(name, model)
+
+    def save(self, name: str, model: onnx.ModelProto) -> None:
+        """Write a model, whose weights it holds itself, to `name`.onnx; the model is left without large weights."""
+        weights = model.graph.initializer
+        if sum(len(tensor.raw_data) for tensor in weights) > LARGEST_INSIDE:
+            separate_lookups(model.graph)
+            for tensor in weights:
+                if len(tensor.raw_data) >= SMALLEST_OUTSIDE:
+                    self._move_outside(tensor)
+        onnx.save(model, str(self.partial / f"{name}.onnx"))
+
+    def _move_outside(self, tensor: TensorProto) -> None:
+        """Let the weight file hold the tensor's bytes; a tensor that is there already is not stored again."""
+        key = hashlib.sha256(tensor.raw_data).digest()
+        if self._weights is None:
+            self._weights = (self.partial / WEIGHT_FILE).open("wb")
+        if key not in self._places:
+            self._weights.write(b"\0" * (-self._weights.tell() % PAGE))
+            self._places[key] = self._weights.tell()
+            self._weights.write(tensor.raw_data)
+        length = len(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for entry, value in (("location", WEIGHT_FILE), ("offset", self._places[key]), ("length", length)):
+            tensor.external_data.add(key=entry, value=str(value))
+
+
+def separate_lookups(graph: onnx.GraphProto) -> None:
+    """Give every Gather a constant of its own, where it shares one with a matrix product.
+
+    The file holds the bytes once. But the runtime packs the matrix and lets its mapped bytes go, while the lookup
+    touches few rows of its own: shared, all of the table would stay in memory twice.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    others = {name for node in graph.node if node.op_type != "Gather" for name in node.input}
+    for node in graph.node:
+        table = node.input[0] if node.op_type == "Gather" else ""
+        if table in stored and table in others:
+            node.input[0] = f"{table}.lookup"
+            if node.input[0] not in stored:
+                stored[node.input[0]] = graph.initializer.add()
+                stored[node.input[0]].CopyFrom(stored[table])
+                stored[node.input[0]].name = node.input[0]
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put the folder `new` in the place of `old`, which may exist; an interruption loses neither."""
+    retired = old.with_name(old.name + ".old")
+    shutil.rmtree(retired, ignore_errors=True)
+    if old.exists():
+        old.rename(retired)
+    new.rename(old)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def traced(
+    graph: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Axes, workshop: Path
+) -> onnx.ModelProto:
+    """The graph as a simplified model that holds all its weights; workshop: an empty folder for what lies between."""
+    path = workshop / "graph.onnx"
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of every constant; tests hold the graphs to other shapes
+        torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: dict(names) for name, names in axes.items()},
+            opset_version=OPSET,
+            custom_opsets={"com.microsoft": 1},
+            dynamo=False,
+        )
+    model = onnx.load(str(simplified(path)))
+    halve_exact_weights(model)
+    return model
+
+
+def simplified(path: Path) -> Path:
+    """The path of a new graph beside the one at `path`, its constants folded and what they leave unused dropped.
+
+    Done once, here, not at every load. onnxruntime's basic level is used because its result runs on any device.
+    Weights lie in a file of their own, without which nothing above two gigabytes could be written.
+    """
+    target = path.with_name("simple.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "simple.data")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # it is never run
+    options.log_severity_level = SILENT
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return target
+
+
+def halve_exact_weights(model: onnx.ModelProto) -> None:
+    """Store every float32 weight that float16 holds exactly as float16, followed by a Cast back to float32.
+
+    The runtime folds the Cast when it loads the graph, so results stay those of the float32 weights.
+    """
+    graph = model.graph
+    casts = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            halved = values.astype(np.float16)
+        if values.size < SMALLEST_HALVED or not np.array_equal(halved.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(halved, f"{name}.float16"))
+        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -1,0 +1,107 @@
+"""Quantised graphs: near the float32 ones, a quarter of their size, and free of what other clips are beside a clip."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
+
+from agreement import GREEDY, assert_candidates_agree, random_windows, released_options
+from enclap.engines import Engine, load_engine
+from enclap.errors import ModelError
+from enclap.model.export import export_folder
+from enclap.model.int8 import quantise
+from enclap.types import Features
+
+ROUNDING = 0.02  # of the norm: two roundings to 8 bits
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("int8") / "model"))
+    export_folder(path, int8=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Engine:
+    return load_engine(folder, "onnx", precision="int8", threads=1)
+
+
+@pytest.fixture(scope="module")
+def features(engine: Engine) -> list[Features]:
+    return engine.extract(random_windows(6, longest=5.0, seed=3))
+
+
+def product(inputs: int, outputs: int, gemm: bool) -> onnx.ModelProto:
+    """A graph of one product with a matrix and a sum with a vector."""
+    generator = np.random.default_rng(inputs)
+    matrix = generator.standard_normal((outputs, inputs) if gemm else (inputs, outputs)).astype(np.float32)
+    vector = generator.standard_normal(outputs).astype(np.float32)
+    constants = [numpy_helper.from_array(matrix, "matrix"), numpy_helper.from_array(vector, "vector")]
+    nodes = [helper.make_node("MatMul", ["x", "matrix"], ["xm"]), helper.make_node("Add", ["vector", "xm"], ["y"])]
+    if gemm:
+        nodes = [helper.make_node("Gemm", ["x", "matrix", "vector"], ["y"], transB=1)]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, size])
+        for name, size in (("x", inputs), ("y", outputs))
+    ]
+    graph = helper.make_graph(nodes, "product", values[:1], values[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.mark.parametrize("blockwise", [True, False])
+@pytest.mark.parametrize("gemm", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs"), [(256, 48), (192, 17), (30, 64)])
+def test_a_quantised_product_is_near_the_product(inputs: int, outputs: int, gemm: bool, blockwise: bool) -> None:
+    model = product(inputs, outputs, gemm)
+    x = np.random.default_rng(0).standard_normal((5, inputs)).astype(np.float32)
+    expected = InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    quantise(model, blockwise)
+    assert {node.op_type for node in model.graph.node} <= {"DynamicQuantizeMatMul", "MatMulNBits", "Add"}
+    assert all(tensor.name != "matrix" for tensor in model.graph.initializer)
+    session = InferenceSession(model.SerializeToString())
+    found = session.run(None, {"x": x})[0]
+    assert np.linalg.norm(found - expected) < ROUNDING * np.linalg.norm(expected)
+    if blockwise:  # rows that share a step do not change one another
+        np.testing.assert_allclose(session.run(None, {"x": x[:1]})[0], found[:1], rtol=1e-5, atol=1e-5)
+
+
+def test_weight_matrices_become_bytes(folder: Path) -> None:
+    for name in ("encoder", "decoder"):
+        model = onnx.load(folder / "onnx" / f"{name}_int8.onnx")
+        constants = {tensor.name for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type in ("MatMul", "Gemm"):
+                assert not constants & set(node.input), node.name
+        assert any(node.op_type in ("DynamicQuantizeMatMul", "MatMulNBits") for node in model.graph.node)
+
+
+def test_features_are_those_of_float32(folder: Path, features: list[Features]) -> None:
+    found = load_engine(folder, "onnx", threads=1).extract(random_windows(6, longest=5.0, seed=3))
+    for ours, theirs in zip(features, found, strict=True):
+        np.testing.assert_array_equal(ours.codes, theirs.codes)
+        np.testing.assert_array_equal(ours.embedding, theirs.embedding)
+
+
+def test_scores_stay_near_those_of_float32(folder: Path, engine: Engine, features: list[Features]) -> None:
+    exact = load_engine(folder, "onnx", threads=1).generate(features, GREEDY)
+    found = engine.generate(features, GREEDY)
+    first = [(ours[0].score, theirs[0].score) for ours, theirs in zip(found, exact, strict=True)]
+    assert max(abs(ours - theirs) for ours, theirs in first) < 0.2
+
+
+def test_a_clip_does_not_depend_on_the_clips_beside_it(engine: Engine, features: list[Features]) -> None:
+    options = released_options()
+    together = engine.generate(features, options)
+    assert_candidates_agree([engine.generate([clip], options)[0] for clip in features], together)
+
+
+def test_without_quantised_graphs_the_command_is_named(tiny_folder: Path) -> None:
+    with pytest.raises(ModelError, match="has no int8 graphs; make them with `enclap models export`"):
+        load_engine(tiny_folder, "onnx", precision="int8")
