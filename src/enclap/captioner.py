@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+import numpy as np
+
 from enclap.audio.level import SILENCE_TEXT, is_silent
 from enclap.audio.read import Audio, Source, open_audio
 from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
 from enclap.decoding.options import DecodingOptions
+from enclap.decoding.rank import rank
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
-from enclap.errors import AudioRefused, InputError, UsageError
+from enclap.errors import AudioRefused, InputError, ModelError, UsageError
 from enclap.hub import DEFAULT_MODEL, find_model
 from enclap.names import printable
-from enclap.types import Candidate, Caption, CaptionResult, FloatArray, Window
+from enclap.types import Candidate, Caption, CaptionResult, FloatArray, Window, embedding_of
 
 logger = logging.getLogger("enclap")
 
@@ -137,11 +140,13 @@ class Captioner:
         Windows of neighbouring sources share batches; a failure that is passed in comes out in its place.
         """
         self.check_window(window)
+        options = options or DecodingOptions()
+        self.check_rank(options)
         captions: list[Caption] = []
         done = 0
         for batch in _batches(self._read(sources, window, limits or ReadLimits())):
             heard = [event for event in batch if isinstance(event, _Heard)]
-            sentences = iter(self._describe([event.window for event in heard], options or DecodingOptions()))
+            sentences = iter(self._describe([event.window for event in heard], options))
             for event in batch:
                 if isinstance(event, _Heard):
                     captions.append(next(sentences))
@@ -159,15 +164,35 @@ class Captioner:
         choice = f"choose {SHORTEST_WINDOW} to {longest}, or 0 for one window per recording"
         raise UsageError(f"window of {window:g} s: {self.model} reads at most {longest} s at once; {choice}")
 
+    def check_rank(self, options: DecodingOptions) -> None:
+        """Raises ModelError when the order of the candidates needs a text tower that the model has not."""
+        if options.rank != "likelihood" and not self.engine.can_embed_text:
+            remedy = "rank by likelihood, or use a model that has one"
+            raise ModelError(f"{self.model}: ranking by {options.rank} needs CLAP's text tower, not here; {remedy}")
+
     def _describe(self, windows: Sequence[Window], options: DecodingOptions) -> list[Caption]:
         """One caption per window; silence is not shown to the model."""
         silent = [is_silent(window.waveform.samples) for window in windows]
         heard = [window for window, quiet in zip(windows, silent, strict=True) if not quiet]
-        found = iter(self.engine.generate(self.engine.extract(heard), options) if heard else [])
+        found = iter(self._sentences(heard, options) if heard else [])
         return [
             _silence(window) if quiet else _caption(window, next(found))
             for window, quiet in zip(windows, silent, strict=True)
         ]
+
+    def _sentences(self, windows: Sequence[Window], options: DecodingOptions) -> list[list[Candidate]]:
+        """Candidates per window, best first in the order that the options ask for."""
+        features = self.engine.extract(windows)
+        found = self.engine.generate(features, options)
+        if options.rank == "likelihood":
+            return found
+        texts = sorted({candidate.text for candidates in found for candidate in candidates})
+        vectors = dict(zip(texts, self.engine.embed_text(texts), strict=True))
+        ordered = []
+        for clip, candidates in zip(features, found, strict=True):
+            rows = np.stack([vectors[candidate.text] for candidate in candidates])  # [N, E]
+            ordered.append(rank(candidates, rows @ embedding_of(clip), options.rank))
+        return ordered
 
     def _read(self, sources: Iterable[Source | Failure], window: float, limits: ReadLimits) -> Iterator[_Heard | _End]:
         """The windows of each source, then its end."""

@@ -56,6 +56,14 @@ class PrecisionName(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class RankName(StrEnum):
+    """What puts the candidates in order."""
+
+    likelihood = "likelihood"
+    clap = "clap"
+    both = "both"
+
+
 def caption(
     paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")],
     model: Annotated[str, typer.Option(help="mini, a model folder, or a hub repository.")] = "mini",
@@ -68,6 +76,9 @@ def caption(
         int | None, typer.Option(min=1, max=64, help="Width of the search; 1 is greedy.", show_default="4")
     ] = None,
     candidates: Annotated[int, typer.Option(min=1, max=64, help="Sentences to show for each window.")] = 1,
+    rank: Annotated[
+        RankName, typer.Option(help="Which candidate is best: the likeliest, most like the sound by CLAP, or both.")
+    ] = RankName.likelihood,
     engine: Annotated[EngineName, typer.Option(help="What runs the model.")] = EngineName.auto,
     device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.auto,
     precision: Annotated[PrecisionName, typer.Option(help="What it computes in.")] = PrecisionName.float32,
@@ -81,7 +92,7 @@ def caption(
     Exit codes: 0 all captioned, 1 some inputs failed, 2 wrong usage, 3 model or environment, 130 interrupted.
     """
     job = Job(style.value, output, window, quiet)
-    options = _options(beams, candidates)
+    options = _options(beams, candidates).model_copy(update={"rank": rank.value})
     sources = _sources(paths, job)
     failures = [source for source in sources if not isinstance(source, str)]
     if len(failures) == len(sources):  # nothing to load a model for
