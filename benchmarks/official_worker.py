@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -108,40 +107,14 @@ def whole_window(path: str) -> Window:
 
 
 def transformers_loop(options: argparse.Namespace) -> Seconds:
-    """The same weights as plain transformers code runs them, stage after stage, one clip at a time."""
-    import torch
+    """The same weights as plain transformers code runs them."""
+    from plain import PlainLoop
 
-    from enclap.model.clap import Clap
-    from enclap.model.codec import Codec
-    from enclap.model.export import load_caption_model
-
-    path = Path(options.folder)
-    folder = ModelFolder.read(path)
-    codec = Codec.from_folder(path / "codec", folder.caption.codebooks)
-    clap, model = Clap.from_folder(path / "clap"), load_caption_model(path)
-    bandwidth = codec.model.config.target_bandwidths
-    taken: dict[str, list[float]] = {"codec": [], "clap": [], "encoder and decoding": []}
-
-    def timed(stage: str, action: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        result = action()
-        taken[stage].append(time.perf_counter() - start)
-        return result
-
-    @torch.inference_mode()
-    def run() -> None:
-        window = whole_window(options.recordings[0])
-        samples = torch.from_numpy(resample(window.waveform, codec.rate))[None, None]
-        encoded = timed("codec", lambda: codec.model.encode(samples, bandwidth=12.0 if 12.0 in bandwidth else None))
-        mel = clap_input(folder, window)
-        embedding = timed("clap", lambda: torch.from_numpy(clap.embed_audio(mel))[None])
-        codes = encoded.audio_codes[0].transpose(1, 2)[..., : folder.caption.codebooks]  # [B, T, K]
-        timed("encoder and decoding", lambda: model.generate(codes=codes, clap_embedding=embedding, **searching))
-
-    flags = json.loads((path / "generation_config.json").read_text())
-    searching = {name: value for name, value in flags.items() if value is not None}
-    whole = median(run, options.runs)
-    return {"seconds": whole, **{stage: statistics.median(seconds[1:]) for stage, seconds in taken.items()}}
+    loop = PlainLoop(Path(options.folder))
+    taken: list[Seconds] = []
+    whole = median(lambda: taken.append(loop(whole_window(options.recordings[0]))), options.runs)
+    stages_ = {stage: statistics.median(one[stage] for one in taken[1:]) for stage in taken[0]}
+    return {"seconds": whole, **stages_}
 
 
 JOBS = {
