@@ -46,7 +46,7 @@ class OnnxEngine:
         self.max_frames = self.folder.max_frames
         self._suffix = GRAPHS[precision]
         self._sessions = Sessions(self.folder, threads or usable_cores(), providers(device))
-        self.extract_windows = Extractor(self.folder, self._sessions)
+        self._extractor = Extractor(self.folder, self._sessions)
         for name in ("encoder", "decoder"):
             self.folder.require(f"onnx/{name}.onnx")
         if precision == "int8" and not (folder / "onnx" / "encoder_int8.onnx").is_file():
@@ -59,7 +59,7 @@ class OnnxEngine:
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
-        return self.extract_windows(windows)
+        return self._extractor(windows)
 
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
