@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class EncoderGraph(nn.Module):
 
     Keys [B, H, D / H, S] lie transposed, ready for the decoder's products; values are [B, H, S, D / H].
     """
+
+    custom_opsets: ClassVar[dict[str, int]] = {ONNXRUNTIME_DOMAIN: 1}
 
     def __init__(self, model: EnclapForConditionalGeneration) -> None:
         super().__init__()
