@@ -104,13 +104,15 @@ class OnnxEngine:
         """A decoder that has heard the clips: each is encoded alone, so that none changes another."""
         caption = self.folder.caption
         heads, width = caption.decoder_attention_heads, caption.d_model // caption.decoder_attention_heads
+        # The decoder first: loading its largest matrix takes twice its room, here beside nothing that runs yet.
+        decoder = self._sessions.get(f"decoder{self._suffix}")
         encoder = self._sessions.get(f"encoder{self._suffix}")
         slots = [frame_count(self.folder, clip) + SPECIAL_SLOTS for clip in features]
         cross = CrossMemory([item.name for item in encoder.get_outputs()], slots, heads, width)
         for index, clip in enumerate(features):
             cross.fill(index, encoder, encoder_inputs(self.folder, [clip]))
         shape = (rules.max_length, caption.decoder_layers, 2, len(features), rows, heads, width)
-        return OnnxStepper(self._sessions.get(f"decoder{self._suffix}"), cross, shape, caption.vocab_size)
+        return OnnxStepper(decoder, cross, shape, caption.vocab_size)
 
     @cached_property
     def _text_tokenizer(self) -> Tokenizer:
