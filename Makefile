@@ -25,7 +25,7 @@ DEV := $(VENV)/.dev-$(PLACE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-shared test-full test-slow fuzz mini install-mini corpus lint report speed examples wheel clean venv recordings shared
+.PHONY: help demo test test-shared test-full test-slow fuzz mini install-mini corpus lint report speed speed-official examples wheel clean venv recordings shared
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -78,6 +78,13 @@ corpus: $(RUNTIME) ## fetch the training recordings from their public sources in
 speed: $(RUNTIME) ## measure time and memory, and put the figures into README.md
 	$(RUN) benchmarks/speed.py
 	$(RUN) benchmarks/throughput.py
+	$(RUN) benchmarks/report.py
+
+speed-official: shared $(DEV) ## measure base and large, and what int8 changes (an hour; weights go to build/official)
+	mkdir -p build/official
+	$(RUN) benchmarks/official_speed.py build/official
+	$(RUN) benchmarks/precision.py build/official/base build/official/large
+	$(RUN) benchmarks/accelerators.py build/official
 	$(RUN) benchmarks/report.py
 
 report: $(RUNTIME) ## write the measured figures into README.md and the model card

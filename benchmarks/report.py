@@ -1,4 +1,4 @@
-"""Writes the measured figures between the markers of README.md and the model card: `make report`.
+"""Writes the measured figures between the markers of README.md, the model card and docs/performance.md: `make report`.
 
 The figures come from benchmarks/results/*.json alone, which the measuring scripts write; none is typed by
 hand. With --check nothing is written and the exit code says whether the documents are up to date.
@@ -14,7 +14,13 @@ from enclap.folders import CHECKSUMS, write_checksums
 from tables import RESULTS, load_all
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "src" / "enclap" / "models" / "mini" / "README.md")
+DOCUMENTS = {
+    ROOT / "README.md": ("mini", "official"),
+    ROOT / "src" / "enclap" / "models" / "mini" / "README.md": ("mini",),
+    ROOT / "docs" / "performance.md": ("official",),
+}
+"""Each document and the places of the tables that it shows."""
+ALL = ("mini", "official")
 BEGIN, END = "<!-- numbers:begin -->", "<!-- numbers:end -->"
 
 
@@ -32,10 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the measured tables")
-    parser.add_argument("documents", type=Path, nargs="*", help="default: README.md and the model card")
+    parser.add_argument("documents", type=Path, nargs="*", help="default: all that show figures")
     options = parser.parse_args(arguments)
-    figures = "\n\n".join(table.markdown() for table in load_all(options.results)) or "Not measured yet."
-    return max([_fill(document, figures, options.check) for document in options.documents or DOCUMENTS])
+    tables = load_all(options.results)
+    outcomes = []
+    for document in options.documents or DOCUMENTS:
+        shown = [table.markdown() for table in tables if table.place in DOCUMENTS.get(document, ALL)]
+        outcomes.append(_fill(document, "\n\n".join(shown) or "Not measured yet.", options.check))
+    return max(outcomes)
 
 
 def _fill(document: Path, figures: str, check: bool) -> int:

@@ -15,7 +15,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Table:
-    """One table of figures and how they came about; `order` places it among the others."""
+    """One table of figures and how they came about.
+
+    order: its place among the others. place: the kind of document that shows it, "mini" or "official".
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -25,6 +28,7 @@ class Table:
     hardware: str
     order: int = 100
     note: str = ""
+    place: str = "mini"
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -22,6 +22,7 @@ from agreement import (
 )
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import Engine, load_engine
+from enclap.engines.batching import in_batches
 from enclap.errors import EnclapError, EnvironmentFault, MissingExtra, ModelError, UsageError
 from enclap.types import Features, Waveform, Window
 from tiny import tiny_model_folder
@@ -89,10 +90,32 @@ def test_sentences_vary(onnx: Engine) -> None:
     assert all(clip[0].token_ids[:2] == (2, 0) and clip[0].token_ids[-1] == 2 for clip in found)
 
 
-def test_features_do_not_depend_on_the_batch(onnx: Engine) -> None:
+@pytest.mark.parametrize("name", ["onnx", "reference"])
+def test_features_do_not_depend_on_the_batch(request: pytest.FixtureRequest, name: str) -> None:
+    engine: Engine = request.getfixturevalue(name)
     windows = random_windows(5, seed=2, longest=3.0)
-    alone = [onnx.extract([window])[0] for window in windows]
-    assert_features_agree(onnx.extract(windows), alone)
+    windows += random_windows(2, seed=5, longest=14.0)  # one that CLAP reads in crops
+    alone = [engine.extract([window])[0] for window in windows]
+    assert_features_agree(engine.extract(windows), alone)
+
+
+def test_several_threads_give_the_features_and_sentences_of_one(tiny_folder: Path, onnx: Engine) -> None:
+    engine, windows = load_engine(tiny_folder, "onnx", threads=3), random_windows(6, seed=4, longest=6.0)
+    found = engine.extract(windows)
+    assert_features_agree(found, onnx.extract(windows))
+    assert_candidates_agree(engine.generate(found, GREEDY), onnx.generate(found, GREEDY))
+
+
+def test_similar_lengths_share_a_batch_and_each_item_is_answered_once() -> None:
+    calls: list[list[int]] = []
+
+    def run(items: list[int]) -> list[int]:
+        calls.append(items)
+        return [-item for item in items]
+
+    items = [10, 3, 9, 8, 7, 30, 10, 1]
+    assert in_batches(items, lambda item: item, run, lambda length: 3) == [-item for item in items]
+    assert calls == [[30], [10, 10, 9], [8, 7], [3], [1]]
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch"])

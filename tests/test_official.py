@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +147,11 @@ def test_a_fused_tower_reads_one_channel_as_four_equal_ones() -> None:
     torch.testing.assert_close(embed_crops(model, mels), stacked)
 
 
+def export_clap_alone(folder: Path, target: Path) -> None:
+    with GraphFolder(target) as graphs:
+        _export_clap(folder, graphs)
+
+
 @torch.inference_mode()
 def test_a_fused_tower_is_exported_for_any_number_of_crops(tmp_path: Path) -> None:
     model = small_clap().eval()
@@ -153,8 +159,7 @@ def test_a_fused_tower_is_exported_for_any_number_of_crops(tmp_path: Path) -> No
     front_end = FUSED_FRONT_END
     front_end.save(tmp_path)
     assert ClapFrontEnd.from_folder(tmp_path) == front_end
-    with GraphFolder(tmp_path / "onnx") as graphs:
-        _export_clap(tmp_path, graphs)
+    export_clap_alone(tmp_path, tmp_path / "onnx")
     graph = onnxruntime.InferenceSession(tmp_path / "onnx" / "clap_audio.onnx")
     for crops in (1, 3):
         mels = torch.randn(crops, 1, front_end.frames, front_end.bands)
@@ -199,3 +204,11 @@ def test_clips_within_a_frame_of_the_length_are_not_fused(extra: int) -> None:
     samples = np.random.default_rng(0).standard_normal(80_000 + extra).astype(np.float32)
     assert FUSED_FRONT_END.tower_input(samples).shape == (1, 1, FUSED_FRONT_END.frames, 16)
     assert FUSED_FRONT_END.tower_input(np.append(samples, samples[:320])).shape == (1, 1 if extra < 0 else 4, 251, 16)
+
+
+def test_a_front_end_that_fuses_for_a_tower_that_does_not_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder / "clap", tmp_path / "clap"))
+    FUSED_FRONT_END.save(folder)
+    with pytest.raises(ModelError, match="says truncation fusion, but the audio tower has none"):
+        export_clap_alone(folder, tmp_path / "onnx")
+    assert not list(tmp_path.glob("onnx*"))

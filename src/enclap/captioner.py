@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
+import numpy as np
+
 from enclap.audio.ahead import Ahead
 from enclap.audio.level import SILENCE_TEXT, is_silent
 from enclap.audio.read import Audio, Source, open_audio
@@ -17,12 +19,13 @@ from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
 from enclap.decoding.confidence import Confidence
 from enclap.decoding.options import DecodingOptions
+from enclap.decoding.rank import rank
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
-from enclap.errors import AudioRefused, InputError, UsageError
+from enclap.errors import AudioRefused, InputError, ModelError, UsageError
 from enclap.hub import DEFAULT_MODEL, find_model
 from enclap.names import printable
-from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray, Window
+from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray, Window, embedding_of
 
 logger = logging.getLogger("enclap")
 
@@ -158,10 +161,12 @@ class Captioner:
         sentences of this one are searched. Close the generator, or walk to its end, to end them.
         """
         self.check_window(window)
+        options = options or DecodingOptions()
+        self.check_rank(options)
         events = Ahead(self._read(sources, window, limits or ReadLimits()), WINDOWS_AHEAD)
         batches = Ahead(self._extracted(_batches(events)), BATCHES_AHEAD)
         try:
-            yield from self._written(batches, options or DecodingOptions(), on_progress)
+            yield from self._written(batches, options, on_progress)
         finally:
             for stage in (events, batches):
                 stage.stop()
@@ -175,6 +180,12 @@ class Captioner:
         longest = math.floor(self.longest_window * 10) / 10
         choice = f"choose {SHORTEST_WINDOW} to {longest}, or 0 for one window per recording"
         raise UsageError(f"window of {window:g} s: {self.model} reads at most {longest} s at once; {choice}")
+
+    def check_rank(self, options: DecodingOptions) -> None:
+        """Raises ModelError when the order of the candidates needs a text tower that the model has not."""
+        if options.rank != "likelihood" and not self.engine.can_embed_text:
+            remedy = "rank by likelihood, or use a model that has one"
+            raise ModelError(f"{self.model}: ranking by {options.rank} needs CLAP's text tower, not here; {remedy}")
 
     def _written(
         self,
@@ -200,11 +211,24 @@ class Captioner:
     def _describe(self, windows: Sequence[_Ready], options: DecodingOptions) -> list[Caption]:
         """One caption per window."""
         heard = [window.features for window in windows if window.features is not None]
-        found = iter(self.engine.generate(heard, options) if heard else [])
+        found = iter(self._sentences(heard, options) if heard else [])
         return [
             _silence(window) if window.features is None else self._caption(window, window.features, next(found))
             for window in windows
         ]
+
+    def _sentences(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        """Candidates per clip, best first in the order that the options ask for."""
+        found = self.engine.generate(features, options)
+        if options.rank == "likelihood":
+            return found
+        texts = sorted({candidate.text for candidates in found for candidate in candidates})
+        vectors = dict(zip(texts, self.engine.embed_text(texts), strict=True))
+        ordered = []
+        for clip, candidates in zip(features, found, strict=True):
+            rows = np.stack([vectors[candidate.text] for candidate in candidates])  # [N, E]
+            ordered.append(rank(candidates, rows @ embedding_of(clip), options.rank))
+        return ordered
 
     def _caption(self, window: _Ready, features: Features, candidates: Sequence[Candidate]) -> Caption:
         """The best candidate, or a vaguer sentence where the model's calibration says that it is probably wrong."""
@@ -214,8 +238,8 @@ class Captioner:
             return Caption(window.start, window.end, best.text, best.score, candidates=tuple(candidates))
         trusted = tuple(replace(item, score=trust.probability(item.score)) for item in candidates)
         text, score = trusted[0].text, trusted[0].score
-        if trust.is_doubtful(score) and features.embedding is not None:
-            text = trust.vaguer(features.embedding, self._vague_embeddings)
+        if trust.is_doubtful(score):
+            text = trust.vaguer(embedding_of(features), self._vague_embeddings)
         return Caption(window.start, window.end, text, score, candidates=trusted)
 
     @cached_property

@@ -55,6 +55,13 @@ class Features:
     log_mel: FloatArray | None = None
 
 
+def embedding_of(features: Features) -> FloatArray:
+    """The CLAP embedding of features that must have one."""
+    if features.embedding is None:
+        raise ValueError("features without a CLAP embedding")
+    return features.embedding
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One sentence that generation proposes.

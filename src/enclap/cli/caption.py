@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enclap.cli import options
-from enclap.cli.choices import DeviceName, EngineName, PrecisionName, chosen_formats
+from enclap.cli.choices import DeviceName, EngineName, PrecisionName, RankName, chosen_formats
 from enclap.cli.endings import SOME_FAILED, complain
 from enclap.errors import AudioNotFound, UsageError
 
@@ -29,6 +29,7 @@ def caption(
     plot: options.Plot = None,
     window: options.Window = 10.0,
     candidates: options.Candidates = 1,
+    rank: options.Rank = RankName.likelihood,
     beams: options.Beams = None,
     sample: options.Sample = False,
     seed: options.Seed = None,
@@ -59,7 +60,7 @@ def caption(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
-    decoding = _decoding(beams, candidates, sample, seed)
+    decoding = _decoding(beams, candidates, sample, seed).model_copy(update={"rank": rank.value})
     inputs, plan = _inputs_and_plan(paths, styles or ["text"], outputs or [], resume)
     failures = [found for found in inputs if isinstance(found, AudioNotFound)]
     if len(failures) == len(inputs):  # nothing to load a model for

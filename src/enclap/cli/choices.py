@@ -37,6 +37,14 @@ class PrecisionName(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class RankName(StrEnum):
+    """What puts the candidates in order."""
+
+    likelihood = "likelihood"
+    clap = "clap"
+    both = "both"
+
+
 def chosen_formats(typed: Sequence[str]) -> tuple[str, ...]:
     """The formats of `--format text,json --format srt`, each once, in that order; UsageError names an unknown one."""
     names = [name.strip() for item in typed for name in item.split(",")]

@@ -18,6 +18,11 @@ class Engine(Protocol):
     max_frames: int
     """Code frames that fit into the model's positions; a longer window is cut there."""
 
+    @property
+    def can_embed_text(self) -> bool:
+        """Whether `embed_text` has a text tower."""
+        ...
+
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
         ...

@@ -22,9 +22,12 @@ MAX_BATCH = 16
 
 
 def in_groups(
-    items: Sequence[Item], length: Callable[[Item], int], run: Callable[[list[Item]], list[Result]]
+    items: Sequence[Item],
+    length: Callable[[Item], int],
+    run: Callable[[list[Item]], list[Result]],
+    together: int = MAX_BATCH,
 ) -> list[Result]:
-    """The results of `run` in the items' order, called with items of one length only.
+    """The results of `run` in the items' order, called with items of one length only, at most so many together.
 
     Padding changes the last frames of codec and encoder a little, so items of different length never meet.
     """
@@ -33,8 +36,8 @@ def in_groups(
         groups.setdefault(length(item), []).append(index)
     results: dict[int, Result] = {}
     for indices in groups.values():
-        for start in range(0, len(indices), MAX_BATCH):
-            part = indices[start : start + MAX_BATCH]
+        for start in range(0, len(indices), together):
+            part = indices[start : start + together]
             results |= zip(part, run([items[index] for index in part]), strict=True)
     return [results[index] for index in range(len(items))]
 

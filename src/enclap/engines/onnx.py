@@ -46,7 +46,7 @@ class OnnxEngine:
         self.max_frames = self.folder.max_frames
         self._suffix = GRAPHS[precision]
         self._sessions = Sessions(self.folder, threads or usable_cores(), providers(device))
-        self.extract_windows = Extractor(self.folder, self._sessions)
+        self._extractor = Extractor(self.folder, self._sessions)
         for name in ("encoder", "decoder"):
             self.folder.require(f"onnx/{name}.onnx")
         if precision == "int8" and not (folder / "onnx" / "encoder_int8.onnx").is_file():
@@ -59,7 +59,7 @@ class OnnxEngine:
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
-        return self.extract_windows(windows)
+        return self._extractor(windows)
 
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
@@ -104,13 +104,15 @@ class OnnxEngine:
         """A decoder that has heard the clips: each is encoded alone, so that none changes another."""
         caption = self.folder.caption
         heads, width = caption.decoder_attention_heads, caption.d_model // caption.decoder_attention_heads
+        # The decoder first: loading its largest matrix takes twice its room, here beside nothing that runs yet.
+        decoder = self._sessions.get(f"decoder{self._suffix}")
         encoder = self._sessions.get(f"encoder{self._suffix}")
         slots = [frame_count(self.folder, clip) + SPECIAL_SLOTS for clip in features]
         cross = CrossMemory([item.name for item in encoder.get_outputs()], slots, heads, width)
         for index, clip in enumerate(features):
             cross.fill(index, encoder, encoder_inputs(self.folder, [clip]))
         shape = (rules.max_length, caption.decoder_layers, 2, len(features), rows, heads, width)
-        return OnnxStepper(self._sessions.get(f"decoder{self._suffix}"), cross, shape, caption.vocab_size)
+        return OnnxStepper(decoder, cross, shape, caption.vocab_size)
 
     @cached_property
     def _text_tokenizer(self) -> Tokenizer:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,6 +18,7 @@ from enclap.decoding.beam import Hypothesis
 from enclap.decoding.filters import START_LENGTH, TokenRules
 from enclap.decoding.options import DecodingOptions
 from enclap.engines.batching import (
+    MAX_BATCH,
     candidates,
     clap_input,
     encoder_inputs,
@@ -30,8 +32,10 @@ from enclap.errors import EnvironmentFault, ModelError, UsageError
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.export import load_caption_model
-from enclap.types import Candidate, Features, FloatArray, Window
+from enclap.types import Candidate, Features, FloatArray, IntArray, Window
 
+ACCELERATED_BATCH = 64
+"""Clips that run together on an accelerator, which a few leave idle."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -53,22 +57,46 @@ class TorchEngine:
         self.code_rate = self.folder.caption.frame_rate
         self.max_frames = self.folder.max_frames
         self._device = _device(device)
+        self._together = MAX_BATCH if self._device == "cpu" else ACCELERATED_BATCH
         disable_progress_bar()  # transformers shows one for every load, even where no terminal is
         self.folder.require("model.safetensors")
         self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])
         if threads is not None:
             torch.set_num_threads(threads)
 
+    @property
+    def can_embed_text(self) -> bool:
+        """Whether the folder has CLAP's text tower."""
+        return self.folder.clap is not None and (self.folder.path / "clap" / "tokenizer.json").is_file()
+
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
-        return [self._extract(window) for window in windows]
+        features = [no_codes(self.folder)] * len(windows)
+        if self.folder.codec_rate is not None:
+            rate, readable = self.folder.codec_rate, self.folder.max_frames * self._codec.hop
+            limit = readable if self._codec.is_causal else None
+            samples = [resample(window.waveform, rate)[:limit] for window in windows]
+            features = [Features(codes, None) for codes in in_groups(samples, len, self._encode, self._together)]
+        mels = [clap_input(self.folder, window) for window in windows]
+        embeddings: list[FloatArray] | list[None] = [None] * len(windows)
+        if self.folder.clap is not None:
+            present = [mel for mel in mels if mel is not None]
+            embeddings = in_groups(present, lambda mel: mel.shape[1], self._clap.embed_batch, self._together)
+        return [
+            replace(item, embedding=embedding, log_mel=log_mel(self.folder, window))
+            for item, embedding, window in zip(features, embeddings, windows, strict=True)
+        ]
 
+    @torch.inference_mode()
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
         rules = self.folder.rules.resolved(options, self.folder.caption.max_position_embeddings)
         search = self._sample if options.sample else self._search
         found = in_groups(
-            features, lambda item: frame_count(self.folder, item), lambda items: search(items, rules, options)
+            features,
+            lambda item: frame_count(self.folder, item),
+            lambda items: search(items, rules, options),
+            self._together,
         )
         return [candidates(self.folder, hypotheses) for hypotheses in found]
 
@@ -78,14 +106,8 @@ class TorchEngine:
             raise ModelError(f"{self.folder.path}: this model has no CLAP, so it cannot embed text")
         return self._clap.embed_text(texts)
 
-    def _extract(self, window: Window) -> Features:
-        features = no_codes(self.folder)
-        if self.folder.codec_rate is not None:
-            samples = resample(window.waveform, self.folder.codec_rate)
-            features = Features(self._codec.encode(samples), None)
-        crops = clap_input(self.folder, window)
-        embedding = None if crops is None else self._clap.embed_audio(crops)
-        return replace(features, embedding=embedding, log_mel=log_mel(self.folder, window))
+    def _encode(self, samples: list[FloatArray]) -> list[IntArray]:
+        return list(self._codec.encode_batch(np.stack(samples)))
 
     def _search(self, features: list[Features], rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
         """Greedy or beam search over clips of equal length."""
@@ -117,6 +139,7 @@ class TorchEngine:
         return found
 
     def _generate(self, features: list[Features], rules: TokenRules, **settings: Any) -> Any:
+        is_beam = settings.get("num_beams", 1) > 1
         inputs = {
             name: torch.from_numpy(array).to(self._device)
             for name, array in encoder_inputs(self.folder, features).items()
@@ -133,8 +156,8 @@ class TorchEngine:
             max_length=rules.max_length,
             no_repeat_ngram_size=rules.no_repeat_ngram,
             return_dict_in_generate=True,
-            output_scores=True,
-            output_logits=True,
+            output_scores=is_beam,
+            output_logits=not is_beam,  # every step's; a beam search is scored without them
         )
 
     @cached_property

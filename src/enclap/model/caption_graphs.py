@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class EncoderGraph(nn.Module):
 
     Keys [B, H, D / H, S] lie transposed, ready for the decoder's products; values are [B, H, S, D / H].
     """
+
+    custom_opsets: ClassVar[dict[str, int]] = {ONNXRUNTIME_DOMAIN: 1}
 
     def __init__(self, model: EnclapForConditionalGeneration) -> None:
         super().__init__()
@@ -65,8 +67,8 @@ class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(_context: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """The mixed values [B, S, D]."""
-        split = [item.view(*item.shape[:2], heads, -1).transpose(1, 2) for item in (query, key, value)]
-        return functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        query, key, value = (item.view(*item.shape[:2], heads, -1).transpose(1, 2) for item in (query, key, value))
+        return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)  # of [B, H, S, …]
 
     @staticmethod
     def symbolic(graph: Any, query: Any, key: Any, value: Any, heads: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import ClapModel
@@ -42,11 +43,17 @@ class Clap:
         tokenizer = read_text_tokenizer(folder) if (folder / "tokenizer.json").exists() else None
         return cls(model.to(device), tokenizer)
 
-    @torch.inference_mode()
     def embed_audio(self, crops: FloatArray) -> FloatArray:
         """Float32 [E], unit length: the mean of the inputs' embeddings. crops: [C, channels, T, M] of `tower_input`."""
-        features = torch.from_numpy(crops).to(self.model.device)
-        return mean_direction(embed_crops(self.model, features).cpu().numpy())
+        return self.embed_batch([crops])[0]
+
+    @torch.inference_mode()
+    def embed_batch(self, clips: Sequence[FloatArray]) -> list[FloatArray]:
+        """What `embed_audio` gives for each clip, computed together; all clips have the same number of channels."""
+        features = torch.from_numpy(np.concatenate(clips)).to(self.model.device)
+        embeddings = embed_crops(self.model, features).cpu().numpy()
+        ends = np.cumsum([len(crops) for crops in clips])[:-1]
+        return [mean_direction(part) for part in np.split(embeddings, ends)]
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> FloatArray:

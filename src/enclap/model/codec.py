@@ -34,11 +34,21 @@ class Codec:
         model = load_pretrained(EncodecModel, folder, "the codec")
         return cls(model.to(device), codebooks)
 
-    @torch.inference_mode()
+    @property
+    def is_causal(self) -> bool:
+        """Whether later samples leave earlier codes as they are."""
+        return bool(self.model.config.use_causal_conv)
+
     def encode(self, samples: FloatArray) -> IntArray:
         """Codes int64 [T, K] of samples float32 [N] at `rate`, N >= 1; T = ceil(N / hop)."""
-        values = torch.from_numpy(samples).to(self.model.device)[None, None]  # [1, 1, N]
-        latents = self.model.encoder(values)  # [1, D, T]
-        codes = self.model.quantizer.encode(latents)[: self.codebooks, 0]  # [K, T]
-        result: IntArray = codes.T.cpu().numpy()
+        codes: IntArray = self.encode_batch(samples[None])[0]
+        return codes
+
+    @torch.inference_mode()
+    def encode_batch(self, samples: FloatArray) -> IntArray:
+        """Codes int64 [B, T, K] of clips of one length, float32 [B, N]."""
+        values = torch.from_numpy(samples).to(self.model.device)[:, None]  # [B, 1, N]
+        latents = self.model.encoder(values)  # [B, D, T]
+        codes = self.model.quantizer.encode(latents)[: self.codebooks]  # [K, B, T]
+        result: IntArray = codes.permute(1, 2, 0).cpu().numpy()
         return result

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from enclap.audio.mel import FUSED_CHANNELS, ClapFrontEnd
 from enclap.engines.codec import CONTEXT_NOTE
+from enclap.errors import ModelError
 from enclap.model.caption_graphs import DecoderGraph, EncoderGraph
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
@@ -106,6 +107,9 @@ def _export_clap(folder: Path, graphs: GraphFolder) -> None:
     front_end = ClapFrontEnd.from_folder(folder)
     axes: Axes = {"mel": {0: "crops"}, "embedding": {0: "crops"}}
     towers: dict[str, tuple[nn.Module, int]] = {"clap_audio": (ClapAudioGraph(clap.model), 1)}
+    audio = getattr(clap.model.config, "audio_config", None)
+    if front_end.fused and not getattr(audio, "enable_fusion", False):
+        raise ModelError(f"{folder}: preprocessor_config.json says truncation fusion, but the audio tower has none")
     if front_end.fused:
         towers["clap_fused"] = (ClapFusedGraph(clap.model), FUSED_CHANNELS)
     for name, (tower, channels) in towers.items():

@@ -146,7 +146,7 @@ def traced(
             output_names=list(outputs),
             dynamic_axes={name: dict(names) for name, names in axes.items()},
             opset_version=OPSET,
-            custom_opsets={"com.microsoft": 1},
+            custom_opsets=getattr(graph, "custom_opsets", {}),
             dynamo=False,
         )
     model = onnx.load(str(simplified(path)))
