@@ -13,7 +13,7 @@ from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 from enclap.audio.mel import ClapFrontEnd
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.export import export_folder, round_weights_to_float16
-from enclap.model.tower import ConvClapConfig, ConvClapModel
+from enclap.model.tower import SPANS, ConvClapConfig, ConvClapModel
 
 SENTENCES = [
     "A dog barks twice while a car drives past.",
@@ -22,7 +22,7 @@ SENTENCES = [
     "A bell rings over a humming engine.",
 ]
 CODEC_RATE = 16_000  # Hz
-CODEBOOKS, ENTRIES, CLAP_DIM, POSITIONS = 4, 16, 16, 300
+CODEBOOKS, ENTRIES, CLAP_DIM, POSITIONS = 4, 16, 18, 300
 END_BIAS = 15.2  # lets sentences end, some early, some late
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -170,7 +170,7 @@ def _htsat_clap(text: dict[str, Any]) -> ClapModel:
 
 def _conv_clap(text: dict[str, Any]) -> ConvClapModel:
     """Two towers whose norms have seen something, as after training."""
-    model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), 2, CLAP_DIM, text))
+    model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), 1, CLAP_DIM // SPANS, text))
     model.train()
     with torch.no_grad():
         for _ in range(20):

@@ -2,8 +2,8 @@
 
 It stands where the published sizes have `ClapModel`, with the same inputs and outputs. On the two thousand recordings
 that mini learns from, convolutions hear more than an HTSAT of the same cost (EnCLAP++, arXiv 2409.01201, swaps this
-encoder too). Half-way between one embedding and a sequence, each tower pools over all of the clip and over each of
-its halves (pyramid pooling, arXiv 1406.4729), so that the embedding can also say what comes first.
+encoder too). Half-way between one vector and a sequence, the embedding is a pyramid in time (arXiv 1406.4729): each
+tower's vectors of the whole clip and of its two halves, so that two sounds that follow each other stay apart.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 DROPOUT = 0.3
 """Of the pooled features, in training."""
+SPANS = 3
+"""The whole clip, its first half, its second half."""
 
 
 class ConvClapConfig(PreTrainedConfig):  # type: ignore[misc]
     """Sizes of mini's CLAP.
 
     mel_bands: bands of the spectrograms. channels: of each tower's blocks, first block first. members: towers of the
-    ensemble; each gives projection_dim / members of the embedding. text_config: as transformers' ClapTextConfig.
+    ensemble. tower_width: of a tower's vector for one span of time. text_config: as transformers' ClapTextConfig.
+    projection_dim: width of the embedding.
     """
 
     model_type = "enclap_conv_clap"
@@ -36,15 +39,17 @@ class ConvClapConfig(PreTrainedConfig):  # type: ignore[misc]
         mel_bands: int = 64,
         channels: Sequence[int] = (32, 64, 128, 128, 192, 256),
         members: int = 2,
-        projection_dim: int = 192,
+        tower_width: int = 96,
         text_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.mel_bands = mel_bands
         self.channels = list(channels)
         self.members = members
-        self.projection_dim = projection_dim
+        self.tower_width = tower_width
+        self.projection_dim = SPANS * members * tower_width
         self.text_config = dict(text_config or {})
+        kwargs.pop("projection_dim", None)  # written for those who read the file; derived here
         super().__init__(**kwargs)
 
 
@@ -62,27 +67,36 @@ class ConvTower(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
         self.projection = nn.Linear(3 * channels[-1], width)
 
-    def features(self, mel: Tensor) -> Tensor:
-        """Standardised features [B, 3 * channels[-1]] of mel [B, T, M] in dB: of the whole, of each half."""
+    def hidden(self, mel: Tensor) -> Tensor:
+        """Feature maps [B, channels[-1], T'] of mel [B, T, M] in dB; T' is T / 2 ** (blocks - 1)."""
         hidden = self.input_norm(mel.transpose(1, 2)).transpose(1, 2).unsqueeze(1)  # [B, 1, T, M]
         hidden = hidden.contiguous(memory_format=torch.channels_last)  # 1.6 times as fast on a CPU
         for number, block in enumerate(self.blocks):
             hidden = block(hidden)
             if number < len(self.blocks) - 1:
                 hidden = functional.avg_pool2d(hidden, 2)
-        hidden = hidden.mean(dim=3)  # [B, C, T']
-        middle = (hidden.shape[2] + 1) // 2
-        parts = (hidden, hidden[..., :middle], hidden[..., -middle:])
-        pooled = torch.cat([part.mean(dim=2) + part.amax(dim=2) for part in parts], dim=1)
-        return cast(Tensor, self.feature_norm(pooled))
+        return cast(Tensor, hidden.mean(dim=3))
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Standardised features [B, 3 * channels[-1]] of feature maps [B, C, T']: of the whole and of each half."""
+        pooled = [part.mean(dim=2) + part.amax(dim=2) for part in (hidden, *halves(hidden))]
+        return cast(Tensor, self.feature_norm(torch.cat(pooled, dim=1)))
 
     def embed(self, features: Tensor) -> Tensor:
         """Unit embeddings [B, width] of features."""
         return functional.normalize(self.projection(self.dropout(features)), dim=-1)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Unit embeddings [B, width] of mel [B, T, M] in dB."""
-        return self.embed(self.features(mel))
+        """Unit vectors [B, SPANS, width] of mel [B, T, M] in dB: of the whole clip and of its halves."""
+        hidden = self.hidden(mel)
+        spans = (hidden, *halves(hidden))  # convolutions are local: as if each half had been heard by itself
+        return torch.stack([self.embed(self.pool(span)) for span in spans], dim=1)
+
+
+def halves(hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second half in time of [B, C, T']; an odd one in the middle is in both."""
+    middle = (hidden.shape[2] + 1) // 2
+    return hidden[..., :middle], hidden[..., -middle:]
 
 
 class ConvClapModel(PreTrainedModel):  # type: ignore[misc]
@@ -93,9 +107,8 @@ class ConvClapModel(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: ConvClapConfig) -> None:
         super().__init__(config)
-        width = config.projection_dim // config.members
         self.audio_towers = nn.ModuleList(
-            ConvTower(config.mel_bands, config.channels, width) for _ in range(config.members)
+            ConvTower(config.mel_bands, config.channels, config.tower_width) for _ in range(config.members)
         )
         text = ClapTextConfig(**{**config.text_config, "projection_dim": config.projection_dim})
         self.text_tower = ClapTextModelWithProjection(text)
@@ -110,8 +123,8 @@ class ConvClapModel(PreTrainedModel):  # type: ignore[misc]
         is_longer: taken for ClapModel's sake; these towers read each crop by itself.
         """
         mel = input_features[:, 0]
-        parts = [tower(mel) for tower in self.audio_towers]
-        return BaseModelOutputWithPooling(pooler_output=functional.normalize(torch.cat(parts, dim=-1), dim=-1))
+        vectors = torch.cat([tower(mel) for tower in self.audio_towers], dim=-1)  # [C, SPANS, members * width]
+        return BaseModelOutputWithPooling(pooler_output=functional.normalize(vectors.flatten(1), dim=-1))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         """An output whose pooler_output holds unit embeddings [N, E] of token ids [N, S]."""

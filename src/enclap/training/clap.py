@@ -57,13 +57,13 @@ TOWERS = 2
 class ClapRecipe(Settings):
     """mini's CLAP: its sizes and the training of its audio towers.
 
-    channels, projection, text: as ConvClapConfig names them. frames: of the views in `optimisation`; they are
+    channels, tower_width, text: as ConvClapConfig names them. frames: of the views in `optimisation`; they are
     cheaper than whole windows. continued: a second round from the first one's average, on whole windows, with a rate
     that rises and falls again (arXiv 1608.03983). The weights multiply the losses that `TowerTraining` names.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 128, 192, 256)
-    projection: int = 192
+    tower_width: int = 96
     text: dict[str, Any]
     frames: int = 256
     word_weight: float = 40.0
@@ -202,7 +202,7 @@ class TowerTraining(nn.Module):
         self, mel: Tensor, labels: Tensor, families: Tensor, words: Tensor, halves: Tensor
     ) -> dict[str, Tensor]:
         """The loss with its parts, of mel [B, T, M] and targets [B, L], [B, F], [B, W], [B, 2 W]."""
-        features = self.tower.features(mel)
+        features = self.tower.pool(self.tower.hidden(mel))
         dropped = self.tower.dropout(features)
         embedding = self.tower.embed(features)
         seen = embedding * embedding.shape[1] ** 0.5  # unit vectors have small entries; heads see entries of about one
@@ -233,7 +233,7 @@ def build_clap(recipe: ClapRecipe, vocabulary: int, bands: int) -> ConvClapModel
             mel_bands=bands,
             channels=recipe.channels,
             members=TOWERS,
-            projection_dim=recipe.projection,
+            tower_width=recipe.tower_width,
             text_config={**recipe.text, "vocab_size": vocabulary},
         )
     )

@@ -169,8 +169,8 @@ def train_tower(workshop: Workshop, member: int) -> None:
 
 def new_tower(workshop: Workshop, recipe: clap_stage.ClapRecipe) -> clap_stage.TowerTraining:
     """A tower with random weights and its training heads."""
-    width = recipe.projection // clap_stage.TOWERS
-    return clap_stage.TowerTraining(ConvTower(FRONT_END.bands, recipe.channels, width), workshop.targets, recipe)
+    tower = ConvTower(FRONT_END.bands, recipe.channels, recipe.tower_width)
+    return clap_stage.TowerTraining(tower, workshop.targets, recipe)
 
 
 def load_clap(workshop: Workshop) -> ConvClapModel:
