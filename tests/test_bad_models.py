@@ -93,7 +93,7 @@ TORCH: dict[str, tuple[Damage, str]] = {
     "codec wider": (edit("codec/config.json", num_filters=8), "of another shape: "),
 }
 ONNX: dict[str, tuple[Damage, str]] = {
-    "other heads": (edit("config.json", decoder_attention_heads=2), "says 2 where this graph has 4 (cross_key_0, axis"),
+    "other heads": (edit("config.json", decoder_attention_heads=2), "says 2 where this graph has 4 (past, axis"),
     "other input": (edit("config.json", acoustic_input="log_mel"), "encoder.onnx: has no input log_mel"),
     "other mel bands": (edit("clap/preprocessor_config.json", feature_size=20), "says 20 where this graph has 16 (mel"),
 }

@@ -41,7 +41,7 @@ def test_codec_at_unseen_lengths(tiny_folder: Path, samples: int) -> None:
 
 
 @pytest.mark.parametrize("samples", [1, 639, 6400, 16_001, 47_999])
-def test_stretches_and_padding_give_the_frames_and_codes_of_the_whole(tiny_folder: Path, samples: int) -> None:
+def test_stretches_give_the_frames_of_the_whole(tiny_folder: Path, samples: int) -> None:
     frames, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
     values = (np.random.default_rng(samples).standard_normal(samples) * 0.2).astype(np.float32)
     expected = frames.run(None, {"samples": values[None, None]})[0][0]
@@ -51,9 +51,6 @@ def test_stretches_and_padding_give_the_frames_and_codes_of_the_whole(tiny_folde
         with ThreadPoolExecutor(2) as pool:
             found = np.concatenate([part.result() for part in codec.begin(values, pool)], axis=1)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    longer = np.random.default_rng(0).standard_normal((expected.shape[0], expected.shape[1] + 30)).astype(np.float32)
-    alone, beside = codec.finish([expected])[0], codec.finish([expected, longer])[0]
-    np.testing.assert_array_equal(alone, beside)
 
 
 def test_a_codec_that_looks_ahead_is_not_taken_in_stretches(tmp_path: Path) -> None:

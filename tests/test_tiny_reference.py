@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import Engine, load_engine
 from enclap.model.export import export_folder
 from enclap.types import Features
 from reference_tiny import GOLDEN, golden, reference_model
-from tiny import save_clap, save_codec, save_tokenizer
+from tiny import SPECIAL, save_clap, save_codec
 
 CASES = {
     "short": DecodingOptions(),
@@ -32,7 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = reference_model()
     model.config.frame_rate = 25.0  # that of the tiny codec
     model.save_pretrained(path)
-    save_tokenizer(path / "tokenizer.json")
+    words = [*SPECIAL, *(f"word{number}" for number in range(len(SPECIAL), model.config.vocab_size))]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>")).save(str(path / "tokenizer.json"))
     save_codec(path / "codec")
     save_clap(path / "clap")
     flags = json.loads((GOLDEN / "generation_flags.json").read_text())

@@ -132,10 +132,10 @@ def test_soft_cross_entropy_is_torchs_for_whole_labels_and_ignores_empty_rows() 
 
 
 def test_targets_hold_labels_of_seen_recordings_and_words_that_recur() -> None:
-    labels = ["dog barking", "dog growling", "dog panting", "rain on a roof"]
+    labels = ["dog barking", "puppy barking", "dog barking", "rain"]
     recordings = [recording(label, number) for number, label in enumerate(labels)]
     targets = clap_stage.make_targets(recordings, seen=[0, 1, 2])
-    assert targets.label_names == ("dog barking", "dog growling", "dog panting") and targets.word_names == ("dog",)
+    assert targets.label_names == ("dog barking", "puppy barking") and targets.word_names == ("barking",)
     assert targets.label_rows[3].sum() == 0 and targets.word_rows[:, 0].tolist() == [1, 1, 1, 0]
     families = [targets.families[row.argmax()] for row in targets.family_rows]
     assert targets.family_rows.sum(axis=1).tolist() == [1, 1, 1, 1] and families == ["dog", "dog", "dog", "rain"]

@@ -22,7 +22,8 @@ SENTENCES = [
     "A bell rings over a humming engine.",
 ]
 CODEC_RATE = 16_000  # Hz
-CODEBOOKS, ENTRIES, CLAP_DIM, POSITIONS = 4, 16, 18, 300
+CODEBOOKS, ENTRIES, CLAP_DIM, POSITIONS = 4, 16, 16, 300
+TOWER_WIDTH = 6  # of the convolutional CLAP
 END_BIAS = 15.2  # lets sentences end, some early, some late
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -34,7 +35,8 @@ def tiny_model_folder(
     path.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     vocabulary = save_tokenizer(path / "tokenizer.json")
-    caption_model(vocabulary, use_clap, acoustic_input).save_pretrained(path)
+    clap_dim = CLAP_DIM if clap == "htsat" else SPANS * TOWER_WIDTH
+    caption_model(vocabulary, use_clap, acoustic_input, clap_dim).save_pretrained(path)
     generation = {
         "bos_token_id": 0,
         "pad_token_id": 1,
@@ -57,7 +59,9 @@ def tiny_model_folder(
     return path
 
 
-def caption_model(vocabulary: int, use_clap: bool, acoustic_input: str) -> EnclapForConditionalGeneration:
+def caption_model(
+    vocabulary: int, use_clap: bool, acoustic_input: str, clap_dim: int = CLAP_DIM
+) -> EnclapForConditionalGeneration:
     """A random caption model whose sentences depend on its input.
 
     With BART's small initial weights every sentence would be one word repeated; larger token vectors and attention
@@ -75,7 +79,7 @@ def caption_model(vocabulary: int, use_clap: bool, acoustic_input: str) -> Encla
         max_position_embeddings=POSITIONS,
         codebooks=CODEBOOKS,
         codebook_entries=ENTRIES,
-        clap_dim=CLAP_DIM,
+        clap_dim=clap_dim,
         use_clap=use_clap,
         acoustic_input=acoustic_input,
         frame_rate=25.0,
@@ -170,7 +174,7 @@ def _htsat_clap(text: dict[str, Any]) -> ClapModel:
 
 def _conv_clap(text: dict[str, Any]) -> ConvClapModel:
     """Two towers whose norms have seen something, as after training."""
-    model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), 1, CLAP_DIM // SPANS, text))
+    model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), 1, TOWER_WIDTH, text))
     model.train()
     with torch.no_grad():
         for _ in range(20):

@@ -6,11 +6,8 @@ run on a core each, where one convolution shared by two cores gains a quarter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
-
-import numpy as np
 
 from enclap.types import FloatArray, IntArray
 
@@ -44,21 +41,18 @@ class OnnxCodec:
             for start in starts
         ]
 
-    def finish(self, clips: Sequence[FloatArray]) -> list[IntArray]:
-        """Codes int64 [T, K] of each clip's frames [C, T].
+    def finish(self, frames: FloatArray) -> IntArray:
+        """Codes int64 [T, K] of a clip's frames [C, T].
 
-        Clips run together: what follows a shorter clip's frames comes after them, where the network cannot look ahead.
+        One clip at a time: beside others it would be rounded otherwise, and a code between two entries would depend
+        on what else is in the batch.
         """
-        longest = max(frames.shape[1] for frames in clips)
-        batch = np.zeros((len(clips), clips[0].shape[0], longest), dtype=np.float32)
-        for row, frames in zip(batch, clips, strict=True):
-            row[:, : frames.shape[1]] = frames
-        codes = self._codes.run(None, {"frames": batch})[0]
-        return [row[: frames.shape[1]] for row, frames in zip(codes, clips, strict=True)]
+        codes: IntArray = self._codes.run(None, {"frames": frames[None]})[0][0]
+        return codes
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether later samples change earlier codes, so that neither stretches nor padding are exact."""
+        """Whether later samples change earlier codes, so that stretches are not exact."""
         return self._context is None
 
     def _convolve(self, samples: FloatArray, before: int) -> FloatArray:

@@ -20,9 +20,6 @@ from enclap.engines.folder import ModelFolder
 from enclap.engines.sessions import Sessions
 from enclap.types import Features, FloatArray, IntArray, Window
 
-TOGETHER = 8
-"""Clips that pass the codec's recurrent layers together: their weights are read once for all."""
-
 Stretches = list[Future[FloatArray]]
 
 
@@ -51,29 +48,25 @@ class Extractor:
         inputs = [pool.submit(self._other_inputs, window) for window in windows]
         found = [no_codes(self.folder)] * len(windows)
         if codes:
-            found = [Features(item, None) for part in codes for item in part.result()]
+            found = [Features(item.result(), None) for item in codes]
         return [
             replace(item, embedding=embedding, log_mel=mel)
             for item, (embedding, mel) in zip(found, (other.result() for other in inputs), strict=True)
         ]
 
-    def _begin_codes(self, windows: Sequence[Window], pool: Executor) -> list[Future[list[IntArray]]]:
-        """The windows' codes in order, now being computed, several windows each; none for a model without codes."""
+    def _begin_codes(self, windows: Sequence[Window], pool: Executor) -> list[Future[IntArray]]:
+        """The windows' codes in order, now being computed; none for a model without codes."""
         rate = self.folder.codec_rate
         if rate is None:
             return []
         codec = self._codec
         limit = None if codec.looks_ahead else self.folder.max_frames * codec.hop  # what the caption model can read
         stretches = [codec.begin(resample(window.waveform, rate)[:limit], pool) for window in windows]
-        together = 1 if codec.looks_ahead else TOGETHER
-        return [
-            pool.submit(self._finish_codes, stretches[start : start + together])
-            for start in range(0, len(stretches), together)
-        ]
+        return [pool.submit(self._finish_codes, parts) for parts in stretches]
 
-    def _finish_codes(self, clips: Sequence[Stretches]) -> list[IntArray]:
-        """Codes of clips whose stretches were begun before: a pool works in order, so waiting cannot block it."""
-        return self._codec.finish([np.concatenate([part.result() for part in parts], axis=1) for parts in clips])
+    def _finish_codes(self, parts: Stretches) -> IntArray:
+        """Codes of a clip whose stretches were begun before: a pool works in order, so waiting cannot block it."""
+        return self._codec.finish(np.concatenate([part.result() for part in parts], axis=1))
 
     def _other_inputs(self, window: Window) -> tuple[FloatArray | None, FloatArray | None]:
         """A window's CLAP embedding and its log-mel frames, each None unless the model takes it."""

@@ -70,7 +70,7 @@ class ExportedCodec:
         """Codes int64 [T, K] of samples float32 [N] at `rate`."""
         with ThreadPoolExecutor(1) as pool:
             stretches = [part.result() for part in self._codec.begin(samples, pool)]
-        return self._codec.finish([np.concatenate(stretches, axis=1)])[0]
+        return self._codec.finish(np.concatenate(stretches, axis=1))
 
 
 def prepare_shard(
