@@ -66,6 +66,7 @@ lint: $(DEV) ## ruff and mypy
 mini: recordings $(TRAIN) ## train the bundled model again from the recordings (hours; may be stopped and started)
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	    $(RUN) -m enclap.training.mini --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)"
+	$(RUN) benchmarks/confidence.py --model "$(MINI_OUTPUT)/model" --recordings "$(RECORDINGS)" --no-save
 
 install-mini: $(TRAIN) ## put the newly trained model into the package, in place of the bundled one
 	$(RUN) -m enclap.training.mini --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)" \

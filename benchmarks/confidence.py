@@ -131,7 +131,8 @@ def table(bins: Sequence[Bin], curve: Confidence, heard: Sequence[Heard], option
         command=f"python benchmarks/confidence.py --model {options.model} --split {options.split}",
         date=today(),
         hardware=hardware(),
-        order=14,
+        order=14 if options.split == "test" else 15,
+        place="card",
         note=f"Expected calibration error {calibration_error(list(bins)):.3f}. Threshold {curve.threshold:.3f}: "
         f"labels named {plain[0]:.1f} % without and {cautious[0]:.1f} % with vaguer sentences, "
         f"named or family named {plain[1]:.1f} % and {cautious[1]:.1f} %.",
@@ -144,7 +145,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini", help="model name or folder (default: mini)")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--recordings", type=Path, default=ROOT.parent / "shared" / "data" / "sounds")
-    parser.add_argument("--no-save", action="store_true", help="print only")
+    parser.add_argument("--no-save", action="store_true", help="store no table and no figure")
     options = parser.parse_args()
     folder, heard = find_model(options.model), listen(options)
     curve = calibrate(heard) if options.split == "validation" else Confidence.read(folder)
@@ -154,11 +155,11 @@ def main() -> None:
     bins = reliability(promised, np.array([float(item.right) for item in heard]), BINS)
     result = table(bins, curve, heard, options)
     print(result.markdown())
-    if options.no_save:
-        return
     if options.split == "validation":
         curve.write(folder)
-    else:
+    if options.no_save:
+        return
+    if options.split == "test":
         draw(bins, folder / "reliability.svg")
     save(result, f"reliability-{options.split}")
 

@@ -51,6 +51,7 @@ def main() -> None:
         date=today(),
         hardware=hardware(),
         order=12,
+        place="card",
     )
     print(result.markdown())
     if not options.no_save:

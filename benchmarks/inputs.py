@@ -74,6 +74,7 @@ def main() -> None:
         date=today(),
         hardware=hardware(),
         order=16,
+        place="card",
     )
     print(result.markdown())
     if not options.no_save:

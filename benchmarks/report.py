@@ -16,11 +16,11 @@ from tables import RESULTS, load_all
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
     ROOT / "README.md": ("mini", "official"),
-    ROOT / "src" / "enclap" / "models" / "mini" / "README.md": ("mini",),
+    ROOT / "src" / "enclap" / "models" / "mini" / "README.md": ("mini", "card"),
     ROOT / "docs" / "performance.md": ("official",),
 }
 """Each document and the places of the tables that it shows."""
-ALL = ("mini", "official")
+ALL = ("mini", "card", "official")
 BEGIN, END = "<!-- numbers:begin -->", "<!-- numbers:end -->"
 
 

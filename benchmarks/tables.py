@@ -17,7 +17,8 @@ SCHEMA = 1
 class Table:
     """One table of figures and how they came about.
 
-    order: its place among the others. place: the kind of document that shows it, "mini" or "official".
+    order: its place among the others. place: the kind of document that shows it: "mini" (README and the model card),
+    "card" (the model card alone) or "official".
     """
 
     title: str
