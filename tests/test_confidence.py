@@ -45,6 +45,12 @@ def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Pat
             Confidence.read(tmp_path)
 
 
+def test_captions_that_tell_several_sounds_stay() -> None:
+    assert CURVE.is_doubtful("A clock ticks.", 0.1) and not CURVE.is_doubtful("A clock ticks.", 0.5)
+    assert not CURVE.is_doubtful("A clock ticks, and then a dog barks.", 0.1)
+    assert not CURVE.model_copy(update={"vague": ()}).is_doubtful("A clock ticks.", 0.1)
+
+
 def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Path, tiny_folder: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
@@ -55,7 +61,7 @@ def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Pat
     Confidence(version=1, slope=1.0, offset=0.0, threshold=0.0, vague=CURVE.vague).write(folder)
     sure = Captioner.from_pretrained(folder).caption(source).captions[0]
     assert sure.text == plain.text and sure.score == pytest.approx(1.0 / (1.0 + np.exp(-raw)))
-    Confidence(version=1, slope=1.0, offset=0.0, threshold=1.0, vague=CURVE.vague).write(folder)
+    Confidence(version=1, slope=1.0, offset=0.0, threshold=1.0, longest=99, vague=CURVE.vague).write(folder)
     captioner = Captioner.from_pretrained(folder)
     doubtful = captioner.caption(source).captions[0]
     assert doubtful.text in CURVE.vague and doubtful.score == sure.score

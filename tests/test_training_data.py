@@ -83,6 +83,15 @@ def test_every_kind_of_scene_says_what_it_holds(corpus: Corpus, kind: str) -> No
         assert canonical(scene.description).endswith(".")
 
 
+def test_filled_scenes_give_each_sound_its_share_of_a_window(corpus: Corpus) -> None:
+    mix = SceneMix(order=1.0, together=0.0, background=0.0, three=0.0, filled=1.0)
+    for number in range(12):
+        scene = composer(corpus, mix=mix).draw(number)
+        first, second = scene.description.sounds
+        assert scene.waveform.seconds == pytest.approx(LONGEST)
+        assert first.end <= LONGEST / 2 <= second.start and first.start <= LONGEST / 6
+
+
 def test_sounds_in_order_do_not_overlap_and_are_all_audible(corpus: Corpus) -> None:
     mix = SceneMix(order=1.0, together=0.0, background=0.0, three=0.0)
     for number in range(12):

@@ -238,7 +238,7 @@ class Captioner:
             return Caption(window.start, window.end, best.text, best.score, candidates=tuple(candidates))
         trusted = tuple(replace(item, score=trust.probability(item.score)) for item in candidates)
         text, score = trusted[0].text, trusted[0].score
-        if trust.is_doubtful(score):
+        if trust.is_doubtful(text, score):
             text = trust.vaguer(embedding_of(features), self._vague_embeddings)
         return Caption(window.start, window.end, text, score, candidates=trusted)
 

@@ -29,12 +29,16 @@ INAUDIBLE = 0.25
 
 @dataclass(frozen=True)
 class SceneMix:
-    """How often which kind of scene is drawn; what is left of 1 are single sounds."""
+    """How often which kind of scene is drawn; what is left of 1 are single sounds.
+
+    filled: how often sounds in order have equal shares of a whole window, instead of following each other closely.
+    """
 
     order: float = 0.24
     together: float = 0.10
     background: float = 0.14
     three: float = 0.04
+    filled: float = 0.0
 
     def draw(self, generator: np.random.Generator) -> str:
         """A kind: order, together, background, three or single."""
@@ -117,6 +121,8 @@ class SceneComposer:
     def _in_order(self, generator: np.random.Generator, count: int) -> Scene:
         """Sounds one after the other with pauses, most of them short."""
         labels = self._distinct(self._all, count, generator)
+        if self._mix.filled and generator.random() < self._mix.filled:
+            return self._in_shares(labels, generator)
         placed, at = [], 0
         for label in labels:
             take = self._sound(label, LONGEST / count * generator.uniform(0.45, 0.9), generator)
@@ -124,6 +130,17 @@ class SceneComposer:
             pause = generator.uniform(0.0, 0.05) if generator.random() < 0.7 else generator.uniform(0.0, 0.1)
             at += len(take.audio) + int(pause * LONGEST / count * self._corpus.rate)
         return self._finish(placed, placed[-1].start + len(placed[-1].take.audio), None, generator)
+
+    def _in_shares(self, labels: Sequence[str], generator: np.random.Generator) -> Scene:
+        """Sounds one after the other, each in its share of a whole window."""
+        share = int(LONGEST / len(labels) * self._corpus.rate)
+        seconds = LONGEST / len(labels)
+        takes = [self._sound(label, seconds * generator.uniform(0.85, 1.0), generator) for label in labels]
+        placed = [
+            _Placed(take, number * share + int(generator.integers(0, max(1, share - len(take.audio)) // 3 + 1)))
+            for number, take in enumerate(takes)
+        ]
+        return self._finish(placed, len(labels) * share, None, generator)
 
     def _together(self, generator: np.random.Generator) -> Scene:
         """Two sounds that overlap for most of their time."""

@@ -20,8 +20,9 @@ class Confidence(BaseModel):
     """A model's calibration, measured on recordings that it was not trained on.
 
     slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
-    (Platt scaling). threshold: captions less probable than this give way to a vaguer one. vague: those sentences, one
-    for each family of sounds; empty where captions are never replaced.
+    (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they have more than
+    `longest` words: a long caption tells several sounds, and a vague one tells one. vague: the vaguer sentences, one for
+    each family of sounds; empty where captions are never replaced.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class Confidence(BaseModel):
     slope: float = Field(gt=0)
     offset: float
     threshold: float = Field(ge=0, le=1)
+    longest: int = Field(default=6, gt=0)
     vague: tuple[str, ...] = ()
 
     @classmethod
@@ -54,9 +56,9 @@ class Confidence(BaseModel):
         """How probable it is, 0 to 1, that a caption with this score names what is heard."""
         return 1.0 / (1.0 + math.exp(-(self.slope * score + self.offset)))
 
-    def is_doubtful(self, probability: float) -> bool:
+    def is_doubtful(self, text: str, probability: float) -> bool:
         """Whether a vaguer sentence should take the place of a caption that is right with this probability."""
-        return bool(self.vague) and probability < self.threshold
+        return bool(self.vague) and probability < self.threshold and len(text.split()) <= self.longest
 
     def vaguer(self, embedding: FloatArray, texts: FloatArray) -> str:
         """The vague sentence nearest to a clip's embedding [E]. texts: float32 [F, E], the sentences' embeddings."""

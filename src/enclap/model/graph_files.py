@@ -136,6 +136,7 @@ def traced(
 ) -> onnx.ModelProto:
     """The graph as a simplified model that holds all its weights; workshop: an empty folder for what lies between."""
     path = workshop / "graph.onnx"
+    keep_norms = bool(getattr(graph, "keep_norms", False))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every constant; tests hold the graphs to other shapes
         torch.onnx.export(
@@ -147,15 +148,23 @@ def traced(
             dynamic_axes={name: dict(names) for name, names in axes.items()},
             opset_version=OPSET,
             custom_opsets=getattr(graph, "custom_opsets", {}),
+            # in evaluation mode the exporter folds norms into convolutions, whose weights float16 then cannot hold
+            training=torch.onnx.TrainingMode.PRESERVE if keep_norms else torch.onnx.TrainingMode.EVAL,
             dynamo=False,
         )
-    model = onnx.load(str(simplified(path)))
+    model = onnx.load(str(simplified(path, NORM_FUSIONS if keep_norms else ())))
     halve_exact_weights(model)
     return model
 
 
-def simplified(path: Path) -> Path:
+NORM_FUSIONS = ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion")
+"""onnxruntime's rules that fold a normalisation into the convolution before it."""
+
+
+def simplified(path: Path, without: Sequence[str] = ()) -> Path:
     """The path of a new graph beside the one at `path`, its constants folded and what they leave unused dropped.
+
+    without: names of onnxruntime's rewriting rules that are left out.
 
     Done once, here, not at every load. onnxruntime's basic level is used because its result runs on any device.
     Weights lie in a file of their own, without which nothing above two gigabytes could be written.
@@ -168,7 +177,9 @@ def simplified(path: Path) -> Path:
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     options.add_session_config_entry("session.disable_prepacking", "1")  # it is never run
     options.log_severity_level = SILENT
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+    )
     return target
 
 

@@ -131,6 +131,7 @@ class ClapAudioGraph(nn.Module):
     def __init__(self, model: ClapModel | ConvClapModel) -> None:
         super().__init__()
         self.model = model
+        self.keep_norms = isinstance(model, ConvClapModel)  # half the file; they are folded when it is loaded
 
     def forward(self, mel: Tensor) -> Tensor:
         """Embeddings of crops of the front end's fixed length."""

@@ -77,17 +77,22 @@ class CaptionRecipe(Settings):
     """The captioner: its scenes, its sizes as EnclapConfig names them, and its training.
 
     scenes: made of recordings that CLAP was trained on. unheard_scenes: made of others, which are shown
-    `unheard_weight` times as often, because CLAP knows its own recordings too well.
+    `unheard_weight` times as often, because CLAP knows its own recordings too well. filled_scenes: of both, most of
+    them with sounds in order that fill a window; only `continued`, a second round from the first one's average, sees
+    them, `filled_weight` times as often as others.
     """
 
     vocabulary: int = Field(gt=300)
     scenes: int = Field(gt=0)
     unheard_scenes: int = Field(ge=0)
     unheard_weight: float = Field(gt=0)
+    filled_scenes: int = Field(gt=0)
+    filled_weight: float = Field(gt=0)
     captions: int = Field(default=3, gt=0)
     model: dict[str, Any]
     perturbation: Perturbation = Perturbation()
     optimisation: Optimisation
+    continued: Optimisation
 
 
 @dataclass(frozen=True)
@@ -288,19 +293,24 @@ def _views(workshop: Workshop, clap: ConvClapModel, count: int, seed: int) -> tu
     return embeddings, names
 
 
+FILLED = SceneMix(order=0.6, together=0.05, background=0.1, three=0.1, filled=1.0)
+"""Scenes of which most have several sounds that share a whole window."""
+
+
 def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
-    """The captioner's two sets of scenes: of recordings that CLAP saw, and of recordings that it did not."""
+    """The captioner's three sets of scenes: of recordings that CLAP saw, of others, and filled ones of both."""
     recipe = workshop.recipe(CaptionRecipe, "caption")
     seed = recipe.optimisation.seed
     known = set(workshop.targets.label_names)
     sets = []
-    for name, count, numbers in (
-        ("heard", recipe.scenes, workshop.seen),
-        ("unheard", recipe.unheard_scenes, workshop.unheard),
+    for name, count, numbers, mix in (
+        ("heard", recipe.scenes, workshop.seen, SceneMix()),
+        ("unheard", recipe.unheard_scenes, workshop.unheard, SceneMix()),
+        ("filled", recipe.filled_scenes, [*workshop.seen, *workshop.unheard], FILLED),
     ):
         folder = workshop.output / "scenes" / name
         folder.mkdir(parents=True, exist_ok=True)
-        composer = SceneComposer(workshop.corpus, dict.fromkeys(numbers, 1.0), SceneMix(), seed, known)
+        composer = SceneComposer(workshop.corpus, dict.fromkeys(numbers, 1.0), mix, seed, known)
         sets.append((SceneShards(folder, count), composer))
     return sets
 
@@ -315,7 +325,7 @@ def prepare_scenes(workshop: Workshop, part: int = 0, parts: int = 1) -> None:
 
 
 def extract_features(workshop: Workshop) -> list[FeatureStore]:
-    """Write features/: the scenes with CLAP's embeddings; returns the two stores, heard and unheard."""
+    """Write features/: the scenes with CLAP's embeddings; returns the stores: heard, unheard, filled."""
     codec = Codec.from_folder(workshop.output / "codec")
     clap = Clap.from_folder(workshop.output / "clap")
     header = StoreHeader(codec.codebooks, codec.entries, clap.dim, codec.rate / codec.hop, fingerprint(workshop.output))
@@ -328,22 +338,30 @@ def extract_features(workshop: Workshop) -> list[FeatureStore]:
 def train_captioner(workshop: Workshop) -> None:
     """Write caption/: the captioner with its tokenizer and generation settings."""
     recipe = workshop.recipe(CaptionRecipe, "caption")
-    heard, unheard = extract_features(workshop)
+    stores = extract_features(workshop)
+    header = stores[0].header
     tokenizer = make_tokenizer(workshop)
-    weights = np.concatenate([np.ones(len(heard)), np.full(len(unheard), recipe.unheard_weight)])
-    items = CaptionItems(
-        join([heard, unheard]),
-        weights,
-        tokenizer,
-        heard.header.entries,
-        recipe.perturbation,
-        batch_size=recipe.optimisation.batch_size,
-        seed=recipe.optimisation.seed,
-    )
     torch.manual_seed(recipe.optimisation.seed)
-    model = new_captioner(recipe, tokenizer, heard.header)
-    collate = CaptionCollator(heard.header.entries, model.config.max_frames)
-    run_stage(model, items, collate, recipe.optimisation, workshop.output / "training")
+    model = new_captioner(recipe, tokenizer, header)
+    collate = CaptionCollator(header.entries, model.config.max_frames)
+    weights = [
+        np.full(len(store), weight)
+        for store, weight in zip(stores, (1.0, recipe.unheard_weight, recipe.filled_weight), strict=True)
+    ]
+    for optimisation, count, output in (
+        (recipe.optimisation, 2, workshop.output / "training"),
+        (recipe.continued, 3, workshop.output / "training" / "continued"),
+    ):
+        items = CaptionItems(
+            join(stores[:count]),
+            np.concatenate(weights[:count]),
+            tokenizer,
+            header.entries,
+            recipe.perturbation,
+            batch_size=optimisation.batch_size,
+            seed=optimisation.seed,
+        )
+        run_stage(model, items, collate, optimisation, output)
     round_to_float16(model)
     folder = workshop.output / "caption"
     model.save_pretrained(folder)
