@@ -91,7 +91,8 @@ def calibrate(heard: Sequence[Heard]) -> Confidence:
 
 def named(alone: Sequence[Heard], curve: Confidence) -> tuple[float, float]:
     """Per cent of labels named, and named or family named, as means over labels, with the curve's threshold."""
-    texts = [item.vaguer if curve.is_doubtful(item.text, curve.probability(item.score)) else item.text for item in alone]
+    doubtful = [curve.is_doubtful(item.text, curve.probability(item.score)) for item in alone]
+    texts = [item.vaguer if doubt else item.text for item, doubt in zip(alone, doubtful, strict=True)]
     labels = [item.labels[0] for item in alone]
     return rate(texts, labels, names, macro=True), rate(texts, labels, names_family, macro=True)
 

@@ -21,8 +21,8 @@ class Confidence(BaseModel):
 
     slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
     (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they have more than
-    `longest` words: a long caption tells several sounds, and a vague one tells one. vague: the vaguer sentences, one for
-    each family of sounds; empty where captions are never replaced.
+    `longest` words: a long caption tells several sounds, and a vague one tells one. vague: the vaguer sentences, one
+    for each family of sounds; empty where captions are never replaced.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
