@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,11 @@ class Done:
     returncode: int
     stdout: str
     stderr: str
+
+
+def hear_ctrl_c() -> None:
+    """For preexec_fn: SIGINT as a foreground program has it; a shell hands it to what it runs behind as ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Run(Protocol):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli import Run, written
+from cli import Run, hear_ctrl_c, written
 from enclap.audio.ahead import Ahead
 from enclap.audio.read import open_audio, read_audio
 from enclap.errors import AudioNotFound
@@ -169,7 +169,11 @@ def test_a_changed_recording_is_not_taken_for_done(enclap: Run, recording: Calla
 
 def test_ctrl_c_ends_a_wait_for_standard_input(enclap_command: list[str]) -> None:
     process = subprocess.Popen(
-        [*enclap_command, "caption", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*enclap_command, "caption", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
     time.sleep(2.0)
     process.send_signal(signal.SIGINT)
