@@ -70,7 +70,7 @@ def stages(options: argparse.Namespace) -> Seconds:
 
     def encode_codec() -> None:
         with ThreadPoolExecutor(usable_cores()) as pool:
-            codec.finish([np.concatenate([part.result() for part in codec.begin(samples, pool)], axis=1)])
+            codec.finish(np.concatenate([part.result() for part in codec.begin(samples, pool)], axis=1))
 
     def embed() -> None:
         sessions.get("clap_audio", threads=1).run(None, {"mel": clap_input(folder, window)})
