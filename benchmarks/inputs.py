@@ -74,6 +74,8 @@ def main() -> None:
         date=today(),
         hardware=hardware(),
         order=16,
+        note="Training never hides all codes of a clip, so the second row shows a model out of its depth, not that the "
+        "embedding holds nothing.",
         place="card",
     )
     print(result.markdown())

@@ -31,6 +31,7 @@ from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.export import export_codec
+from enclap.model.sizes import SEARCH
 from enclap.model.tower import ConvClapModel, ConvTower
 from enclap.training import clap as clap_stage
 from enclap.training import codec as codec_stage
@@ -59,18 +60,6 @@ FRONT_END = ClapFrontEnd(
     highest=14_000.0,
 )
 HELD_OUT = HeldOut()
-GENERATION = {
-    "bos_token_id": 0,
-    "pad_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
-    "forced_bos_token_id": 0,
-    "forced_eos_token_id": 2,
-    "num_beams": 4,
-    "early_stopping": True,
-    "no_repeat_ngram_size": 3,
-    "max_length": 50,
-}
 
 
 class CaptionRecipe(Settings):
@@ -366,7 +355,7 @@ def train_captioner(workshop: Workshop) -> None:
     folder = workshop.output / "caption"
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "generation_config.json").write_text(json.dumps(GENERATION, indent=2) + "\n", encoding="utf-8")
+    (folder / "generation_config.json").write_text(json.dumps(SEARCH, indent=2) + "\n", encoding="utf-8")
 
 
 def new_captioner(recipe: CaptionRecipe, tokenizer: Tokenizer, header: StoreHeader) -> EnclapForConditionalGeneration:
