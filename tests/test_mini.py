@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agreement import GREEDY, assert_candidates_agree, released_options
+from cli import Run
 from enclap import Captioner
 from enclap.audio.read import read_audio
 from enclap.data.manifest import Recording, read_manifest
@@ -34,6 +36,15 @@ def test_an_example_is_captioned_the_same_on_every_run() -> None:
     first, second = (Captioner.from_pretrained("mini").caption(path) for _ in range(2))
     assert first == second and len(first.captions) == 3
     assert all(caption.text.endswith(".") for caption in first.captions)
+
+
+def test_the_command_gives_the_captions_and_probabilities_of_the_captioner(enclap: Run) -> None:
+    path = Path(__file__).resolve().parents[1] / "examples" / "bell.wav"
+    done = enclap("caption", path, "--model", "mini", "--format", "jsonl")
+    found = json.loads(done.stdout)["captions"][0]
+    expected = Captioner.from_pretrained("mini").caption(path).captions[0]
+    assert found["text"] == expected.text and expected.score is not None and 0.0 < expected.score < 1.0
+    assert found["score"] == pytest.approx(expected.score, abs=1e-3)
 
 
 @pytest.fixture(scope="module")

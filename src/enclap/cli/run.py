@@ -20,6 +20,7 @@ from enclap.cli.output import Plan, refuse_existing
 from enclap.cli.paths import Recording
 from enclap.cli.progress import AsideHandler, ProgressBar
 from enclap.cli.summary import Tally
+from enclap.decoding.confidence import Confidence
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.errors import AudioNotFound
@@ -62,7 +63,7 @@ class Loading:
         began = time.monotonic()
         engine = load_engine(folder, self.engine, self.device, self.precision, self.threads)
         logger.info("%s: loaded in %.2f s, %s engine", printable(self.model), time.monotonic() - began, engine.name)
-        return Captioner(engine, self.model)
+        return Captioner(engine, self.model, Confidence.read(folder))
 
 
 class Account:
