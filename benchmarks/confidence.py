@@ -22,12 +22,13 @@ from enclap.data.lexicon import load_lexicon
 from enclap.data.manifest import read_manifest
 from enclap.decoding.confidence import VERSION, Confidence
 from enclap.decoding.options import DecodingOptions
+from enclap.decoding.phrases import repeating_last
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import Bin, calibration_error, fit_logistic, reliability
 from enclap.evaluation.naming import names, names_family
 from enclap.hub import find_model
 from enclap.types import Waveform
-from hearing import PAIRS, ROOT, common_groups, draw_pairs, join, rate, select
+from hearing import PAIRS, PHRASE, ROOT, common_groups, draw_pairs, join, rate, select
 from tables import Table, hardware, save, today
 
 BINS = 6
@@ -59,11 +60,11 @@ def listen(options: argparse.Namespace) -> list[Heard]:
     sources += [Waveform(*join(options.recordings, pair)) for pair in together]
     wanted = [(clip.label,) for clip in chosen] + [tuple(clip.label for clip in pair) for pair in together]
     engine, vague, heard = load_engine(find_model(options.model)), vague_sentences(), []
-    texts = engine.embed_text(vague)
+    texts, decoding = engine.embed_text(vague), DecodingOptions(candidates=DecodingOptions().beams)
     for labels, source in zip(wanted, sources, strict=True):
         window = next(iter(split_windows(iter([source.samples]), source.rate, DEFAULT_WINDOW)))
         features = engine.extract([window])
-        best = engine.generate(features, DecodingOptions())[0][0]
+        best = repeating_last(engine.generate(features, decoding)[0], PHRASE)[0]
         assert features[0].embedding is not None
         heard.append(Heard(labels, best.text, best.score, vague[int(np.argmax(texts @ features[0].embedding))]))
     return heard
@@ -80,7 +81,8 @@ def calibrate(heard: Sequence[Heard]) -> Confidence:
     scores = np.array([item.score for item in heard])
     right = np.array([float(item.right) for item in heard])
     slope, offset = fit_logistic(scores, right)
-    curve = Confidence(version=VERSION, slope=slope, offset=offset, threshold=0.0, vague=vague_sentences())
+    fitted = {"slope": slope, "offset": offset}
+    curve = Confidence(version=VERSION, **fitted, threshold=0.0, vague=vague_sentences(), phrase=PHRASE)
     alone = [item for item in heard if len(item.labels) == 1]
     rates = [named(alone, curve.model_copy(update={"threshold": float(value)})) for value in THRESHOLDS]
     best = float(THRESHOLDS[int(np.argmax([family for _, family in rates]))])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from enclap import Captioner
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.data.manifest import Recording, read_manifest, share
+from enclap.decoding.phrases import WORD, repeats_phrase
 from enclap.evaluation.naming import WORDS_READ, names, names_family, order_right
 from enclap.types import Waveform
 from tables import RESULTS, Table, hardware, save, today
@@ -34,6 +34,7 @@ PAIR_RATE = 32_000
 PAUSE = 0.2  # seconds between the two sounds of a pair
 LONGEST_SOUND = 4.8  # seconds of each
 CHANCE_ORDERS = 50
+PHRASE = 3  # words that a caption should not say twice
 ESC = "ESC-10: the caption names the sound"
 FAMILY = "all labels: named or family named, mean over labels"
 ESC_PAIRS = "two ESC-10 sounds in order: both named"
@@ -135,9 +136,8 @@ def common_groups(recordings: Sequence[Recording], chosen: Sequence[Recording]) 
 
 def is_faulty(caption: str) -> bool:
     """Whether a caption says a phrase of three words twice, is longer than may be, or does not end."""
-    words = re.findall(r"[a-z0-9'-]+", caption.lower())
-    triples = [tuple(words[start : start + 3]) for start in range(len(words) - 2)]
-    return len(set(triples)) < len(triples) or len(words) > WORDS_READ or not caption.endswith(".")
+    too_long = len(WORD.findall(caption.lower())) > WORDS_READ
+    return repeats_phrase(caption, PHRASE) or too_long or not caption.endswith(".")
 
 
 def measure(options: argparse.Namespace) -> tuple[Figures, list[tuple[str, str]]]:

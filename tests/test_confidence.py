@@ -11,8 +11,11 @@ import pytest
 
 from enclap import Captioner
 from enclap.decoding.confidence import Confidence
+from enclap.decoding.options import DecodingOptions
+from enclap.decoding.phrases import repeating_last, repeats_phrase
 from enclap.errors import ModelError
 from enclap.evaluation.calibration import calibration_error, fit_logistic, reliability
+from enclap.types import Candidate
 from sounds import noise
 
 CURVE = Confidence(version=1, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
@@ -68,3 +71,34 @@ def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Pat
     assert [item.text for item in doubtful.candidates] == [item.text for item in plain.candidates]
     again = [result.captions[0] for result in captioner.caption([source, (noise(1.0, 16_000, seed=3), 16_000), source])]
     assert again[0] == again[2] == doubtful
+
+
+def test_a_phrase_is_found_again_whatever_its_capitals_and_stops() -> None:
+    assert repeats_phrase("A dog barks, and then a dog barks.", 3)
+    assert not repeats_phrase("A dog barks, and then a dog growls.", 3)
+    assert repeats_phrase("A dog barks, and then a dog growls.", 2)
+    assert not repeats_phrase("", 3) and not repeats_phrase("A dog.", 3)
+
+
+def test_candidates_that_repeat_a_phrase_come_last_and_keep_their_order() -> None:
+    texts = ("A dog barks, then a dog barks.", "A dog barks.", "Rain falls and rain falls and rain.", "Rain falls.")
+    candidates = [Candidate((), text, -float(place)) for place, text in enumerate(texts)]
+    assert [candidates.index(item) for item in repeating_last(candidates, 3)] == [1, 3, 0, 2]
+    assert repeating_last(candidates, 0) == candidates
+
+
+def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    source = (noise(2.0, 16_000), 16_000)
+    options = DecodingOptions(candidates=4, no_repeat_ngram=0)
+    beam = Captioner.from_pretrained(folder).caption(source, options).captions[0].candidates
+    assert len(beam) == 4
+    words = next(n for n in range(1, 20) if not all(repeats_phrase(item.text, n) for item in beam))
+    CURVE.model_copy(update={"threshold": 0.0, "phrase": words}).write(folder)
+    captioner = Captioner.from_pretrained(folder)
+    wanted = [item.text for item in repeating_last(beam, words)]
+    assert not repeats_phrase(wanted[0], words)
+    for count in (1, 2, 4):
+        told = captioner.caption(source, options.model_copy(update={"candidates": count})).captions[0]
+        assert told.text == wanted[0] and [item.text for item in told.candidates] == wanted[:count]

@@ -175,10 +175,11 @@ def test_a_store_refuses_shards_of_another_model_format_or_kind(tmp_path: Path) 
         FeatureStore(tmp_path)
 
 
-def items(seed: int = 0, batch_size: int = 4) -> CaptionItems:
+def items(seed: int = 0, batch_size: int = 4, codes_dropout: float = 0.0) -> CaptionItems:
     tokenizer = train_tokenizer(["A dog barks.", "Rain falls."], 300)
     made = clips(20)
-    return CaptionItems(made, np.ones(20), tokenizer, 32, Perturbation(), batch_size=batch_size, seed=seed)
+    perturbation = Perturbation(codes_dropout=codes_dropout)
+    return CaptionItems(made, np.ones(20), tokenizer, 32, perturbation, batch_size=batch_size, seed=seed)
 
 
 def test_an_item_depends_on_seed_and_number_alone() -> None:
@@ -199,6 +200,13 @@ def test_hidden_codes_are_labelled_and_nothing_else() -> None:
         item = draw(number)
         assert np.array_equal(item.codes == 32, item.mcm_labels != -100)
         assert item.labels[0] == 0 and item.labels[-1] == 2
+
+
+def test_dropped_codes_are_all_hidden_and_none_is_to_be_restored() -> None:
+    draw = items(codes_dropout=0.25)
+    dropped = [item for item in map(draw, range(400)) if (item.codes == 32).all()]
+    assert 60 <= len(dropped) <= 140
+    assert all((item.mcm_labels == -100).all() for item in dropped)
 
 
 def test_a_batch_pads_codes_and_both_kinds_of_labels() -> None:

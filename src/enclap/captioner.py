@@ -19,6 +19,7 @@ from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
 from enclap.decoding.confidence import Confidence
 from enclap.decoding.options import DecodingOptions
+from enclap.decoding.phrases import repeating_last
 from enclap.decoding.rank import rank
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
@@ -219,7 +220,7 @@ class Captioner:
 
     def _sentences(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per clip, best first in the order that the options ask for."""
-        found = self.engine.generate(features, options)
+        found = self._generated(features, options)
         if options.rank == "likelihood":
             return found
         texts = sorted({candidate.text for candidates in found for candidate in candidates})
@@ -229,6 +230,14 @@ class Captioner:
             rows = np.stack([vectors[candidate.text] for candidate in candidates])  # [N, E]
             ordered.append(rank(candidates, rows @ embedding_of(clip), options.rank))
         return ordered
+
+    def _generated(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        """Candidates per clip as the engine finds them, but those that repeat a phrase last where the model asks so."""
+        phrase = 0 if self.confidence is None else self.confidence.phrase
+        if not phrase or options.sample:
+            return self.engine.generate(features, options)
+        beam = self.engine.generate(features, options.model_copy(update={"candidates": options.beams}))
+        return [repeating_last(candidates, phrase)[: options.candidates] for candidates in beam]
 
     def _caption(self, window: _Ready, features: Features, candidates: Sequence[Candidate]) -> Caption:
         """The best candidate, or a vaguer sentence where the model's calibration says that it is probably wrong."""

@@ -22,7 +22,8 @@ class Confidence(BaseModel):
     slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
     (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they have more than
     `longest` words: a long caption tells several sounds, and a vague one tells one. vague: the vaguer sentences, one
-    for each family of sounds; empty where captions are never replaced.
+    for each family of sounds; empty where captions are never replaced. phrase: candidates that say as many words
+    twice give way to the next of the beam; 0: none do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class Confidence(BaseModel):
     threshold: float = Field(ge=0, le=1)
     longest: int = Field(default=6, gt=0)
     vague: tuple[str, ...] = ()
+    phrase: int = Field(default=0, ge=0)
 
     @classmethod
     def read(cls, folder: Path) -> Confidence | None:

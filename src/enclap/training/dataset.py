@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from enclap.data.features import Clip
-from enclap.model.masking import clip_generator, hidden_frames, hide
+from enclap.model.masking import IGNORED, clip_generator, hidden_frames, hide
 from enclap.training.recipe import Settings
 from enclap.types import FloatArray, IntArray
 
@@ -22,11 +22,14 @@ class Perturbation(Settings):
     """What is done to the features, so that the captioner does not trust them blindly.
 
     embedding_noise: largest length of the random vector added to the unit embedding. embedding_dropout: share of the
-    items whose embedding is replaced by zeros. mask_probability, mask_span: of masked codec modeling.
+    items whose embedding is replaced by zeros. codes_dropout: share of the items whose codes are all hidden, and not
+    to be restored: so the captioner also learns to do without them, and what they add can be measured.
+    mask_probability, mask_span: of masked codec modeling.
     """
 
     embedding_noise: float = 0.6
     embedding_dropout: float = 0.05
+    codes_dropout: float = 0.0
     mask_probability: float = 0.15
     mask_span: int = 10
 
@@ -97,6 +100,8 @@ class CaptionItems:
             span=settings.mask_span,
         )
         shown, wanted = hide(codes, hidden, self._entries)
+        if generator.random() < settings.codes_dropout:
+            shown, wanted = np.full_like(shown, self._entries), np.full_like(wanted, IGNORED)
         captions = self._captions[index]
         caption = captions[int(generator.integers(0, len(captions)))]
         embedding = clip.features.embedding
