@@ -82,6 +82,27 @@ def test_weight_matrices_become_bytes(folder: Path) -> None:
         assert any(node.op_type in ("DynamicQuantizeMatMul", "MatMulNBits") for node in model.graph.node)
 
 
+def test_code_tables_become_bytes_and_their_rows_stay_near(folder: Path) -> None:
+    encoder = onnx.load(folder / "onnx" / "encoder_int8.onnx")
+    types = {tensor.name: tensor.data_type for tensor in encoder.graph.initializer}
+    tables = [node.input[0] for node in encoder.graph.node if node.op_type == "Gather" and node.input[0] in types]
+    assert {types[name] for name in tables if not name.endswith(".scales")} == {TensorProto.INT8}
+    table = np.random.default_rng(0).standard_normal((7, 24)).astype(np.float32)
+    table[3] = 0.0
+    node = helper.make_node("Gather", ["table", "rows"], ["y"])
+    values = [
+        helper.make_tensor_value_info("rows", TensorProto.INT64, [None, None]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None, 24]),
+    ]
+    graph = helper.make_graph([node], "lookup", values[:1], values[1:], [numpy_helper.from_array(table, "table")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    quantise(model, blockwise=False)
+    rows = np.array([[3, 0, 6], [1, 1, 5]])
+    found = InferenceSession(model.SerializeToString()).run(None, {"rows": rows})[0]
+    step = np.abs(table).max(axis=1, keepdims=True) / 127
+    assert (np.abs(found - table[rows]) <= 0.51 * step[rows]).all() and not np.array_equal(found, table[rows])
+
+
 def test_features_are_those_of_float32(folder: Path, features: list[Features]) -> None:
     found = load_engine(folder, "onnx", threads=1).extract(random_windows(6, longest=5.0, seed=3))
     for ours, theirs in zip(features, found, strict=True):
@@ -89,11 +110,13 @@ def test_features_are_those_of_float32(folder: Path, features: list[Features]) -
         np.testing.assert_array_equal(ours.embedding, theirs.embedding)
 
 
-def test_scores_stay_near_those_of_float32(folder: Path, engine: Engine, features: list[Features]) -> None:
+def test_most_sentences_and_their_scores_are_those_of_float32(folder: Path, engine: Engine, features: list[Features]) -> None:
     exact = load_engine(folder, "onnx", threads=1).generate(features, GREEDY)
     found = engine.generate(features, GREEDY)
-    first = [(ours[0].score, theirs[0].score) for ours, theirs in zip(found, exact, strict=True)]
-    assert max(abs(ours - theirs) for ours, theirs in first) < 0.2
+    first = [(ours[0], theirs[0]) for ours, theirs in zip(found, exact, strict=True)]
+    equal = [(ours.score, theirs.score) for ours, theirs in first if ours.token_ids == theirs.token_ids]
+    assert len(equal) >= 4  # random weights have near ties, which rounding decides
+    assert max(abs(ours - theirs) for ours, theirs in equal) < 0.1
 
 
 def test_a_clip_does_not_depend_on_the_clips_beside_it(engine: Engine, features: list[Features]) -> None:
