@@ -83,13 +83,29 @@ def test_every_kind_of_scene_says_what_it_holds(corpus: Corpus, kind: str) -> No
         assert canonical(scene.description).endswith(".")
 
 
-def test_filled_scenes_give_each_sound_its_share_of_a_window(corpus: Corpus) -> None:
-    mix = SceneMix(order=1.0, together=0.0, background=0.0, three=0.0, filled=1.0)
-    for number in range(12):
+def test_filled_scenes_give_each_sound_an_equal_share(corpus: Corpus) -> None:
+    mix = SceneMix(order=1.0, together=0.0, background=0.0, three=0.0, filled=True)
+    lengths = set()
+    for number in range(24):
         scene = composer(corpus, mix=mix).draw(number)
         first, second = scene.description.sounds
-        assert scene.waveform.seconds == pytest.approx(LONGEST)
-        assert first.end <= LONGEST / 2 <= second.start and first.start <= LONGEST / 6
+        length = round(scene.waveform.seconds, 3)
+        lengths.add(length)
+        shares = scene.waveform.seconds if length < LONGEST else LONGEST
+        assert first.start <= LONGEST / 6 and first.end <= second.start
+        assert second.end <= shares and second.start >= 0.55 * LONGEST / 2
+    assert LONGEST in lengths and len(lengths) > 4
+
+
+def test_the_length_of_a_filled_scene_does_not_tell_its_kind(corpus: Corpus) -> None:
+    whole = {}
+    for kind in ("order", "single", "background"):
+        chances = dict.fromkeys(("order", "together", "background", "three"), 0.0) | {kind: 1.0}
+        chances.pop("single", None)
+        draw = composer(corpus, mix=SceneMix(**chances, filled=True)).draw
+        lengths = [draw(number).waveform.seconds for number in range(60)]
+        whole[kind] = sum(seconds > LONGEST - 0.01 for seconds in lengths) / len(lengths)
+    assert all(0.2 < share < 0.8 for share in whole.values()), whole
 
 
 def test_sounds_in_order_do_not_overlap_and_are_all_audible(corpus: Corpus) -> None:

@@ -23,6 +23,8 @@ LONGEST = 10.0
 """Seconds of a scene: one window."""
 ROOMS, DISTANT, REPEATED = 0.25, 0.07, 0.35
 """How often a scene lies in a room, a sound is far away, a short sound is heard more than once."""
+GOING_ON = 0.3
+"""How often a filled scene goes on in silence to the end of a window."""
 INAUDIBLE = 0.25
 """A sound whose loudest part is softer than this part of what covers it (-12 dB) is not said."""
 
@@ -31,14 +33,16 @@ INAUDIBLE = 0.25
 class SceneMix:
     """How often which kind of scene is drawn; what is left of 1 are single sounds.
 
-    filled: how often sounds in order have equal shares of a whole window, instead of following each other closely.
+    filled: scenes like the windows of a long recording: sounds in order have equal shares of the scene, instead of
+    following each other closely, and half of the scenes, of whatever kind, last a whole window, so that the length does
+    not tell the kind.
     """
 
     order: float = 0.24
     together: float = 0.10
     background: float = 0.14
     three: float = 0.04
-    filled: float = 0.0
+    filled: bool = False
 
     def draw(self, generator: np.random.Generator) -> str:
         """A kind: order, together, background, three or single."""
@@ -111,7 +115,10 @@ class SceneComposer:
         return self._in_order(generator, 3 if kind == "three" else 2)
 
     def _single(self, generator: np.random.Generator) -> Scene:
-        take = self._sound(self._all.draw(generator), LONGEST * generator.uniform(0.3, 1.0), generator)
+        label = self._all.draw(generator)
+        take = self._sound(label, LONGEST * self._part(generator, 0.3), generator)
+        if self._mix.filled and load_lexicon()[label].continuous and generator.random() < 0.5:
+            take = replace(take, audio=np.resize(take.audio, int(LONGEST * self._corpus.rate)))
         before = after = 0
         if generator.random() < 0.25:
             room = max(0, int(LONGEST * self._corpus.rate) - len(take.audio))
@@ -121,7 +128,7 @@ class SceneComposer:
     def _in_order(self, generator: np.random.Generator, count: int) -> Scene:
         """Sounds one after the other with pauses, most of them short."""
         labels = self._distinct(self._all, count, generator)
-        if self._mix.filled and generator.random() < self._mix.filled:
+        if self._mix.filled:
             return self._in_shares(labels, generator)
         placed, at = [], 0
         for label in labels:
@@ -132,9 +139,9 @@ class SceneComposer:
         return self._finish(placed, placed[-1].start + len(placed[-1].take.audio), None, generator)
 
     def _in_shares(self, labels: Sequence[str], generator: np.random.Generator) -> Scene:
-        """Sounds one after the other, each in its share of a whole window."""
-        share = int(LONGEST / len(labels) * self._corpus.rate)
-        seconds = LONGEST / len(labels)
+        """Sounds one after the other, each in its share of the scene."""
+        seconds = LONGEST * self._part(generator, 0.55) / len(labels)
+        share = int(seconds * self._corpus.rate)
         takes = [self._sound(label, seconds * generator.uniform(0.85, 1.0), generator) for label in labels]
         placed = [
             _Placed(take, number * share + int(generator.integers(0, max(1, share - len(take.audio)) // 3 + 1)))
@@ -142,10 +149,16 @@ class SceneComposer:
         ]
         return self._finish(placed, len(labels) * share, None, generator)
 
+    def _part(self, generator: np.random.Generator, least: float) -> float:
+        """Which part of a window a scene lasts, at least `least`; in filled scenes, half of the time all of it."""
+        if self._mix.filled and generator.random() < 0.5:
+            return 1.0
+        return float(generator.uniform(least, 1.0))
+
     def _together(self, generator: np.random.Generator) -> Scene:
         """Two sounds that overlap for most of their time."""
         labels = self._distinct(self._all, 2, generator)
-        seconds = LONGEST * generator.uniform(0.3, 1.0)
+        seconds = LONGEST * self._part(generator, 0.3)
         takes = [self._sound(label, seconds, generator) for label in labels]
         length = max(len(take.audio) for take in takes)
         placed = [_Placed(take, int(generator.integers(0, length - len(take.audio) + 1))) for take in takes]
@@ -156,7 +169,7 @@ class SceneComposer:
         behind = self._backgrounds.draw(generator)
         count = 1 if generator.random() < 0.75 else 2
         front = self._distinct(self._all, count, generator, without=behind)
-        length = int(LONGEST * generator.uniform(0.5, 1.0) * self._corpus.rate)
+        length = int(LONGEST * self._part(generator, 0.5) * self._corpus.rate)
         background = self._sound(behind, LONGEST, generator)
         softer = np.float32(10.0 ** (-generator.uniform(6.0, 16.0) / 20.0))
         background = replace(background, audio=np.resize(background.audio, length) * softer)
@@ -202,7 +215,8 @@ class SceneComposer:
     ) -> Scene:
         """The sum of the sounds with room, noise and limits, and the description of what can be heard in it."""
         rate = self._corpus.rate
-        length = min(length, int(LONGEST * rate))
+        longest = int(LONGEST * rate)
+        length = min(length, longest)
         total = np.zeros(length, np.float32) if background is None else background.audio[:length].copy()
         for item in placed:
             total[item.start : item.start + len(item.take.audio)] += item.take.audio[: length - item.start]
@@ -213,6 +227,8 @@ class SceneComposer:
             numbers.append(background.number)
         if generator.random() < ROOMS:
             total = reverberate(total, rate, generator.uniform(0.2, 1.2), 10.0 ** (-generator.uniform(0.3, 1.5)))
+        if self._mix.filled and generator.random() < GOING_ON:
+            total = np.pad(total, (0, longest - length))
         audio = add_noise(total, generator)
         peak = float(np.abs(audio).max())
         if peak > 1.0:

@@ -66,8 +66,9 @@ class CaptionRecipe(Settings):
     """The captioner: its scenes, its sizes as EnclapConfig names them, and its training.
 
     scenes: made of recordings that CLAP was trained on. unheard_scenes: made of others, which are shown
-    `unheard_weight` times as often, because CLAP knows its own recordings too well. filled_scenes: of both, most of
-    them with sounds in order that fill a window, shown `filled_weight` times as often.
+    `unheard_weight` times as often, because CLAP knows its own recordings too well. filled_scenes: of both, like the
+    windows of a long recording; only `continued`, a second round from the first one's average, sees them,
+    `filled_weight` times as often as others.
     """
 
     vocabulary: int = Field(gt=300)
@@ -79,7 +80,9 @@ class CaptionRecipe(Settings):
     captions: int = Field(default=3, gt=0)
     model: dict[str, Any]
     perturbation: Perturbation = Perturbation()
+    continued_perturbation: Perturbation = Perturbation()
     optimisation: Optimisation
+    continued: Optimisation
 
 
 @dataclass(frozen=True)
@@ -280,10 +283,8 @@ def _views(workshop: Workshop, clap: ConvClapModel, count: int, seed: int) -> tu
     return embeddings, names
 
 
-FILLED = SceneMix(order=0.6, together=0.05, background=0.1, three=0.1, filled=1.0)
-"""Scenes of which most have several sounds that share a whole window."""
-UNHEARD_SHARE = 3.0
-"""How often a filled scene takes a recording that CLAP was not trained on, for each other one of the same label."""
+FILLED = SceneMix(order=0.45, together=0.08, background=0.12, three=0.07, filled=True)
+"""Scenes like the windows of a long recording, half of them of several sounds in order."""
 
 
 def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
@@ -292,16 +293,14 @@ def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
     seed = recipe.optimisation.seed
     known = set(workshop.targets.label_names)
     sets = []
-    seen, unheard = dict.fromkeys(workshop.seen, 1.0), dict.fromkeys(workshop.unheard, 1.0)
-    both = seen | dict.fromkeys(unheard, UNHEARD_SHARE)
-    for name, count, shares, mix in (
-        ("heard", recipe.scenes, seen, SceneMix()),
-        ("unheard", recipe.unheard_scenes, unheard, SceneMix()),
-        ("filled", recipe.filled_scenes, both, FILLED),
+    for name, count, numbers, mix in (
+        ("heard", recipe.scenes, workshop.seen, SceneMix()),
+        ("unheard", recipe.unheard_scenes, workshop.unheard, SceneMix()),
+        ("filled", recipe.filled_scenes, [*workshop.seen, *workshop.unheard], FILLED),
     ):
         folder = workshop.output / "scenes" / name
         folder.mkdir(parents=True, exist_ok=True)
-        composer = SceneComposer(workshop.corpus, shares, mix, seed, known)
+        composer = SceneComposer(workshop.corpus, dict.fromkeys(numbers, 1.0), mix, seed, known)
         sets.append((SceneShards(folder, count), composer))
     return sets
 
@@ -339,16 +338,20 @@ def train_captioner(workshop: Workshop) -> None:
         np.full(len(store), weight)
         for store, weight in zip(stores, (1.0, recipe.unheard_weight, recipe.filled_weight), strict=True)
     ]
-    items = CaptionItems(
-        join(stores),
-        np.concatenate(weights),
-        tokenizer,
-        header.entries,
-        recipe.perturbation,
-        batch_size=recipe.optimisation.batch_size,
-        seed=recipe.optimisation.seed,
-    )
-    run_stage(model, items, collate, recipe.optimisation, workshop.output / "training")
+    for optimisation, perturbation, count, output in (
+        (recipe.optimisation, recipe.perturbation, 2, workshop.output / "training"),
+        (recipe.continued, recipe.continued_perturbation, 3, workshop.output / "training" / "continued"),
+    ):
+        items = CaptionItems(
+            join(stores[:count]),
+            np.concatenate(weights[:count]),
+            tokenizer,
+            header.entries,
+            perturbation,
+            batch_size=optimisation.batch_size,
+            seed=optimisation.seed,
+        )
+        run_stage(model, items, collate, optimisation, output)
     round_to_float16(model)
     folder = workshop.output / "caption"
     model.save_pretrained(folder)
