@@ -54,6 +54,12 @@ def test_captions_that_tell_several_sounds_stay() -> None:
     assert not CURVE.model_copy(update={"vague": ()}).is_doubtful("A clock ticks.", 0.1)
 
 
+def test_a_caption_that_repeats_a_phrase_is_doubtful_however_long() -> None:
+    strict, twice = CURVE.model_copy(update={"phrase": 3}), "A dog barks loudly, and then a dog barks in the distance."
+    assert strict.is_doubtful(twice, 0.9) and not CURVE.is_doubtful(twice, 0.9)
+    assert not strict.model_copy(update={"vague": ()}).is_doubtful(twice, 0.9)
+
+
 def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Path, tiny_folder: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from enclap.decoding.phrases import repeats_phrase
 from enclap.errors import ModelError
 from enclap.types import FloatArray
 
@@ -22,8 +23,8 @@ class Confidence(BaseModel):
     slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
     (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they have more than
     `longest` words: a long caption tells several sounds, and a vague one tells one. vague: the vaguer sentences, one
-    for each family of sounds; empty where captions are never replaced. phrase: candidates that say as many words
-    twice give way to the next of the beam; 0: none do.
+    for each family of sounds; empty where captions are never replaced. phrase: a candidate that says as many words
+    twice gives way to the next of the beam, and the last of them to a vaguer sentence; 0: none does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +61,8 @@ class Confidence(BaseModel):
 
     def is_doubtful(self, text: str, probability: float) -> bool:
         """Whether a vaguer sentence should take the place of a caption that is right with this probability."""
-        return bool(self.vague) and probability < self.threshold and len(text.split()) <= self.longest
+        repeats = bool(self.phrase) and repeats_phrase(text, self.phrase)
+        return bool(self.vague) and (repeats or (probability < self.threshold and len(text.split()) <= self.longest))
 
     def vaguer(self, embedding: FloatArray, texts: FloatArray) -> str:
         """The vague sentence nearest to a clip's embedding [E]. texts: float32 [F, E], the sentences' embeddings."""
