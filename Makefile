@@ -71,6 +71,7 @@ mini: recordings $(TRAIN) ## train the bundled model again from the recordings (
 install-mini: $(TRAIN) ## put the newly trained model into the package, in place of the bundled one
 	$(RUN) -m enclap.training.mini --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)" \
 	    --install-into src/enclap/models/mini
+	$(RUN) benchmarks/confidence.py --split test --recordings "$(RECORDINGS)"
 	$(RUN) benchmarks/report.py
 
 corpus: $(RUNTIME) ## fetch the training recordings from their public sources into build/sounds (git, some GB)

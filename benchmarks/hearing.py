@@ -89,7 +89,7 @@ def beside_chance(
 
 
 def both_named(caption: str, pair: str) -> bool:
-    """Whether a caption names both labels of "first; second"."""
+    """Whether a caption names both labels of "first; second", or a single one."""
     return all(names(caption, label) for label in pair.split("; "))
 
 
@@ -110,8 +110,8 @@ def join(folder: Path, pair: Sequence[Recording]) -> tuple[np.ndarray, int]:
 
 def pairs(
     captioner: Captioner, folder: Path, groups: Sequence[Sequence[Recording]], what: str, seed: int
-) -> tuple[Figures, list[str]]:
-    """Two sounds one after the other: both named, and of those the order right; and the captions."""
+) -> tuple[Figures, list[tuple[str, str]]]:
+    """Two sounds one after the other: both named, and of those the order right; and the pairs with their captions."""
     stream = draw_pairs(groups, seed)
     chosen = [next(stream) for _ in range(PAIRS)]
     captions = [result.text for result in captioner.caption([join(folder, pair) for pair in chosen])]
@@ -121,7 +121,8 @@ def pairs(
     ]
     right = [order_right(caption, *labels) for caption, labels in hits]
     order = {"measured": 100.0 * float(np.mean(right)) if right else 0.0, "items": len(hits)}
-    return {what: beside_chance(captions, wanted, both_named), f"{what}, of those: order right": order}, captions
+    figures = {what: beside_chance(captions, wanted, both_named), f"{what}, of those: order right": order}
+    return figures, list(zip(wanted, captions, strict=True))
 
 
 def common_groups(recordings: Sequence[Recording], chosen: Sequence[Recording]) -> list[list[Recording]]:
@@ -141,7 +142,7 @@ def is_faulty(caption: str) -> bool:
 
 
 def measure(options: argparse.Namespace) -> tuple[Figures, list[tuple[str, str]]]:
-    """All figures, and the labels with their captions."""
+    """All figures, and the labels ("first; second" for pairs) with their captions."""
     everything = read_manifest(options.recordings / "manifest.csv")
     chosen = select(everything, options.split)
     captioner = Captioner.from_pretrained(options.model)
@@ -155,13 +156,14 @@ def measure(options: argparse.Namespace) -> tuple[Figures, list[tuple[str, str]]
         "all labels: named, mean over labels": beside_chance(captions, labels, names, macro=True),
         FAMILY: beside_chance(captions, labels, names_family, macro=True),
     }
+    told = list(zip(labels, captions, strict=True))
     for what, groups, seed in ((ESC_PAIRS, esc, 1), (COMMON_PAIRS, common_groups(everything, chosen), 2)):
-        found, told = pairs(captioner, options.recordings, groups, what, seed)
+        found, more = pairs(captioner, options.recordings, groups, what, seed)
         figures |= found
-        captions += told
-    figures[FAULTY] = {"measured": 100.0 * float(np.mean([is_faulty(text) for text in captions]))}
-    figures[FAULTY]["items"] = len(captions)
-    return figures, list(zip(labels, captions, strict=False))
+        told += more
+    figures[FAULTY] = {"measured": 100.0 * float(np.mean([is_faulty(text) for _, text in told]))}
+    figures[FAULTY]["items"] = len(told)
+    return figures, told
 
 
 def table(figures: Figures, options: argparse.Namespace) -> Table:
@@ -206,7 +208,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="mini", help="model name or folder (default: mini)")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--recordings", type=Path, default=ROOT.parent / "shared" / "data" / "sounds")
-    parser.add_argument("--captions", type=Path, help="write labels and captions to this file")
+    parser.add_argument("--captions", type=Path, help="write labels, whether they are named, and captions to this file")
     parser.add_argument("--note", help="the candidate's settings: add it to candidates.jsonl")
     parser.add_argument("--no-save", action="store_true", help="print only")
     return parser.parse_args()
@@ -219,7 +221,7 @@ def main() -> None:
     result = table(figures, options)
     print(result.markdown())
     if options.captions:
-        rows = (f"{label}\t{names(text, label)}\t{text}" for label, text in told)
+        rows = (f"{label}\t{both_named(text, label)}\t{text}" for label, text in told)
         options.captions.write_text("\n".join(sorted(rows)) + "\n", encoding="utf-8")
     if options.note:
         log_candidate(figures, options)

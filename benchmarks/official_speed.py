@@ -2,8 +2,8 @@
 
 For base and large: a 10-s recording once the model is loaded (float32, int8; the torch engine and a plain transformers
 loop in the same run, for the ratio), the stages, a cold `enclap caption` with its peak memory, a 30-s recording in
-three windows, and 64 recordings at once against one at a time. Beam 4, 20 forced tokens, as the published code was
-measured. This process imports nothing large: Linux counts the parent's memory into the child's peak.
+three windows, and 64 recordings sixteen at once against one at a time. Beam 4, 20 forced tokens, as the published code
+was measured. This process imports nothing large: Linux counts the parent's memory into the child's peak.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def speed_table(size: str, found: dict[str, dict[str, float]], options: argparse
         clips = found[f"{precision} clips"]
         gain = f"{clips['one'] / clips['together']:.2f} times as fast"
         rate = f"{options.clips / clips['together']:.2f} clips/s"
-        what = f"{options.clips} 10-s recordings in one call against one by one, {precision}"
+        what = f"{options.clips} 10-s recordings, 16 in one call, against one by one, {precision}"
         rows.append((what, f"{gain} ({rate})", f"{ASKED_GAIN} times", ""))
     return _table(f"Speed of {size}", ("what", "measured", "asked", "times transformers"), rows, options)
 

@@ -1,7 +1,8 @@
 """A page of real examples: `python benchmarks/showcase.py CAPTIONS` writes docs/mini-examples.md.
 
 CAPTIONS is what `hearing.py --split test --captions` wrote: label, whether it was named, caption. The page shows
-recordings drawn by a fixed seed, good and bad ones as they come, and which of the ESC-10 sounds are taken for which.
+recordings and pairs of them drawn by a fixed seed, good and bad ones as they come, and which of the ESC-10 sounds are
+taken for which.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ CLASSES = {
     "rooster crowing": "rooster",
     "sea waves": "waves",
 }
-EXAMPLES = 40
+EXAMPLES, EXAMPLES_OF_PAIRS = 40, 20
+PAIR = "; "
 NONE = "other"
 
 
@@ -39,9 +41,9 @@ def read(path: Path) -> list[tuple[str, bool, str]]:
     return [(label, right == "True", caption) for label, right, caption in rows]
 
 
-def examples(rows: list[tuple[str, bool, str]]) -> list[str]:
-    """A table of recordings drawn at random."""
-    chosen = np.random.default_rng(0).choice(len(rows), min(EXAMPLES, len(rows)), replace=False)
+def examples(rows: list[tuple[str, bool, str]], count: int) -> list[str]:
+    """A table of `count` of the rows, drawn at random."""
+    chosen = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False)
     lines = ["| what it is | what mini says | named |", "| --- | --- | --- |"]
     lines += [f"| {rows[i][0]} | {rows[i][2]} | {'yes' if rows[i][1] else 'no'} |" for i in sorted(chosen)]
     return lines
@@ -70,19 +72,24 @@ def main() -> None:
     if unknown:
         parser.error(f"no such labels: {unknown}")
     rows = read(options.captions)
+    single, pairs = ([row for row in rows if (PAIR in row[0]) == paired] for paired in (False, True))
     page = [
         "# What mini says",
         "",
         f"Test recordings, which trained nothing; written {today()} by `benchmarks/showcase.py` from the captions of",
-        "`python benchmarks/hearing.py --split test --captions FILE`. The first table is a random draw, no selection.",
+        "`python benchmarks/hearing.py --split test --captions FILE`. The examples are a random draw, no selection.",
         "",
-        *examples(rows),
+        *examples(single, EXAMPLES),
+        "",
+        "## Two sounds one after the other",
+        "",
+        *examples(pairs, EXAMPLES_OF_PAIRS),
         "",
         "## Confusions among the ESC-10 sounds",
         "",
         "Recordings by what is heard (rows) and what the caption names (columns; it may name several).",
         "",
-        *confusions(rows, CLASSES),
+        *confusions(single, CLASSES),
     ]
     options.output.write_text("\n".join(page) + "\n", encoding="utf-8")
 

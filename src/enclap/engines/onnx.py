@@ -23,8 +23,8 @@ from enclap.types import Candidate, Features, FloatArray, Window
 
 GRAPHS = {"float32": "", "int8": "_int8"}
 """What each precision adds to the names of the caption model's graphs."""
-CROSS_MEMORY = 256 * 2**20
-"""Bytes of cross-attention memory that a batch may take."""
+CROSS_MEMORY = 320 * 2**20
+"""Bytes of cross-attention memory that a batch may take: four windows of 10 s in large."""
 
 
 class OnnxEngine:
