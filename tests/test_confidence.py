@@ -105,6 +105,9 @@ def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp
     captioner = Captioner.from_pretrained(folder)
     wanted = [item.text for item in repeating_last(beam, words)]
     assert not repeats_phrase(wanted[0], words)
+    ranked = captioner.caption(source, options.model_copy(update={"rank": "clap"})).captions[0].candidates
+    repeating = [repeats_phrase(item.text, words) for item in ranked]
+    assert repeating == sorted(repeating) and len(ranked) == 4
     for count in (1, 2, 4):
         told = captioner.caption(source, options.model_copy(update={"candidates": count})).captions[0]
         assert told.text == wanted[0] and [item.text for item in told.candidates] == wanted[:count]

@@ -219,8 +219,9 @@ class Captioner:
         ]
 
     def _sentences(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
-        """Candidates per clip, best first in the order that the options ask for."""
-        found = self._generated(features, options)
+        """Candidates per clip, best first in the order that the options ask for; those that repeat a phrase last."""
+        phrase = 0 if self.confidence is None else self.confidence.phrase
+        found = self._generated(features, options, phrase)
         if options.rank == "likelihood":
             return found
         texts = sorted({candidate.text for candidates in found for candidate in candidates})
@@ -228,12 +229,11 @@ class Captioner:
         ordered = []
         for clip, candidates in zip(features, found, strict=True):
             rows = np.stack([vectors[candidate.text] for candidate in candidates])  # [N, E]
-            ordered.append(rank(candidates, rows @ embedding_of(clip), options.rank))
+            ordered.append(repeating_last(rank(candidates, rows @ embedding_of(clip), options.rank), phrase))
         return ordered
 
-    def _generated(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
-        """Candidates per clip as the engine finds them, but those that repeat a phrase last where the model asks so."""
-        phrase = 0 if self.confidence is None else self.confidence.phrase
+    def _generated(self, features: Sequence[Features], options: DecodingOptions, phrase: int) -> list[list[Candidate]]:
+        """As many candidates as the options ask for, of the whole beam where some may repeat a phrase."""
         if not phrase or options.sample:
             return self.engine.generate(features, options)
         beam = self.engine.generate(features, options.model_copy(update={"candidates": options.beams}))

@@ -1,8 +1,8 @@
 """The caption model's graphs with matrix products in 8-bit integers: a quarter of the weights, several times as fast.
 
-Weight matrices of encoder and decoder are quantised, and the encoder's code tables, of which a clip reads nearly all:
-two thirds of a hundred megabytes in large. Codec and CLAP stay float32, because what they give must not change; so do
-token and position tables, normalisations and attention scores. Two operators of onnxruntime are used for products:
+Weight matrices of encoder and decoder are quantised, and the encoder's code tables, of which a clip reads nearly all
+(66 MB in large). Codec and CLAP stay float32, because what they give must not change; so do token and position tables,
+normalisations and attention scores. Two operators of onnxruntime are used for products:
 
 - Encoder: DynamicQuantizeMatMul. A scale per output channel for the weights, one per clip for the activations, which
   is the fastest; the engine encodes one clip at a time, so no clip's scale depends on another clip.
