@@ -16,6 +16,7 @@ class EchoEngine:
     name = "echo"
     code_rate = 25.0
     max_frames = 1021
+    windows_together = 4
     can_embed_text = False
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from enclap.audio.source import ReadLimits
-from enclap.captioner import BATCH_SECONDS, BATCH_WINDOWS, Captioner, Failure, Progress
+from enclap.captioner import Captioner, Failure, Progress
 from enclap.decoding.options import DecodingOptions
 from enclap.errors import AudioNotFound, AudioRefused, UsageError
 from enclap.types import CaptionResult
@@ -55,8 +55,8 @@ def test_batches_change_nothing(captioner: Captioner) -> None:
 
 def test_windows_of_neighbours_share_batches() -> None:
     engine = EchoEngine()
-    Captioner(engine).caption([(noise(1.0, 1000), 1000)] * (2 * BATCH_WINDOWS + 3))
-    assert engine.batches == [BATCH_WINDOWS, BATCH_WINDOWS, 3]
+    Captioner(engine).caption([(noise(1.0, 1000), 1000)] * 11)
+    assert engine.batches == [4, 4, 3]
 
 
 def test_silence_is_not_shown_to_the_model() -> None:
@@ -97,7 +97,8 @@ def test_caption_raises_what_stream_reports(captioner: Captioner) -> None:
         captioner.caption([(noise(1.0), 16_000), "missing.wav"])
 
 
-def test_results_come_as_recordings_end(captioner: Captioner) -> None:
+def test_results_come_as_recordings_end() -> None:
+    engine = EchoEngine()
     read = 0
 
     def sources() -> object:
@@ -106,8 +107,8 @@ def test_results_come_as_recordings_end(captioner: Captioner) -> None:
             read += 1
             yield noise(1.0, 1000), 1000
 
-    next(captioner.stream(sources()))  # type: ignore[arg-type]
-    assert read <= 5 * BATCH_WINDOWS  # decoded, in the making, ready, and being written
+    next(Captioner(engine).stream(sources()))  # type: ignore[arg-type]
+    assert read <= 5 * engine.windows_together  # decoded, in the making, ready, and being written
 
 
 def test_what_is_known_comes_out_in_its_place(captioner: Captioner, recording: Callable[..., Path]) -> None:
@@ -170,7 +171,7 @@ def test_progress_moves_forward_to_the_end(captioner: Captioner) -> None:
     seen: list[Progress] = []
     sources = [(noise(300.0, 1000), 1000), (noise(1.0, 1000), 1000)]
     list(captioner.stream(sources, on_progress=seen.append))
-    assert seen[0] == Progress(0, BATCH_SECONDS, 300.0)
+    assert seen[0] == Progress(0, 40.0, 300.0)  # four windows
     assert seen[-1] == Progress(2)
     positions = [(item.done, item.seconds) for item in seen]
     assert positions == sorted(positions)

@@ -22,7 +22,7 @@ from agreement import (
 )
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import Engine, load_engine
-from enclap.engines.batching import in_batches
+from enclap.engines.batching import similar_lengths
 from enclap.errors import EnclapError, EnvironmentFault, MissingExtra, ModelError, UsageError
 from enclap.types import Features, Waveform, Window
 from tiny import tiny_model_folder
@@ -103,19 +103,15 @@ def test_several_threads_give_the_features_and_sentences_of_one(tiny_folder: Pat
     engine, windows = load_engine(tiny_folder, "onnx", threads=3), random_windows(6, seed=4, longest=6.0)
     found = engine.extract(windows)
     assert_features_agree(found, onnx.extract(windows))
-    assert_candidates_agree(engine.generate(found, GREEDY), onnx.generate(found, GREEDY))
+    for options in (GREEDY, released_options(), DecodingOptions(sample=True, candidates=2, seed=5)):
+        assert_candidates_agree(engine.generate(found, options), onnx.generate(found, options))
 
 
-def test_similar_lengths_share_a_batch_and_each_item_is_answered_once() -> None:
-    calls: list[list[int]] = []
-
-    def run(items: list[int]) -> list[int]:
-        calls.append(items)
-        return [-item for item in items]
-
-    items = [10, 3, 9, 8, 7, 30, 10, 1]
-    assert in_batches(items, lambda item: item, run, lambda length: 3) == [-item for item in items]
-    assert calls == [[30], [10, 10, 9], [8, 7], [3], [1]]
+def test_similar_lengths_share_a_batch_and_each_item_comes_once() -> None:
+    lengths = [10, 3, 9, 8, 7, 30, 10, 1]
+    batches = similar_lengths(lengths, lambda length: 3)
+    assert [[lengths[place] for place in batch] for batch in batches] == [[30], [10, 10, 9], [8, 7], [3], [1]]
+    assert sorted(place for batch in batches for place in batch) == list(range(8))
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch"])

@@ -31,10 +31,7 @@ from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray
 logger = logging.getLogger("enclap")
 
 SHORTEST_WINDOW = 0.1  # seconds
-BATCH_WINDOWS, BATCH_SECONDS = 4, 40.0
-"""A batch is full when it reaches either. More makes nothing faster on a CPU with two batches in work, and every window
-takes some 50 MB in a codec's first layers."""
-WINDOWS_AHEAD, BATCHES_AHEAD = BATCH_WINDOWS, 1  # decoded, and turned into features, before they are asked for
+BATCHES_AHEAD = 1  # turned into features before they are asked for; as many windows are decoded
 PATIENCE = 1.0  # seconds to wait, when a stream ends early, for a read that may never return
 
 
@@ -164,8 +161,9 @@ class Captioner:
         self.check_window(window)
         options = options or DecodingOptions()
         self.check_rank(options)
-        events = Ahead(self._read(sources, window, limits or ReadLimits()), WINDOWS_AHEAD)
-        batches = Ahead(self._extracted(_batches(events)), BATCHES_AHEAD)
+        together = self.engine.windows_together
+        events = Ahead(self._read(sources, window, limits or ReadLimits()), together)
+        batches = Ahead(self._extracted(_batches(events, together)), BATCHES_AHEAD)
         try:
             yield from self._written(batches, options, on_progress)
         finally:
@@ -293,13 +291,16 @@ class Captioner:
             logger.warning(message, name, window.waveform.seconds, self.longest_window)
 
 
-def _batches(events: Iterable[_Heard | _End]) -> Iterator[list[_Heard | _End]]:
-    """Runs of events that hold a batch of windows; the end of a recording goes with its last window."""
+def _batches(events: Iterable[_Heard | _End], together: int) -> Iterator[list[_Heard | _End]]:
+    """Runs of events that hold a batch of windows; the end of a recording goes with its last window.
+
+    A batch is full when it holds `together` windows or the seconds of so many default ones.
+    """
     batch: list[_Heard | _End] = []
     windows, seconds = 0, 0.0
     for event in events:
         if isinstance(event, _Heard):
-            if windows >= BATCH_WINDOWS or seconds >= BATCH_SECONDS:
+            if windows >= together or seconds >= together * DEFAULT_WINDOW:
                 yield batch
                 batch, windows, seconds = [], 0, 0.0
             windows, seconds = windows + 1, seconds + event.window.waveform.seconds

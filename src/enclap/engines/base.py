@@ -17,6 +17,8 @@ class Engine(Protocol):
     """Code frames per second."""
     max_frames: int
     """Code frames that fit into the model's positions; a longer window is cut there."""
+    windows_together: int
+    """Windows of 10 s that are best given in one call: more makes nothing faster."""
 
     @property
     def can_embed_text(self) -> bool:

@@ -42,25 +42,19 @@ def in_groups(
     return [results[index] for index in range(len(items))]
 
 
-def in_batches(
-    items: Sequence[Item],
-    length: Callable[[Item], int],
-    run: Callable[[list[Item]], list[Result]],
-    limit: Callable[[int], int],
-) -> list[Result]:
-    """The results of `run` in the items' order, called with items of similar length, longest first.
+def similar_lengths(lengths: Sequence[int], limit: Callable[[int], int]) -> list[list[int]]:
+    """Places of items that may run together, each place once, longest items first.
 
     limit: how many items of a length may run together. Items are padded to the longest of their batch, so a batch
     holds none of less than 4/5 of its length.
     """
-    order = sorted(range(len(items)), key=lambda index: -length(items[index]))
-    results: dict[int, Result] = {}
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    batches = []
     while order:
-        longest = length(items[order[0]])
-        similar = [index for index in order[: limit(longest)] if 5 * length(items[index]) >= 4 * longest]
-        results |= zip(similar, run([items[index] for index in similar]), strict=True)
-        order = order[len(similar) :]
-    return [results[index] for index in range(len(items))]
+        longest = lengths[order[0]]
+        batches.append([place for place in order[: limit(longest)] if 5 * lengths[place] >= 4 * longest])
+        order = order[len(batches[-1]) :]
+    return batches
 
 
 def no_codes(folder: ModelFolder) -> Features:

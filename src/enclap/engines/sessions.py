@@ -60,18 +60,22 @@ class Sessions:
         self.folder = folder
         self.threads = threads
         self.providers = tuple(providers)
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[str, tuple[int, Any]] = {}
         self._loading = threading.Lock()
 
     def get(self, name: str, threads: int | None = None) -> Any:
-        """The session over `name`.onnx; threads: other than all, fixed by whoever asks first."""
+        """The session over `name`.onnx; threads: other than all. One with other threads is closed before it opens."""
+        wanted = threads or self.threads
         with self._loading:
-            if name not in self._sessions:
+            loaded, session = self._sessions.get(name, (None, None))
+            if loaded != wanted:
+                self._sessions.pop(name, None)
+                del session
                 path = self.folder.require(f"onnx/{name}.onnx")
-                session = open_session(path, threads or self.threads, self.providers)
+                session = open_session(path, wanted, self.providers)
                 require_sizes(self.folder, name, session, path)
-                self._sessions[name] = session
-            return self._sessions[name]
+                self._sessions[name] = (wanted, session)
+            return session
 
 
 def providers(device: str) -> list[str]:

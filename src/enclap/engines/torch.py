@@ -36,6 +36,7 @@ from enclap.types import Candidate, Features, FloatArray, IntArray, Window
 
 ACCELERATED_BATCH = 64
 """Clips that run together on an accelerator, which a few leave idle."""
+PROCESSOR_WINDOWS = 4
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -57,7 +58,9 @@ class TorchEngine:
         self.code_rate = self.folder.caption.frame_rate
         self.max_frames = self.folder.max_frames
         self._device = _device(device)
-        self._together = MAX_BATCH if self._device == "cpu" else ACCELERATED_BATCH
+        on_processor = self._device == "cpu"
+        self._together = MAX_BATCH if on_processor else ACCELERATED_BATCH
+        self.windows_together = PROCESSOR_WINDOWS if on_processor else ACCELERATED_BATCH
         disable_progress_bar()  # transformers shows one for every load, even where no terminal is
         self.folder.require("model.safetensors")
         self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])

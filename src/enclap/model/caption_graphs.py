@@ -132,11 +132,16 @@ class DecoderGraph(nn.Module):
         return cast(Tensor, layer.self_attn_layer_norm(states + attention.out_proj(mixed))), fresh
 
     def _cross_attention(self, layer: Any, states: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """States [B, W, N, D] after attending to a clip's keys [B, H, D / H, S] and values [B, H, S, D / H]."""
+        """States [B, W, N, D] after attending to a clip's keys [B, H, D / H, S] and values [B, H, S, D / H].
+
+        Each query is a product of its own, of one row: onnxruntime reads the other factor as it lies then. For two rows
+        and more it would copy keys and values, which are far larger than the queries, into another order first.
+        """
         attention = layer.encoder_attn
         query = self._split((attention.q_proj(states) * attention.scaling).flatten(1, 2)).transpose(1, 2)
-        scores = query @ keys + bias[:, None, None]  # [B, H, W N, S]
-        mixed = (scores.softmax(-1) @ values).transpose(1, 2).flatten(2).reshape(states.shape)
+        scores = query.unsqueeze(3) @ keys.unsqueeze(2) + bias[:, None, None, None]  # [B, H, W N, 1, S]
+        mixed = scores.softmax(-1) @ values.unsqueeze(2)  # [B, H, W N, 1, D / H]
+        mixed = mixed.squeeze(3).transpose(1, 2).flatten(2).reshape(states.shape)
         return cast(Tensor, layer.encoder_attn_layer_norm(states + attention.out_proj(mixed)))
 
 
