@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import Run, hear_ctrl_c, written
+from cli import Run, hear_ctrl_c, on_terminal, written
 from sounds import noise, write_audio
 
 
@@ -137,24 +135,12 @@ def test_ctrl_c_is_one_line(enclap_command: list[str], tmp_path: Path) -> None:
 
 def test_progress_is_shown_on_a_terminal_only(enclap_command: list[str], tmp_path: Path) -> None:
     paths = [str(write_audio(tmp_path / f"{n}.wav", noise(90.0, 8000), 8000)) for n in range(8)]
-    main, side = pty.openpty()
-    process = subprocess.Popen(
-        [*enclap_command, "caption", *paths], stdout=subprocess.PIPE, stderr=side, env={**os.environ, "TERM": "xterm"}
-    )
-    os.close(side)
-    output, _ = process.communicate(timeout=100)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(main, 65_536)
-        except OSError:  # Linux's way to say that the other side is closed
-            break
-        shown += piece
-    assert process.returncode == 0
-    assert output.count(b".wav") == 8
-    assert b"\x1b" not in output
-    assert b"Traceback" not in shown
-    assert b"captioning" in shown and b"8 files captioned" in shown
+    done = on_terminal([*enclap_command, "caption", *paths])
+    assert done.returncode == 0
+    assert done.stdout.count(".wav") == 8
+    assert "\x1b" not in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "captioning" in done.stderr and "8 files captioned" in done.stderr
 
 
 def test_a_module_run_is_the_same_program() -> None:

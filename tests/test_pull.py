@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import Done, Run
+from cli import Done, Run, on_terminal
 from enclap import fetching, folders, hub, releases
 from enclap.errors import EnvironmentFault, ModelError
 from enclap.fetching import Repository, cached, fetch, lock_path
@@ -434,6 +434,25 @@ def test_without_pytorch_nothing_is_fetched(
 def environment(server: Hub, home: Path) -> dict[str, str]:
     changes = {"HF_ENDPOINT": server.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
     return os.environ | changes
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_of_a_first_fetch_is_shown_on_a_terminal_unless_quiet(
+    enclap_command: list[str],
+    online: Hub,
+    tiny_model: Path,
+    tmp_path: Path,
+    recording: Callable[..., Path],
+    quiet: bool,
+) -> None:
+    online.put(f"model/{OURS}", tiny_model)
+    command = [*enclap_command, "caption", str(recording()), "--model", OURS, *["--quiet"][:quiet]]
+    done = on_terminal(command, environment(online, tmp_path / "other home"))
+    assert done.returncode == 0 and done.stdout
+    if quiet:
+        assert done.stderr == ""
+    else:
+        assert "%|" in done.stderr and "its first fetch is trusted" in done.stderr
 
 
 @pytest.mark.slow

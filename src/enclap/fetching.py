@@ -293,13 +293,16 @@ def _told(repository: Repository) -> Iterator[None]:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Holds back the warnings of the hub's library, and its progress bars where there is no terminal."""
+    """Holds back the warnings of the hub's library, and its progress bars where nobody wants to see them.
+
+    That is without a terminal, and where our own warnings are not told either (`--quiet`).
+    """
     from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     verbosity, shows_bars = hub_logging.get_verbosity(), not are_progress_bars_disabled()
     hub_logging.set_verbosity(logging.ERROR)
-    if sys.stderr is None or not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty() or not logger.isEnabledFor(logging.WARNING):
         disable_progress_bars()
     try:
         yield
