@@ -171,7 +171,7 @@ def test_progress_moves_forward_to_the_end(captioner: Captioner) -> None:
     seen: list[Progress] = []
     sources = [(noise(300.0, 1000), 1000), (noise(1.0, 1000), 1000)]
     list(captioner.stream(sources, on_progress=seen.append))
-    assert seen[0] == Progress(0, 40.0, 300.0)  # four windows
+    assert seen[:2] == [Progress(0), Progress(0, 40.0, 300.0)]  # features are there, then the words of four windows
     assert seen[-1] == Progress(2)
     positions = [(item.done, item.seconds) for item in seen]
     assert positions == sorted(positions)

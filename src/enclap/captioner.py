@@ -195,7 +195,9 @@ class Captioner:
         """The results of batches whose features are there."""
         captions: list[Caption] = []
         done = 0
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if number == 0 and on_progress is not None:
+                on_progress(Progress(0))  # the first sentences may take long: something is heard already
             windows = [event for event in batch if isinstance(event, _Ready)]
             sentences = iter(self._describe(windows, options))
             for event in batch:
