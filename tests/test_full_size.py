@@ -16,6 +16,7 @@ import torch
 
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import Engine, load_engine
+from enclap.engines.cores import ENOUGH
 from enclap.model.export import load_caption_model
 from enclap.model.sequence import Inputs
 from enclap.types import Features, Waveform, Window
@@ -109,6 +110,16 @@ def test_clips_of_different_length_caption_alike_together(
 ) -> None:
     found = engine.generate([features(encoders, sound) for sound in SOUNDS], SEARCHES[search])
     expected = [outputs[f"{size}_{sound}_{search}_ids"].ravel().tolist() for sound in SOUNDS]
+    assert [list(clip[0].token_ids) for clip in found] == expected
+
+
+def test_with_a_core_for_each_clip_the_sentences_are_the_same(
+    folder: Path, encoders: Arrays, outputs: Arrays, size: str
+) -> None:
+    engine = load_engine(folder, "onnx", device="cpu", threads=2)
+    sounds = SOUNDS * ENOUGH  # as many as two cores want to take clips of their own
+    found = engine.generate([features(encoders, sound) for sound in sounds], SEARCHES["forced20"])
+    expected = [outputs[f"{size}_{sound}_forced20_ids"].ravel().tolist() for sound in sounds]
     assert [list(clip[0].token_ids) for clip in found] == expected
 
 
