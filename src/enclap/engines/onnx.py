@@ -58,7 +58,8 @@ class OnnxEngine:
         for name in ("encoder", "decoder"):
             self.folder.require(f"onnx/{name}.onnx")
         if precision == "int8" and not (folder / "onnx" / "encoder_int8.onnx").is_file():
-            raise ModelError(f"{folder}: has no int8 graphs; make them with `enclap models export`, or use float32")
+            remedy = "a small model gets none, a large one by `enclap models export`; use float32"
+            raise ModelError(f"{folder}: has no int8 graphs: {remedy}")
 
     @property
     def can_embed_text(self) -> bool:
