@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -273,3 +274,12 @@ def test_blocks_come_as_they_are_decoded(recording: Callable[..., Path]) -> None
         first: FloatArray = next(audio.blocks)
         assert 0 < len(first) < 16_000
         assert audio.declared_seconds == pytest.approx(3.0)
+
+
+def test_tags_that_are_not_utf8_do_not_matter() -> None:
+    tag = b"INFO" + b"INAM" + struct.pack("<I", 6) + b"caf\xe9\xff\0"
+    sound = b"\1\0" * 8000
+    kind = struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16_000, 2, 16)
+    chunks = b"fmt " + kind + b"LIST" + struct.pack("<I", len(tag)) + tag + b"data" + struct.pack("<I", 16_000) + sound
+    waveform = read_audio(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
+    assert (len(waveform.samples), waveform.rate) == (8000, 8000)

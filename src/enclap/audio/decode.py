@@ -34,6 +34,8 @@ PLAYLIST_TAGS = (b"<MPD", b"<SmoothStreamingMedia", b"<asx", b"<ASX", b"<smil", 
 PLAYLIST_SUFFIXES = (".m3u", ".m3u8", ".mpd", ".sdp", ".pls", ".asx", ".xspf", ".ffconcat", ".smil", ".ism")
 HEAD_BYTES = 1024
 IO_BYTES = 65_536  # what FFmpeg asks Python for at a time
+TAG_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is told to replace."""
 GATHERED_SAMPLES = 8192  # of the frames that are converted together
 MANY_CHANNELS = 8
 MISSING_SHARE, MISSING_SECONDS = 0.05, 0.25  # a recording that ends earlier than declared by both is reported
@@ -90,7 +92,7 @@ class Decoder:
                 self._reader,
                 "r",
                 container_options={"format_whitelist": formats, "protocol_whitelist": "none"},
-                metadata_errors="replace",
+                **TAG_OPTIONS,
                 buffer_size=IO_BYTES,
                 io_open=self._refuse_playlist,
             )
