@@ -65,17 +65,17 @@ lint: $(DEV) ## ruff and mypy
 # glibc gives large blocks back to the kernel at once, and taking them again costs more here than the arithmetic.
 mini: recordings $(TRAIN) ## train the bundled model again from the recordings (hours; may be stopped and started)
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
-	    $(RUN) -m enclap.training.mini --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)"
+	    $(RUN) -m enclap.training.mini.run --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)"
 	$(RUN) benchmarks/confidence.py --model "$(MINI_OUTPUT)/model" --recordings "$(RECORDINGS)" --no-save
 
 install-mini: $(TRAIN) ## put the newly trained model into the package, in place of the bundled one
-	$(RUN) -m enclap.training.mini --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)" \
-	    --install-into src/enclap/models/mini
+	$(RUN) -m enclap.training.mini.run --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)" \
+	    --install-into src/enclap/bundled/mini
 	$(RUN) benchmarks/confidence.py --split test --recordings "$(RECORDINGS)"
 	$(RUN) benchmarks/report.py
 
 corpus: $(RUNTIME) ## fetch the training recordings from their public sources into build/sounds (git, some GB)
-	$(RUN) -m enclap.data.corpus --output build/sounds
+	$(RUN) -m enclap.data.rebuild --output build/sounds
 
 speed: $(RUNTIME) ## measure time and memory, and put the figures into README.md
 	$(RUN) benchmarks/speed.py

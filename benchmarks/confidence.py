@@ -17,16 +17,16 @@ import numpy as np
 
 from enclap.audio.read import read_audio
 from enclap.audio.window import DEFAULT_WINDOW, split_windows
-from enclap.data.grammar import finish
-from enclap.data.lexicon import load_lexicon
-from enclap.data.manifest import read_manifest
-from enclap.decoding.confidence import VERSION, Confidence
+from enclap.data.recordings import read_manifest
+from enclap.data.synthetic.grammar import finish
+from enclap.data.synthetic.lexicon import load_lexicon
+from enclap.decoding.calibration import VERSION, Confidence
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.phrases import repeating_last
+from enclap.decoding.repetition import repeating_last
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import Bin, calibration_error, fit_logistic, reliability
-from enclap.evaluation.naming import names, names_family
-from enclap.hub import find_model
+from enclap.evaluation.hearing import names, names_family
+from enclap.hub.resolve import find_model
 from enclap.types import Waveform
 from hearing import PAIRS, PHRASE, ROOT, common_groups, draw_pairs, join, rate, select
 from tables import Table, hardware, save, today

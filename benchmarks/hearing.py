@@ -19,9 +19,9 @@ import numpy as np
 from enclap import Captioner
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
-from enclap.data.manifest import Recording, read_manifest, share
-from enclap.decoding.phrases import WORD, repeats_phrase
-from enclap.evaluation.naming import WORDS_READ, names, names_family, order_right
+from enclap.data.recordings import Recording, read_manifest, share
+from enclap.decoding.repetition import WORD, repeats_phrase
+from enclap.evaluation.hearing import WORDS_READ, names, names_family, order_right
 from enclap.types import Waveform
 from tables import RESULTS, Table, hardware, save, today
 

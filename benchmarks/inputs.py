@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from enclap.data.manifest import read_manifest
+from enclap.data.recordings import read_manifest
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
-from enclap.engines.folder import read_json
-from enclap.evaluation.naming import order_right
-from enclap.hub import find_model
+from enclap.evaluation.hearing import order_right
+from enclap.hub.model_folder import read_json
+from enclap.hub.resolve import find_model
 from enclap.types import Features, Waveform, Window
 from hearing import PAIRS, ROOT, both_named, common_groups, draw_pairs, join, select
 from tables import Table, hardware, save, today

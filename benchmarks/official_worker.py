@@ -19,11 +19,11 @@ from enclap import Captioner, DecodingOptions
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.engines.batching import clap_input, encoder_inputs, frame_count
-from enclap.engines.codec import OnnxCodec
-from enclap.engines.folder import SPECIAL_SLOTS, ModelFolder
-from enclap.engines.onnx import GRAPHS, OnnxEngine
-from enclap.engines.sessions import Sessions, providers, usable_cores
-from enclap.engines.steps import CrossMemory
+from enclap.engines.onnx.codec import OnnxCodec
+from enclap.engines.onnx.decoder import CrossMemory
+from enclap.engines.onnx.engine import GRAPHS, OnnxEngine
+from enclap.engines.onnx.sessions import Sessions, providers, usable_cores
+from enclap.hub.model_folder import SPECIAL_SLOTS, ModelFolder
 from enclap.types import Features, Waveform, Window
 
 Seconds = dict[str, float]

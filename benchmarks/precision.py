@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from enclap import Captioner, DecodingOptions
-from enclap.data.manifest import read_manifest
+from enclap.data.recordings import read_manifest
 from enclap.engines import load_engine
-from enclap.evaluation.naming import names, names_family
-from enclap.hub import find_model
-from enclap.model.export import export_folder
+from enclap.evaluation.hearing import names, names_family
+from enclap.export.folder import export_folder
+from enclap.hub.resolve import find_model
 from enclap.types import Features
 from tables import Table, hardware, save, today
 

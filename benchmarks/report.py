@@ -10,13 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from enclap.folders import CHECKSUMS, write_checksums
+from enclap.files import CHECKSUMS, write_checksums
 from tables import RESULTS, load_all
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
     ROOT / "README.md": ("mini", "official"),
-    ROOT / "src" / "enclap" / "models" / "mini" / "README.md": ("mini", "card"),
+    ROOT / "src" / "enclap" / "bundled" / "mini" / "README.md": ("mini", "card"),
     ROOT / "docs" / "performance.md": ("official",),
 }
 """Each document and the places of the tables that it shows."""

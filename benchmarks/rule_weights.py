@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 
 from enclap.audio.mel import ClapFrontEnd
+from enclap.convert.published_names import clap_audio_state, encodec_state
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.codec import Codec
-from enclap.model.official import clap_audio_state, encodec_state
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 SIZES = ("base", "large")
@@ -189,7 +189,7 @@ def rule_folder(folder: Path, size: str, reference: Path = REFERENCE, graphs: bo
     (folder / "generation_config.json").write_text(json.dumps(flags))
     _save_tokenizer(folder / "tokenizer.json", caption_config(size).vocab_size)
     if graphs:
-        from enclap.model.export import export_folder
+        from enclap.export.folder import export_folder
 
         export_folder(folder)
     finished.write_text(json.dumps({"size": size, "graphs": graphs}))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from enclap.data.lexicon import load_lexicon
-from enclap.evaluation.naming import names
+from enclap.data.synthetic.lexicon import load_lexicon
+from enclap.evaluation.hearing import names
 from tables import today
 
 ROOT = Path(__file__).resolve().parent.parent

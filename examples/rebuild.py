@@ -1,4 +1,4 @@
-"""Rebuilds the example sounds of this folder from enclap.data.synthesis: `make examples`.
+"""Rebuilds the example sounds of this folder from enclap.data.synthetic.tones: `make examples`.
 
 Everything in them is made by the project itself and dedicated to the public domain (CC0 1.0). The containers
 differ, to show that any kind of file will do; `long_scene.mp3` is long enough for three windows.
@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from enclap.data.synthesis import RATE, synthesise
+from enclap.data.synthetic.tones import RATE, synthesise
 from enclap.types import FloatArray
 
 FOLDER = Path(__file__).resolve().parent

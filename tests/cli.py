@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from enclap.cli.output import LEDGER_OF_FOLDER
+from enclap.output.writer import LEDGER_OF_FOLDER
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from enclap.convert.published_names import CAPTION_NAMES, renamed
+from enclap.convert.published_sizes import caption_config
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
-from enclap.model.official import CAPTION_NAMES, renamed
-from enclap.model.sizes import caption_config
 from enclap.types import IntArray
 
 GOLDEN = Path(__file__).parent / "golden" / "enclap_tiny"

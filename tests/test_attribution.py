@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from enclap.data.attribution import COLUMNS, FILE_NAME, LICENCE_URLS, licence_counts, write_attribution
-from enclap.data.manifest import Recording, read_manifest
+from enclap.data.recordings import Recording, read_manifest
 from enclap.errors import DataError
 
 

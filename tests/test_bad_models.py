@@ -231,7 +231,7 @@ def test_the_tokenizer_of_the_tests_is_one_that_is_accepted(tmp_path: Path) -> N
     """`renumbered` must fail for the ids that it changes, not for something else."""
     from tokenizers import Tokenizer
 
-    from enclap.engines.folder import SPECIAL_TOKENS
+    from enclap.hub.model_folder import SPECIAL_TOKENS
 
     save_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))

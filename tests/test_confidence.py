@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from enclap import Captioner
-from enclap.decoding.confidence import Confidence
+from enclap.decoding.calibration import Confidence
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.phrases import repeating_last, repeats_phrase
+from enclap.decoding.repetition import repeating_last, repeats_phrase
 from enclap.errors import ModelError
 from enclap.evaluation.calibration import calibration_error, fit_logistic, reliability
 from enclap.types import Candidate

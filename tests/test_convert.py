@@ -15,15 +15,15 @@ from torch import Tensor
 from transformers import ClapModel, EncodecModel
 
 from cli import Run
-from enclap import folders
+from enclap import files as folders
 from enclap.audio.mel import ClapFrontEnd
+from enclap.convert import convert as conversion
+from enclap.convert.checkpoints import read_tensors
+from enclap.convert.convert import Checkpoint, convert, convert_clap, convert_codec
 from enclap.errors import ModelError
-from enclap.model import convert as conversion
-from enclap.model.checkpoints import read_tensors
+from enclap.export.folder import load_caption_model
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
-from enclap.model.convert import Checkpoint, convert, convert_clap, convert_codec
-from enclap.model.export import load_caption_model
 from published import (
     caption_tensors,
     published_caption,
@@ -357,7 +357,7 @@ def test_our_own_folder_needs_no_conversion(enclap: Run, tiny_model: Path, tmp_p
 
 def test_the_golden_checkpoint_converts_whole(tmp_path: Path) -> None:
     """The published class's own tiny checkpoint: every one of its 109 tensors finds its place."""
-    from enclap.model.convert import _convert_caption
+    from enclap.convert.convert import _convert_caption
     from reference_tiny import GOLDEN, reference_model
 
     save_tokenizer_of(tmp_path / "tokenizer.json", 128)
@@ -377,7 +377,7 @@ def save_tokenizer_of(path: Path, size: int) -> None:
 
 def test_configurations_as_transformers_4_wrote_them_are_read(tmp_path: Path) -> None:
     """The hub's files hold every default of their time, many of them settings that are gone."""
-    from enclap.model.sizes import clap_config, codec_config
+    from enclap.convert.published_sizes import clap_config, codec_config
 
     gone = {"_commit_hash": None, "torch_dtype": "float32", "transformers_version": "4.27.0.dev0", "pruned_heads": {}}
     gone |= {"bad_words_ids": None, "do_sample": False, "max_length": 20, "num_beams": 1, "use_bfloat16": False}

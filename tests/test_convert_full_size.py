@@ -14,9 +14,9 @@ from torch import Tensor
 from enclap.audio.mel import ClapFrontEnd
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
+from enclap.hub.official_release import convert_parts
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
-from enclap.releases import convert_parts
 from enclap.types import Features
 from rule_weights import filled, published_state
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from enclap.engines.cores import Abandoned, CoreSharing, Wanted, side_by_side
-from enclap.engines.folder import ModelFolder
-from enclap.engines.sessions import Sessions, providers
+from enclap.engines.onnx.sessions import Sessions, providers
+from enclap.engines.onnx.threads import Abandoned, CoreSharing, Wanted, side_by_side
+from enclap.hub.model_folder import ModelFolder
 
 PATIENCE = 10.0  # seconds; nothing here takes one
 

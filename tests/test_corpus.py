@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from enclap.audio.read import read_audio
-from enclap.data.corpus import GAP_SECONDS, rebuild
-from enclap.data.manifest import read_manifest
+from enclap.data.rebuild import GAP_SECONDS, rebuild
+from enclap.data.recordings import read_manifest
 from sounds import tone, write_wav
 
 ROOT = Path(__file__).resolve().parents[1]

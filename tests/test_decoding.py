@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enclap.decoding.beam import BeamSettings, Hypothesis, beam_search, greedy_search, top
-from enclap.decoding.filters import TokenRules, ban_repeats, log_softmax
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.sampling import SamplingSettings, draw, sample
+from enclap.decoding.token_rules import TokenRules, ban_repeats, log_softmax
 from enclap.errors import UsageError
 from enclap.types import FloatArray, IntArray
 

@@ -15,7 +15,7 @@ import pytest
 
 import enclap.errors
 from enclap.decoding.options import DecodingOptions
-from enclap.formats import FORMATS
+from enclap.output.formats import FORMATS
 from enclap.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from enclap.data.synthesis import RATE
+from enclap.data.synthetic.tones import RATE
 from enclap.types import FloatArray
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file
 from transformers import EncodecConfig, EncodecModel
 
-from enclap.engines.codec import OnnxCodec
+from enclap.engines.onnx.codec import OnnxCodec
 from enclap.errors import ModelError
-from enclap.model import graph_files
+from enclap.export import graph_files
+from enclap.export.encoder_graphs import BranchFreeConv
+from enclap.export.folder import export_codec, export_folder, load_caption_model, round_weights_to_float16
+from enclap.export.graph_files import GraphFolder, halve_exact_weights
 from enclap.model.codec import Codec
-from enclap.model.export import export_codec, export_folder, load_caption_model, round_weights_to_float16
-from enclap.model.graph_files import GraphFolder, halve_exact_weights
-from enclap.model.graphs import BranchFreeConv
 from tiny import CODEBOOKS, ENTRIES
 
 

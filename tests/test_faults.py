@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from cli import Run, hear_ctrl_c, written
-from enclap.audio.ahead import Ahead
 from enclap.audio.read import open_audio, read_audio
 from enclap.errors import AudioNotFound
+from enclap.prefetch import Ahead
 from sounds import noise, write_audio, write_wav
 
 FULL = Path("/dev/full")

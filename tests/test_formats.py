@@ -8,8 +8,8 @@ import json
 import pytest
 
 from enclap.cli.choices import FORMAT_NAMES
-from enclap.formats import COLUMNS, FORMATS, join_neighbours
-from enclap.names import printable
+from enclap.output.formats import COLUMNS, FORMATS, join_neighbours
+from enclap.text import printable
 from enclap.types import Candidate, Caption, CaptionResult
 
 

@@ -16,9 +16,9 @@ import torch
 
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import Engine, load_engine
-from enclap.engines.cores import ENOUGH
-from enclap.model.export import load_caption_model
-from enclap.model.sequence import Inputs
+from enclap.engines.onnx.threads import ENOUGH
+from enclap.export.folder import load_caption_model
+from enclap.model.slots import Inputs
 from enclap.types import Features, Waveform, Window
 from rule_weights import SIZES, rule_folder
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from enclap.data.grammar import (
+from enclap.data.synthetic.grammar import (
     FAR,
     MAX_WORDS,
     SceneDescription,
@@ -17,8 +17,8 @@ from enclap.data.grammar import (
     describe,
     label_texts,
 )
-from enclap.data.lexicon import load_lexicon
-from enclap.evaluation.naming import names, order_right
+from enclap.data.synthetic.lexicon import load_lexicon
+from enclap.evaluation.hearing import names, order_right
 
 LEXICON = load_lexicon()
 LABELS = tuple(LEXICON.entries)

@@ -33,7 +33,7 @@ def test_every_example_of_the_help_runs_as_printed(enclap: Run, tmp_path: Path) 
 
 
 def test_the_help_fits_a_terminal_and_names_every_format(enclap: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from enclap.formats import FORMATS
+    from enclap.output.formats import FORMATS
 
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     for arguments in (["--help"], ["caption", "--help"], ["models", "--help"]):

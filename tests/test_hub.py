@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from enclap import folders, hub
+from enclap import files as folders
 from enclap.errors import ModelError
+from enclap.hub import resolve as hub
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 def test_a_hub_model_that_is_not_cached_says_so_offline(tmp_path: Path) -> None:
     import sys
 
-    script = "from enclap.hub import find_model\nfind_model('nobody/nothing')"
+    script = "from enclap.hub.resolve import find_model\nfind_model('nobody/nothing')"
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert "ModelError: nobody/nothing: is not in the local cache" in done.stderr.splitlines()[-1]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from enclap.data.lemmas import lemma, lemmas_of, words_of
-from enclap.data.lexicon import (
+from enclap.data.synthetic.lemmas import lemma, lemmas_of, words_of
+from enclap.data.synthetic.lexicon import (
     Entry,
     family,
     family_phrase,
@@ -18,7 +18,7 @@ from enclap.data.lexicon import (
     tag_vocabulary,
     words,
 )
-from enclap.evaluation.naming import names, names_family
+from enclap.evaluation.hearing import names, names_family
 
 LEXICON = load_lexicon()
 ENTRIES = tuple(LEXICON.entries.values())

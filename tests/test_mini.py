@@ -13,11 +13,11 @@ from agreement import GREEDY, assert_candidates_agree, released_options
 from cli import Run
 from enclap import Captioner
 from enclap.audio.read import read_audio
-from enclap.data.manifest import Recording, read_manifest
+from enclap.data.recordings import Recording, read_manifest
 from enclap.engines import Engine, load_engine
-from enclap.evaluation.naming import names
-from enclap.folders import check_folder
-from enclap.hub import find_model
+from enclap.evaluation.hearing import names
+from enclap.files import check_folder
+from enclap.hub.resolve import find_model
 from enclap.types import Features, Waveform, Window
 
 LARGEST = 30_000_000  # bytes of safetensors and ONNX together

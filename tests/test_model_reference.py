@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from enclap.model import EnclapForConditionalGeneration
-from enclap.model.sequence import Inputs
+from enclap.model.slots import Inputs
 from reference_tiny import GOLDEN, from_official_slots, golden, our_tensors, reference_model
 
 ABSOLUTE = 1e-5  # float32 sums in another order

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli import Run
-from enclap import folders
-from enclap.model import convert
+from enclap import files as folders
+from enclap.convert import convert
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_card_is_shown_without_terminal_escapes(enclap: Run, folder: Path) -> 
 
 
 def test_the_bundled_card_is_shown_whole(enclap: Run) -> None:
-    from enclap.hub import BUNDLED_FOLDER
+    from enclap.hub.resolve import BUNDLED_FOLDER
 
     card = (BUNDLED_FOLDER / "mini" / "README.md").read_text(encoding="utf-8")
     assert enclap("models", "card", "mini").stdout.splitlines() == card.splitlines()

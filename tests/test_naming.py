@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enclap.evaluation.naming import names, names_family, order_right, parts_in_time
+from enclap.evaluation.hearing import names, names_family, order_right, parts_in_time
 
 ESC_10 = {
     "dog barking": ("A dog is barking loudly.", "Puppies whimper.", "Something barks."),

@@ -13,11 +13,11 @@ import torch
 from transformers import ClapFeatureExtractor
 
 from enclap.audio.mel import ClapFrontEnd
+from enclap.convert.published_names import clap_audio_state, encodec_state
 from enclap.errors import ModelError
+from enclap.export.folder import _export_clap
+from enclap.export.graph_files import GraphFolder
 from enclap.model.clap import embed_crops
-from enclap.model.export import _export_clap
-from enclap.model.graph_files import GraphFolder
-from enclap.model.official import clap_audio_state, encodec_state
 from published import State, published_clap, published_encodec, small_clap, small_encodec
 
 FUSED_FRONT_END = ClapFrontEnd(

@@ -14,11 +14,11 @@ import pytest
 
 from cli import Run, written
 from enclap.cli.choices import chosen_formats, complete_formats
-from enclap.cli.output import planned
-from enclap.cli.paths import Recording, expand
 from enclap.errors import AudioNotFound, UsageError
-from enclap.formats import FORMATS
-from enclap.names import printable
+from enclap.output.formats import FORMATS
+from enclap.output.inputs import Recording, expand
+from enclap.output.writer import planned
+from enclap.text import printable
 from sounds import noise, write_audio
 
 

@@ -66,7 +66,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(archives: tuple[Path
 )
 def test_the_wheel_carries_the_bundled_model(archives: tuple[Path, Path], name: str) -> None:
     with zipfile.ZipFile(archives[0]) as archive:
-        assert f"enclap/models/mini/{name}" in archive.namelist()
+        assert f"enclap/bundled/mini/{name}" in archive.namelist()
 
 
 def test_the_metadata_says_what_it_is_and_asks_for_the_runtime_alone(archives: tuple[Path, Path]) -> None:

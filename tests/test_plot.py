@@ -18,7 +18,7 @@ import pytest
 from cli import Run
 from enclap.audio.mel import ClapFrontEnd
 from enclap.audio.spectrogram import BANDS, FLOOR, band_frequencies, reduced_spectrogram
-from enclap.cli.plot import MOST_ROWS, SLOTS, arranged
+from enclap.output.plot import MOST_ROWS, SLOTS, arranged
 from enclap.types import Caption, FloatArray
 from sounds import noise, tone
 

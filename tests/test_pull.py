@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from cli import Done, Run, on_terminal
-from enclap import fetching, folders, hub, releases
+from enclap import files as folders
 from enclap.errors import EnvironmentFault, ModelError
-from enclap.fetching import Repository, cached, fetch, lock_path
+from enclap.hub import download as fetching
+from enclap.hub import official_release as releases
+from enclap.hub.download import Repository, cached, fetch, lock_path
+from enclap.hub import resolve as hub
 from hubserver import Hub, serving
 from published import published_caption, published_clap_folder, published_codec
 
@@ -332,7 +335,7 @@ def test_no_room_in_the_middle_of_a_download(online: Hub, monkeypatch: pytest.Mo
 @pytest.fixture
 def quick_graphs(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies the tiny model's graphs where the converter would export them anew from the same weights, in seconds."""
-    from enclap.model import convert
+    from enclap.convert import convert
 
     monkeypatch.setattr(convert, "export_folder", lambda folder: shutil.copytree(tiny_model / "onnx", folder / "onnx"))
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cli import Run, written
-from enclap.cli.ledger import HEAD, Ledger, model_fingerprint, recording_key
-from enclap.cli.output import LEDGER_OF_FOLDER
 from enclap.errors import EnvironmentFault
+from enclap.output.resume import HEAD, Ledger, model_fingerprint, recording_key
+from enclap.output.writer import LEDGER_OF_FOLDER
 from enclap.types import Candidate, Caption, CaptionResult
 from sounds import noise, write_audio
 

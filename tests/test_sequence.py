@@ -8,7 +8,7 @@ import torch
 
 from enclap.errors import ModelError
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
-from enclap.model.sequence import Inputs, max_frames, pad_codes, slot_mask
+from enclap.model.slots import Inputs, max_frames, pad_codes, slot_mask
 from reference_tiny import golden, reference_model, to_official_slots
 from tiny import caption_model
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import Engine, load_engine
-from enclap.model.export import export_folder
+from enclap.export.folder import export_folder
 from enclap.types import Features
 from reference_tiny import GOLDEN, golden, reference_model
 from tiny import SPECIAL, save_clap, save_codec

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from enclap.audio.mel import ClapFrontEnd
-from enclap.data.features import Clip, FeatureStore, StoreHeader, write_shard
-from enclap.data.grammar import canonical
-from enclap.data.manifest import Corpus, Recording, share
-from enclap.data.scenes import LONGEST, SceneComposer, SceneMix
+from enclap.data.feature_store import Clip, FeatureStore, StoreHeader, write_shard
+from enclap.data.recordings import Corpus, Recording, share
+from enclap.data.synthetic.grammar import canonical
+from enclap.data.synthetic.scenes import LONGEST, SceneComposer, SceneMix
 from enclap.errors import DataError
 from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import CaptionItems, Perturbation, perturb
+from enclap.training.mini.augment import FLOOR_DB, Augmentation, add_powers, draw_view, open_mel_bank
 from enclap.training.tokenizer import train_tokenizer
-from enclap.training.views import FLOOR_DB, Augmentation, add_powers, draw_view, open_mel_bank
 from enclap.types import Features
 
 RATE = 8_000

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enclap.errors import UsageError
-from enclap.model.tower import ConvTower
-from enclap.training import clap as clap_stage
-from enclap.training import codec as codec_stage
+from enclap.model.conv_clap import ConvTower
+from enclap.training.mini import clap as clap_stage
+from enclap.training.mini import codec as codec_stage
+from enclap.training.mini.augment import Augmentation, MelBank
+from enclap.training.mini.stages import CaptionRecipe, round_to_float16
+from enclap.training.mini.text import TextRecipe, symmetric_contrast
 from enclap.training.recipe import HeldOut, Optimisation, parse, read_recipe
-from enclap.training.stages import CaptionRecipe, round_to_float16
-from enclap.training.text import TextRecipe, symmetric_contrast
 from enclap.training.trainer import run_stage
-from enclap.training.views import Augmentation, MelBank
 from test_training_data import recording
 
 ROOT = Path(__file__).resolve().parents[1]

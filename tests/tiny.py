@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 
 from enclap.audio.mel import ClapFrontEnd
+from enclap.export.folder import export_folder, round_weights_to_float16
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
-from enclap.model.export import export_folder, round_weights_to_float16
-from enclap.model.tower import SPANS, ConvClapConfig, ConvClapModel
+from enclap.model.conv_clap import SPANS, ConvClapConfig, ConvClapModel
 
 SENTENCES = [
     "A dog barks twice while a car drives past.",

@@ -12,20 +12,20 @@ from typing import overload
 
 import numpy as np
 
-from enclap.audio.ahead import Ahead
 from enclap.audio.level import SILENCE_TEXT, is_silent
 from enclap.audio.read import Audio, Source, open_audio
 from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
-from enclap.decoding.confidence import Confidence
+from enclap.decoding.calibration import Confidence
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.phrases import repeating_last
-from enclap.decoding.rank import rank
+from enclap.decoding.repetition import repeating_last
+from enclap.decoding.rerank import rank
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
 from enclap.errors import AudioRefused, InputError, ModelError, UsageError
-from enclap.hub import DEFAULT_MODEL, find_model
-from enclap.names import printable
+from enclap.hub.resolve import DEFAULT_MODEL, find_model
+from enclap.prefetch import Ahead
+from enclap.text import printable
 from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray, Window, embedding_of
 
 logger = logging.getLogger("enclap")

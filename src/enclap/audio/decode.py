@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import av
 import numpy as np
@@ -34,7 +34,7 @@ PLAYLIST_TAGS = (b"<MPD", b"<SmoothStreamingMedia", b"<asx", b"<ASX", b"<smil", 
 PLAYLIST_SUFFIXES = (".m3u", ".m3u8", ".mpd", ".sdp", ".pls", ".asx", ".xspf", ".ffconcat", ".smil", ".ism")
 HEAD_BYTES = 1024
 IO_BYTES = 65_536  # what FFmpeg asks Python for at a time
-TAG_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is told to replace."""
 GATHERED_SAMPLES = 8192  # of the frames that are converted together
 MANY_CHANNELS = 8
@@ -88,7 +88,7 @@ class Decoder:
             self._refuse_playlist()
         formats = ",".join(sorted(av.formats_available - NESTING_FORMATS))
         try:
-            return av.open(
+            container: InputContainer = av.open(
                 self._reader,
                 "r",
                 container_options={"format_whitelist": formats, "protocol_whitelist": "none"},
@@ -96,6 +96,7 @@ class Decoder:
                 buffer_size=IO_BYTES,
                 io_open=self._refuse_playlist,
             )
+            return container
         except (av.FFmpegError, ValueError, OSError) as error:
             self._raise_failure()
             if self._shown.lower().endswith(PLAYLIST_SUFFIXES):

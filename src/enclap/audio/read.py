@@ -11,7 +11,7 @@ import numpy as np
 from enclap.audio.array import AnyArray, ArraySource, array_and_rate, array_shape, mono_blocks
 from enclap.audio.source import ByteSource, ReadLimits, open_bytes, source_name
 from enclap.errors import AudioEmpty, AudioNotFinite, AudioRefused
-from enclap.names import printable
+from enclap.text import printable
 from enclap.types import FloatArray, Waveform
 
 Source = ByteSource | ArraySource

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from enclap.errors import AudioNotFound, AudioRefused, AudioUnreadable
-from enclap.names import printable
+from enclap.text import printable
 
 STANDARD_INPUT = "-"
 SPOOL_BYTES = 16 * 2**20  # of a stream that cannot seek, kept in memory; the rest goes to a temporary file

@@ -8,7 +8,7 @@ import typer
 
 from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
-from enclap.cli.endings import ends_well
+from enclap.cli.exit import ends_well
 from enclap.cli.models import models
 
 app = typer.Typer(

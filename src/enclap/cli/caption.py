@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from enclap.cli import options
+from enclap.cli import caption_options as options
 from enclap.cli.choices import DeviceName, EngineName, PrecisionName, RankName, chosen_formats
-from enclap.cli.endings import SOME_FAILED, complain
+from enclap.cli.exit import SOME_FAILED, complain
 from enclap.errors import AudioNotFound, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from enclap.cli.output import Plan
-    from enclap.cli.paths import Recording
     from enclap.decoding.options import DecodingOptions
+    from enclap.output.inputs import Recording
+    from enclap.output.writer import Plan
 
 DEFAULT_BEAMS = 4
 
@@ -95,8 +95,8 @@ def _inputs_and_plan(
 ) -> tuple[list[Recording | AudioNotFound], Plan]:
     """The recordings that are meant, and where their captions go."""
     names = chosen_formats(styles)
-    from enclap.cli.output import planned
-    from enclap.cli.paths import expand
+    from enclap.output.inputs import expand
+    from enclap.output.writer import planned
 
     inputs = expand(paths)
     plan = planned(names, outputs, inputs)
@@ -109,6 +109,6 @@ def _picture(plot: str | None, inputs: Sequence[Recording | AudioNotFound], over
     """The file that `--plot` names, if it does."""
     if plot is None:
         return None
-    from enclap.cli.plot import check_plot
+    from enclap.output.plot import check_plot
 
     return check_plot(plot, inputs, overwrite)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from enclap.errors import UsageError
-from enclap.names import printable
+from enclap.text import printable
 
 FORMAT_NAMES = ("text", "json", "jsonl", "csv", "tsv", "srt", "vtt")
-"""The formats of `enclap.formats`."""
+"""The formats of `enclap.output.formats`."""
 
 
 class EngineName(StrEnum):

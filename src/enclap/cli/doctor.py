@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from enclap.cli.endings import complain
+from enclap.cli.exit import complain
 
 if TYPE_CHECKING:
     from enclap.engines import Engine
@@ -55,7 +55,7 @@ def doctor(
 
     Paste what it prints into a bug report. The exit code is 3 when the clip could not be captioned.
     """
-    from enclap.names import printable
+    from enclap.text import printable
 
     for title, lines in (
         ("program", _program()),
@@ -80,7 +80,7 @@ def _reason(error: Exception) -> str:
 
 
 def _show(title: str, lines: Iterator[tuple[str, str]]) -> None:
-    from enclap.names import printable
+    from enclap.text import printable
 
     typer.echo(title)
     try:
@@ -148,8 +148,8 @@ def _torch_devices() -> str:
 def _models() -> Iterator[tuple[str, str]]:
     import shutil
 
-    from enclap.fetching import cache_folder
-    from enclap.hub import bundled_models, fetched_models
+    from enclap.hub.download import cache_folder
+    from enclap.hub.resolve import bundled_models, fetched_models
 
     for entry in (*bundled_models(), *fetched_models()):
         yield entry.name, f"{entry.size / MEGABYTE:.1f} MB in {entry.folder}"
@@ -161,7 +161,7 @@ def _models() -> Iterator[tuple[str, str]]:
 def _self_test(model: str, engine: str, device: str) -> SelfTest:
     """A clip captioned twice, the second time timed stage by stage; raises what any stage raises."""
     from enclap.errors import ModelError
-    from enclap.hub import find_local_model, pull_model
+    from enclap.hub.resolve import find_local_model, pull_model
 
     seconds: dict[str, float] = {}
     folder = find_local_model(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from enclap.cli.endings import complain, endings
+from enclap.cli.exit import complain, endings
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enclap.cli.endings import complain, ends_well
+from enclap.cli.exit import complain, ends_well
 
 if TYPE_CHECKING:
-    from enclap.fetching import Repository
+    from enclap.hub.download import Repository
 
 MEGABYTE = 1e6
 
@@ -32,8 +32,8 @@ def _models() -> None:
 @ends_well
 def list_models() -> None:
     """List the models that work without a download, with the size of their files and their folder."""
-    from enclap.hub import bundled_models, fetched_models
-    from enclap.names import printable
+    from enclap.hub.resolve import bundled_models, fetched_models
+    from enclap.text import printable
 
     entries = [*bundled_models(), *fetched_models()]
     if not entries:
@@ -56,8 +56,8 @@ def pull(
 
     The first fetch is trusted: revision and checksums are locked, and later fetches must match them.
     """
-    from enclap.hub import bundle_model, pull_model
-    from enclap.names import printable
+    from enclap.hub.resolve import bundle_model, pull_model
+    from enclap.text import printable
 
     with _notes():
         if output is None:
@@ -87,9 +87,9 @@ def convert(
     EnCodec (original or transformers' format) becomes a folder that a training recipe or --clap and --codec can name.
     Pickles are opened by a reader that accepts tensors alone.
     """
-    from enclap import releases
-    from enclap.folders import check_free
-    from enclap.names import printable
+    from enclap.files import check_free
+    from enclap.hub import official_release as releases
+    from enclap.text import printable
 
     check_free(Path(output))
     releases.require_converter()
@@ -108,8 +108,8 @@ def convert(
 def card(name: Annotated[str, typer.Argument(metavar="NAME", help="A model that is on this machine.")]) -> None:
     """Show a model's card: what it was trained on, how good it is, what it must not be used for."""
     from enclap.errors import ModelError
-    from enclap.hub import CARD, find_local_model
-    from enclap.names import printable
+    from enclap.hub.resolve import CARD, find_local_model
+    from enclap.text import printable
 
     path = find_local_model(name) / CARD
     if not path.is_file():
@@ -122,11 +122,11 @@ def card(name: Annotated[str, typer.Argument(metavar="NAME", help="A model that 
 @ends_well
 def export(folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model folder with weights.")]) -> None:
     """Make a folder's ONNX graphs from its weights, in place of those that it has."""
-    from enclap import releases
-    from enclap.names import printable
+    from enclap.hub import official_release as releases
+    from enclap.text import printable
 
     releases.require_converter()
-    from enclap.model.convert import export_in_place
+    from enclap.convert.convert import export_in_place
 
     export_in_place(Path(folder))
     typer.echo(printable(str(Path(folder) / "onnx")))
@@ -134,11 +134,11 @@ def export(folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model
 
 def _convert_part(source: Path, output: Path, tokenizer: str | None, text_tower: bool) -> bool:
     """Whether the source was a CLAP or an EnCodec; it is then converted."""
-    from enclap import releases
-    from enclap.folders import new_folder
-    from enclap.model import convert as converter
-    from enclap.model.checkpoints import CAPTION, CLAP
-    from enclap.names import printable
+    from enclap.convert import convert as converter
+    from enclap.convert.checkpoints import CAPTION, CLAP
+    from enclap.files import new_folder
+    from enclap.hub import official_release as releases
+    from enclap.text import printable
 
     kind = converter.kind_of_source(source)
     if kind == CAPTION:
@@ -159,8 +159,8 @@ def _place(given: str | None, released: Repository) -> Path:
     """Where a part lies on the disk: where the user says, or the snapshot of a hub repository."""
     from dataclasses import replace
 
-    from enclap.fetching import fetch
-    from enclap.hub import HUB_ID
+    from enclap.hub.download import fetch
+    from enclap.hub.resolve import HUB_ID
 
     if given is None:
         return fetch(released).folder

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from enclap.cli.endings import complain
+from enclap.cli.exit import complain
 
 if TYPE_CHECKING:
     import rich.progress

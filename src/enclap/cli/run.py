@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.captioner import Captioner, Failure
-from enclap.cli.endings import complain
-from enclap.cli.files import locked, remove_partial
-from enclap.cli.ledger import Key, Ledger, is_unchanged, model_fingerprint, recording_key
-from enclap.cli.output import Plan, refuse_existing
-from enclap.cli.paths import Recording
+from enclap.cli.exit import complain
 from enclap.cli.progress import AsideHandler, ProgressBar
 from enclap.cli.summary import Tally
-from enclap.decoding.confidence import Confidence
+from enclap.decoding.calibration import Confidence
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.errors import AudioNotFound
-from enclap.hub import find_model
-from enclap.names import printable
+from enclap.hub.resolve import find_model
+from enclap.output.files import locked, remove_partial
+from enclap.output.inputs import Recording
+from enclap.output.resume import Key, Ledger, is_unchanged, model_fingerprint, recording_key
+from enclap.output.writer import Plan, refuse_existing
+from enclap.text import printable
 from enclap.types import CaptionResult
 from enclap.version import __version__
 
@@ -160,7 +160,7 @@ def execute(inputs: Sequence[Input], job: Job, loading: Loading) -> int:
                         places.write(number, result)
                     _count(tally, result, was_done)
         if job.picture and isinstance(result, CaptionResult):
-            from enclap.cli.plot import draw
+            from enclap.output.plot import draw
 
             draw(result, job.picture)
     if not job.quiet and (job.verbose or tally.is_worth_telling()):

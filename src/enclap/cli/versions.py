@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from enclap.folders import CHECKSUMS
-from enclap.hub import bundled_models
+from enclap.files import CHECKSUMS
+from enclap.hub.resolve import bundled_models
 from enclap.version import __version__
 
 ENGINES = ("onnxruntime", "torch")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from enclap.data.manifest import Recording
+from enclap.data.recordings import Recording
 from enclap.errors import DataError
 
 FILE_NAME = "ATTRIBUTION.csv"

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.decoding.filters import START_LENGTH, TokenRules, log_softmax
+from enclap.decoding.token_rules import START_LENGTH, TokenRules, log_softmax
 from enclap.types import FloatArray, IntArray
 
 IMPOSSIBLE = np.float32(-1.0e9)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enclap.decoding.beam import Feed, Hypothesis, Stepper
-from enclap.decoding.filters import START_LENGTH, TokenRules, log_softmax
+from enclap.decoding.token_rules import START_LENGTH, TokenRules, log_softmax
 from enclap.types import FloatArray, IntArray
 
 

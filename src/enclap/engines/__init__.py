@@ -27,7 +27,7 @@ def load_engine(
     if engine == "auto":
         engine = "onnx" if (path / "onnx").is_dir() or not _has_torch_weights(path) else "torch"
     if engine == "onnx":
-        from enclap.engines.onnx import OnnxEngine
+        from enclap.engines.onnx.engine import OnnxEngine
 
         return OnnxEngine(path, device=device, precision=precision, threads=threads)
     if engine == "torch":

@@ -10,8 +10,8 @@ import numpy as np
 
 from enclap.audio.resample import resample
 from enclap.decoding.beam import Hypothesis
-from enclap.engines.folder import ModelFolder
 from enclap.errors import ModelError
+from enclap.hub.model_folder import ModelFolder
 from enclap.types import Candidate, Features, FloatArray, Window
 
 Item = TypeVar("Item")

@@ -15,8 +15,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from enclap.audio.resample import resample
 from enclap.decoding.beam import Hypothesis
-from enclap.decoding.filters import START_LENGTH, TokenRules
 from enclap.decoding.options import DecodingOptions
+from enclap.decoding.token_rules import START_LENGTH, TokenRules
 from enclap.engines.batching import (
     MAX_BATCH,
     candidates,
@@ -27,11 +27,11 @@ from enclap.engines.batching import (
     log_mel,
     no_codes,
 )
-from enclap.engines.folder import ModelFolder
 from enclap.errors import EnvironmentFault, ModelError, UsageError
+from enclap.export.folder import load_caption_model
+from enclap.hub.model_folder import ModelFolder
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
-from enclap.model.export import load_caption_model
 from enclap.types import Candidate, Features, FloatArray, IntArray, Window
 
 ACCELERATED_BATCH = 64

@@ -2,8 +2,8 @@
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
+from enclap.model.captioner import EnclapForConditionalGeneration, EnclapOutput
 from enclap.model.configuration import EnclapConfig
-from enclap.model.modeling import EnclapForConditionalGeneration, EnclapOutput
 
 AutoConfig.register(EnclapConfig.model_type, EnclapConfig, exist_ok=True)
 AutoModelForSeq2SeqLM.register(EnclapConfig, EnclapForConditionalGeneration, exist_ok=True)

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from transformers import ClapModel
 
 from enclap.engines.batching import mean_direction
-from enclap.engines.folder import read_json, read_text_tokenizer
 from enclap.errors import ModelError
+from enclap.hub.model_folder import read_json, read_text_tokenizer
+from enclap.model.conv_clap import ConvClapConfig, ConvClapModel
 from enclap.model.loading import load_pretrained
-from enclap.model.tower import ConvClapConfig, ConvClapModel
 from enclap.types import FloatArray
 
 NETWORKS: dict[str, type[ClapModel] | type[ConvClapModel]] = {

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from transformers import BartConfig
 
 from enclap.errors import ModelError
-from enclap.model.sequence import max_frames
+from enclap.model.slots import max_frames
 
 FORMAT_VERSION = 1
 """Version of the model folder that this code writes; a folder of another version is refused."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from enclap.convert.published_names import named
 from enclap.errors import ModelError
-from enclap.model.official import named
-from enclap.names import printable
+from enclap.text import printable
 
 
 def load_pretrained(kind: Any, folder: Path, what: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from enclap.model.masking import IGNORED
-from enclap.model.sequence import pad_codes
+from enclap.model.slots import pad_codes
 from enclap.training.dataset import CaptionItem
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from enclap.data.features import Clip
+from enclap.data.feature_store import Clip
 from enclap.model.masking import IGNORED, clip_generator, hidden_frames, hide
 from enclap.training.recipe import Settings
 from enclap.types import FloatArray, IntArray

@@ -1,0 +1,69 @@
+"""How far a caption can be trusted: a model's calibration, and what is said instead of what cannot be."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from enclap.decoding.repetition import repeats_phrase
+from enclap.errors import ModelError
+from enclap.types import FloatArray
+
+FILE_NAME = "confidence.json"
+VERSION = 1
+
+
+class Confidence(BaseModel):
+    """A model's calibration, measured on recordings that it was not trained on.
+
+    slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
+    (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they have more than
+    `longest` words: a long caption tells several sounds, and a vague one tells one. vague: the vaguer sentences, one
+    for each family of sounds; empty where captions are never replaced. phrase: a candidate that says as many words
+    twice gives way to the next of the beam, and the last of them to a vaguer sentence; 0: none does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = Field(ge=VERSION, le=VERSION)
+    slope: float = Field(gt=0)
+    offset: float
+    threshold: float = Field(ge=0, le=1)
+    longest: int = Field(default=6, gt=0)
+    vague: tuple[str, ...] = ()
+    phrase: int = Field(default=0, ge=0)
+
+    @classmethod
+    def read(cls, folder: Path) -> Confidence | None:
+        """The calibration in a model folder, None where there is none; ModelError when it cannot be read."""
+        path = folder / FILE_NAME
+        if not path.exists():
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise ModelError(f"{path}: not a calibration that this enclap reads ({line})") from error
+
+    def write(self, folder: Path) -> None:
+        """Write it into a model folder, by way of a temporary name."""
+        temporary = folder / f"{FILE_NAME}.partial"
+        temporary.write_text(json.dumps(self.model_dump(), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(folder / FILE_NAME)
+
+    def probability(self, score: float) -> float:
+        """How probable it is, 0 to 1, that a caption with this score names what is heard."""
+        return 1.0 / (1.0 + math.exp(-(self.slope * score + self.offset)))
+
+    def is_doubtful(self, text: str, probability: float) -> bool:
+        """Whether a vaguer sentence should take the place of a caption that is right with this probability."""
+        repeats = bool(self.phrase) and repeats_phrase(text, self.phrase)
+        return bool(self.vague) and (repeats or (probability < self.threshold and len(text.split()) <= self.longest))
+
+    def vaguer(self, embedding: FloatArray, texts: FloatArray) -> str:
+        """The vague sentence nearest to a clip's embedding [E]. texts: float32 [F, E], the sentences' embeddings."""
+        return self.vague[int(np.argmax(texts @ embedding))]

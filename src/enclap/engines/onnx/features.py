@@ -1,0 +1,86 @@
+"""Windows to features with onnxruntime: codec, mel spectrograms and CLAP of several windows at once, a core each.
+
+Two cores share little of what happens here well (recurrent layers, spectrograms, small convolutions), so every task
+runs on one core, and the tasks keep all cores busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from enclap.audio.resample import resample
+from enclap.engines.batching import MAX_BATCH, clap_input, log_mel, mean_direction, no_codes
+from enclap.engines.onnx.codec import OnnxCodec
+from enclap.engines.onnx.sessions import Sessions
+from enclap.hub.model_folder import ModelFolder
+from enclap.types import Features, FloatArray, IntArray, Window
+
+Stretches = list[Future[FloatArray]]
+
+
+class Extractor:
+    """Computes features with the sessions' graphs."""
+
+    def __init__(self, folder: ModelFolder, sessions: Sessions) -> None:
+        self.folder = folder
+        self._sessions = sessions
+
+    def __call__(self, windows: Sequence[Window]) -> list[Features]:
+        """One Features per window, in order; a window's features do not depend on its neighbours."""
+        features: list[Features] = []
+        for start in range(0, len(windows), MAX_BATCH):
+            with ThreadPoolExecutor(self._sessions.threads) as pool:
+                features += self._extract(windows[start : start + MAX_BATCH], pool)
+        return features
+
+    def _extract(self, windows: Sequence[Window], pool: Executor) -> list[Features]:
+        """The windows' features, all tasks in flight together.
+
+        The order matters: convolutions can use every core, so they go first; the recurrent layers can use one, so
+        CLAP, which goes last, keeps the others busy.
+        """
+        codes = self._begin_codes(windows, pool)
+        inputs = [pool.submit(self._other_inputs, window) for window in windows]
+        found = [no_codes(self.folder)] * len(windows)
+        if codes:
+            found = [Features(item.result(), None) for item in codes]
+        return [
+            replace(item, embedding=embedding, log_mel=mel)
+            for item, (embedding, mel) in zip(found, (other.result() for other in inputs), strict=True)
+        ]
+
+    def _begin_codes(self, windows: Sequence[Window], pool: Executor) -> list[Future[IntArray]]:
+        """The windows' codes in order, now being computed; none for a model without codes."""
+        rate = self.folder.codec_rate
+        if rate is None:
+            return []
+        codec = self._codec
+        limit = None if codec.looks_ahead else self.folder.max_frames * codec.hop  # what the caption model can read
+        stretches = [codec.begin(resample(window.waveform, rate)[:limit], pool) for window in windows]
+        return [pool.submit(self._finish_codes, parts) for parts in stretches]
+
+    def _finish_codes(self, parts: Stretches) -> IntArray:
+        """Codes of a clip whose stretches were begun before: a pool works in order, so waiting cannot block it."""
+        return self._codec.finish(np.concatenate([part.result() for part in parts], axis=1))
+
+    def _other_inputs(self, window: Window) -> tuple[FloatArray | None, FloatArray | None]:
+        """A window's CLAP embedding and its log-mel frames, each None unless the model takes it."""
+        return self._embed_audio(window), log_mel(self.folder, window)
+
+    def _embed_audio(self, window: Window) -> FloatArray | None:
+        mel = clap_input(self.folder, window)
+        if mel is None:
+            return None
+        session = self._sessions.get("clap_audio" if mel.shape[1] == 1 else "clap_fused", threads=1)
+        return mean_direction(session.run(None, {"mel": mel})[0])
+
+    @cached_property
+    def _codec(self) -> OnnxCodec:
+        caption, rate = self.folder.caption, self.folder.codec_rate or 0
+        frames, codes = (self._sessions.get(name, threads=1) for name in ("codec_frames", "codec_codes"))
+        return OnnxCodec(frames, codes, hop=round(rate / caption.frame_rate), stretch=max(1, round(caption.frame_rate)))

@@ -1,0 +1,209 @@
+"""Results -> text, JSON, tables, subtitles; a format is written piece by piece, so that results stream."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+
+from enclap.text import printable
+from enclap.types import Candidate, Caption, CaptionResult
+
+SCHEMA = 1  # of the JSON formats; raised when a field changes its meaning
+DIGITS = {"seconds": 3, "score": 4}  # decimals in JSON and in tables
+UNSAFE_IN_JSON = re.compile(r"[^\x20-\x7e\n]")
+COLUMNS = ("path", "start", "end", "rank", "text", "score", "silence")
+FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What makes a spreadsheet read a cell as a formula, in the wide forms of East Asian keyboards too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How results are written; what a user calls it is its key in `FORMATS`.
+
+    suffix: of its files. piece: one result as text. head: what comes before them all, made from the model's name.
+    separator: between pieces. tail: after them all. one_recording: whether a file describes a single recording.
+    """
+
+    suffix: str
+    piece: Callable[[CaptionResult], str]
+    head: Callable[[str], str] = lambda model: ""
+    separator: str = ""
+    tail: str = ""
+    one_recording: bool = False
+
+    def __call__(self, results: Iterable[CaptionResult], model: str) -> Iterator[str]:
+        """The document in pieces: the head, one piece for each result as soon as it comes, the tail."""
+        yield self.head(model)
+        for number, result in enumerate(results):
+            yield (self.separator if number else "") + self.piece(result)
+        yield self.tail
+
+
+def _text(result: CaptionResult) -> str:
+    """`path: caption`; recordings of several windows get a heading and a line a window."""
+    name = printable(result.path or "audio")
+    if len(result.captions) == 1:
+        caption = result.captions[0]
+        return f"{name}: {_sentence(caption)}\n" + _others(caption, "  ")
+    width = len(clock(result.duration))
+    lines = [f"{name}\n"]
+    for caption in result.captions:
+        span = f"{clock(caption.start):>{width}} - {clock(caption.end):>{width}}"
+        lines.append(f"  {span}  {_sentence(caption)}\n{_others(caption, ' ' * (len(span) + 4))}")
+    return "".join(lines)
+
+
+def _json_head(model: str) -> str:
+    return f'{{"schema": {SCHEMA}, "model": {_json(printable(model))}, "results": ['
+
+
+def _json_piece(result: CaptionResult) -> str:
+    return "\n" + _json(as_table(result))
+
+
+def _json_line(result: CaptionResult) -> str:
+    return _json(as_table(result)) + "\n"
+
+
+def _srt(result: CaptionResult) -> str:
+    """SubRip; neighbours with the same caption are one subtitle."""
+    joined = enumerate(join_neighbours(result.captions), start=1)
+    return "".join(f"{number}\n{_span(item, ',')}\n{item.text}\n\n" for number, item in joined)
+
+
+def _vtt(result: CaptionResult) -> str:
+    """WebVTT's cues; neighbours with the same caption are one, and the signs that it reads as markup are escaped."""
+    marks = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+    return "".join(f"{_span(item, '.')}\n{item.text.translate(marks)}\n\n" for item in join_neighbours(result.captions))
+
+
+def _table_head(delimiter: str, model: str) -> str:
+    return _row(COLUMNS, delimiter)
+
+
+def _table_rows(delimiter: str, result: CaptionResult) -> str:
+    """A row for each candidate of each window, best first; silence is a row too."""
+    return "".join(_row(row, delimiter) for caption in result.captions for row in _rows(result.path, caption))
+
+
+FORMATS: dict[str, Format] = {
+    "text": Format(".txt", _text),
+    "json": Format(".json", _json_piece, _json_head, separator=",", tail="\n]}\n"),
+    "jsonl": Format(".jsonl", _json_line),
+    "csv": Format(".csv", partial(_table_rows, ","), partial(_table_head, ",")),
+    "tsv": Format(".tsv", partial(_table_rows, "\t"), partial(_table_head, "\t")),
+    "srt": Format(".srt", _srt, one_recording=True),
+    "vtt": Format(".vtt", _vtt, head=lambda model: "WEBVTT\n\n", one_recording=True),
+}
+
+
+def as_table(result: CaptionResult) -> dict[str, object]:
+    """The result as the JSON formats show it; in a path, bytes that are not UTF-8 look like \\xff."""
+    return {
+        "path": None if result.path is None else _decodable(result.path),
+        "duration": round(result.duration, DIGITS["seconds"]),
+        "captions": [
+            {
+                "start": round(caption.start, DIGITS["seconds"]),
+                "end": round(caption.end, DIGITS["seconds"]),
+                "text": caption.text,
+                "score": _score(caption.score),
+                "silence": caption.silence,
+                "candidates": [{"text": item.text, "score": _score(item.score)} for item in caption.candidates],
+            }
+            for caption in result.captions
+        ],
+    }
+
+
+def join_neighbours(captions: Iterable[Caption]) -> list[Caption]:
+    """The captions, with each run of the same sentence made one caption that spans the run."""
+    joined: list[Caption] = []
+    for caption in captions:
+        if joined and joined[-1].text == caption.text:
+            first = joined.pop()
+            caption = Caption(first.start, caption.end, first.text, first.score, first.silence, first.candidates)
+        joined.append(caption)
+    return joined
+
+
+def clock(seconds: float) -> str:
+    """12.34 -> 0:12.3, 3723 -> 1:02:03.0."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{rest // 10:02d}.{rest % 10}"
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def _sentence(caption: Caption) -> str:
+    """The caption's text, with its score when there are candidates to compare it with."""
+    several = len(caption.candidates) > 1 and caption.score is not None
+    return f"{caption.text} ({caption.score:.2f})" if several else caption.text
+
+
+def _others(caption: Caption, indent: str) -> str:
+    """The candidates beside the chosen one, a line each; sampling may propose a sentence twice, which is one line."""
+    others: dict[str, float] = {}
+    for item in caption.candidates:
+        if item.text != caption.text:
+            others.setdefault(item.text, item.score)
+    return "".join(f"{indent}or: {sentence} ({score:.2f})\n" for sentence, score in others.items())
+
+
+def _rows(path: str | None, caption: Caption) -> Iterator[tuple[str, ...]]:
+    """The cells of each candidate of a caption, in the order of `COLUMNS`."""
+    name = _cell(printable(path or "audio"))
+    times = tuple(f"{moment:.{DIGITS['seconds']}f}" for moment in (caption.start, caption.end))
+    proposals: Sequence[Candidate | Caption] = caption.candidates or (caption,)
+    for rank, proposal in enumerate(proposals, start=1):
+        score = "" if proposal.score is None else f"{proposal.score:.{DIGITS['score']}f}"
+        yield (name, *times, str(rank), _cell(printable(proposal.text)), score, str(caption.silence).lower())
+
+
+def _cell(content: str) -> str:
+    """Text behind an apostrophe where a spreadsheet would run it; a lone sign, as standard input's "-", runs nothing.
+
+    Source: OWASP, "CSV Injection".
+    """
+    return "'" + content if len(content) > 1 and content.lstrip().startswith(FORMULA_SIGNS) else content
+
+
+def _row(cells: Iterable[str], delimiter: str) -> str:
+    line = StringIO()
+    csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _span(caption: Caption, point: str) -> str:
+    """`00:00:10,000 --> 00:00:20,000`; `point` stands before the milliseconds."""
+    return f"{_timestamp(caption.start, point)} --> {_timestamp(caption.end, point)}"
+
+
+def _timestamp(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    whole, fraction = divmod(milliseconds, 1000)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}{point}{fraction:03d}"
+
+
+def _score(score: float | None) -> float | None:
+    return None if score is None else round(score, DIGITS["score"])
+
+
+def _decodable(path: str) -> str:
+    return "".join(printable(character) if "\ud800" <= character <= "\udfff" else character for character in path)
+
+
+def _json(value: object) -> str:
+    """JSON on one line: readable characters as they are, what could disturb a terminal as \\uXXXX."""
+    plain = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return UNSAFE_IN_JSON.sub(lambda found: _escaped(found.group()), plain)
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]

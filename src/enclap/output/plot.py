@@ -1,0 +1,193 @@
+"""`--plot`: a recording's spectrogram with its captions along time, for people who would rather look."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from enclap.audio.mel import hertz_to_mel
+from enclap.audio.read import open_audio
+from enclap.audio.spectrogram import BANDS, band_frequencies, reduced_spectrogram
+from enclap.errors import AudioNotFound, MissingExtra, UsageError
+from enclap.output.files import is_special, need_folder, replacing, writing
+from enclap.output.formats import clock
+from enclap.output.inputs import STANDARD_INPUT, Recording
+from enclap.text import printable
+from enclap.types import Caption, CaptionResult, FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg")
+SLOTS, MOST_ROWS = 6, 16  # captions beside one another, rows below one another; more audio is summed up
+WIDTH, LEFT, RIGHT = 12.0, 0.62, 0.2  # inches, of the picture and of its margins
+SPECTROGRAM, LANE, GAP, TOP, BOTTOM = 1.5, 0.7, 0.5, 0.6, -0.15  # inches
+DOTS = 120  # per inch
+COLUMNS = 1000  # of the spectrogram in each row
+RANGE = 75.0  # decibels from the loudest to white
+FONT, LINES = 8.5, 4  # points; lines of a caption at most
+LETTER = 0.53  # mean width of a letter, in font sizes
+INK, FAINT, PAPER, QUIET = "#1f2933", "#7b8794", "#e8f0f7", "#f4f4f4"
+MARKS = (100, 1000, 10_000)  # Hz
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A stretch of time and what is written under it."""
+
+    start: float
+    end: float
+    text: str
+    silence: bool
+
+
+def check_plot(target: str, inputs: Sequence[Recording | AudioNotFound], overwrite: bool) -> Path:
+    """The file to draw; UsageError or MissingExtra when that cannot be, before any work is done."""
+    path = Path(target)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--plot {printable(target)}: the name must end in {' or '.join(SUFFIXES)}")
+    if len(inputs) != 1:
+        raise UsageError(f"--plot shows one recording, these are {len(inputs)}; name one")
+    found = inputs[0]
+    if isinstance(found, Recording) and (found.path == STANDARD_INPUT or is_special(Path(found.path))):
+        raise UsageError("--plot reads the recording a second time; save it to a file and name that")
+    need_folder(path)
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"{printable(target)}: exists; --overwrite replaces it, or name another file")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra("--plot", "plot")
+    return path
+
+
+def draw(result: CaptionResult, target: Path) -> None:
+    """Write the picture of the recording at `result.path`, which is read again."""
+    rows = arranged(result.captions)
+    span = max(row[-1].end - row[0].start for row in rows)
+    with open_audio(result.path or STANDARD_INPUT) as audio:
+        columns = math.ceil(COLUMNS * result.duration / span)
+        picture = reduced_spectrogram(audio.blocks, audio.rate, round(result.duration * audio.rate), columns)
+        rate = audio.rate
+    figure = _figure(result, rows, span, picture, rate)
+    form = target.suffix.lower().lstrip(".")
+    metadata = {"Date": None} if form == "svg" else None  # the same recording gives the same file
+    with replacing(target) as file, writing(str(target)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
+        figure.savefig(file, format=form, dpi=DOTS, metadata=metadata)
+
+
+def arranged(captions: Sequence[Caption]) -> list[list[Slot]]:
+    """Rows of at most `SLOTS` slots, `MOST_ROWS` rows at most; neighbours in a row with the same text are one slot.
+
+    Where a slot must stand for several captions it has the commonest one, and says of how many.
+    """
+    group = max(1, math.ceil(len(captions) / (SLOTS * MOST_ROWS)))
+    slots = [_slot(captions[start : start + group]) for start in range(0, len(captions), group)]
+    return [_joined(slots[start : start + SLOTS]) for start in range(0, len(slots), SLOTS)]
+
+
+def _slot(captions: Sequence[Caption]) -> Slot:
+    (text, count), *_ = Counter(caption.text for caption in captions).most_common(1)
+    shown = text if count == len(captions) else f"{text} ({count} of {len(captions)})"
+    silence = all(caption.silence for caption in captions)
+    return Slot(captions[0].start, captions[-1].end, shown, silence)
+
+
+def _joined(slots: Sequence[Slot]) -> list[Slot]:
+    joined: list[Slot] = []
+    for slot in slots:
+        if joined and joined[-1].text == slot.text:
+            slot = Slot(joined.pop().start, slot.end, slot.text, slot.silence)
+        joined.append(slot)
+    return joined
+
+
+def _figure(result: CaptionResult, rows: list[list[Slot]], span: float, picture: FloatArray, rate: int) -> Figure:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "enclap", "font.family": "DejaVu Sans"})
+    height = TOP + BOTTOM + len(rows) * (SPECTROGRAM + LANE + GAP)
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
+    name = printable(Path(result.path or "audio").name)
+    figure.text(LEFT / WIDTH, 1 - 0.3 / height, name, fontsize=11, color=INK, va="center", parse_math=False)
+    length = clock(result.duration)
+    figure.text(1 - RIGHT / WIDTH, 1 - 0.3 / height, length, fontsize=9, color=FAINT, va="center", ha="right")
+    loudest = float(picture.max())
+    for number, row in enumerate(rows):
+        top = height - TOP - number * (SPECTROGRAM + LANE + GAP)
+        box = (LEFT, WIDTH - LEFT - RIGHT)
+        above = _axes(figure, box, top - SPECTROGRAM, SPECTROGRAM, height)
+        below = _axes(figure, box, top - SPECTROGRAM - GAP / 2 - LANE, LANE, height)
+        for axes in (above, below):
+            axes.set_xlim(row[0].start, row[0].start + span)
+        _draw_spectrogram(above, row, result.duration, picture, loudest, rate)
+        _draw_captions(below, row, span)
+    return figure
+
+
+def _axes(figure: Figure, box: tuple[float, float], bottom: float, height: float, whole: float) -> Axes:
+    """Bare axes at a place given in inches. box: left edge and width."""
+    axes = figure.add_axes((box[0] / WIDTH, bottom / whole, box[1] / WIDTH, height / whole))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=FONT, colors=FAINT)
+    return axes
+
+
+def _draw_spectrogram(
+    axes: Axes, row: list[Slot], duration: float, picture: FloatArray, loudest: float, rate: int
+) -> None:
+    """The row's part of the picture, with frequencies at its side and times under it."""
+    start, end = row[0].start, row[-1].end
+    columns = picture.shape[1]
+    part = picture[:, round(start / duration * columns) : max(1, round(end / duration * columns))]
+    extent = (start, end, 0, BANDS)
+    axes.imshow(part, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=loudest - RANGE, vmax=loudest)
+    axes.set_xlim(start, axes.get_xlim()[1])
+    lowest, highest = (hertz_to_mel(hertz) for hertz in band_frequencies(rate))
+    places = {hertz: (hertz_to_mel(hertz) - lowest) / (highest - lowest) * BANDS for hertz in MARKS}
+    shown = {hertz: place for hertz, place in places.items() if 0 <= place <= BANDS}
+    axes.set_yticks(
+        list(shown.values()), [f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz in shown]
+    )
+    moments = np.unique([slot.start for slot in row] + [end])
+    axes.set_xticks(moments, [clock(moment) for moment in moments])
+    axes.set_ylim(0, BANDS)
+
+
+def _draw_captions(axes: Axes, row: list[Slot], span: float) -> None:
+    """A box for each slot, as wide as its time, with as much of its text as it can hold."""
+    from matplotlib.patches import Rectangle
+
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_ylim(0, 1)
+    inches = (WIDTH - LEFT - RIGHT) / span
+    for slot in row:
+        gap = 0.03 / inches
+        width = slot.end - slot.start - gap
+        axes.add_patch(
+            Rectangle((slot.start + gap / 2, 0), max(width, gap), 1, color=QUIET if slot.silence else PAPER, lw=0)
+        )
+        letters = max(4, int((width * inches - 0.16) * 72 / (FONT * LETTER)))
+        lines = textwrap.wrap(printable(slot.text), letters, max_lines=LINES, placeholder=" ...")
+        axes.text(
+            (slot.start + slot.end) / 2,
+            0.5,
+            "\n".join(lines),
+            fontsize=FONT,
+            color=FAINT if slot.silence else INK,
+            ha="center",
+            va="center",
+            parse_math=False,
+        )
