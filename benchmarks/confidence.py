@@ -20,12 +20,12 @@ from enclap.audio.window import DEFAULT_WINDOW, split_windows
 from enclap.data.recordings import read_manifest
 from enclap.data.synthetic.grammar import finish
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.decoding.calibration import VERSION, Confidence
+from enclap.decoding.calibration import VERSION, Calibration
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.repetition import repeating_last
+from enclap.decoding.repetition import repetitions_last
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import Bin, calibration_error, fit_logistic, reliability
-from enclap.evaluation.hearing import names, names_family
+from enclap.evaluation.hearing import mentions_family, names
 from enclap.hub.resolve import find_model
 from enclap.types import Waveform
 from hearing import PAIRS, PHRASE, ROOT, common_groups, draw_pairs, join, rate, select
@@ -64,7 +64,7 @@ def listen(options: argparse.Namespace) -> list[Heard]:
     for labels, source in zip(wanted, sources, strict=True):
         window = next(iter(split_windows(iter([source.samples]), source.rate, DEFAULT_WINDOW)))
         features = engine.extract([window])
-        best = repeating_last(engine.generate(features, decoding)[0], PHRASE)[0]
+        best = repetitions_last(engine.generate(features, decoding)[0], PHRASE)[0]
         assert features[0].embedding is not None
         heard.append(Heard(labels, best.text, best.score, vague[int(np.argmax(texts @ features[0].embedding))]))
     return heard
@@ -76,13 +76,13 @@ def vague_sentences() -> tuple[str, ...]:
     return tuple(finish(families[name].clause) for name in sorted(families))
 
 
-def calibrate(heard: Sequence[Heard]) -> Confidence:
+def calibrate(heard: Sequence[Heard]) -> Calibration:
     """The calibration that these captions ask for."""
     scores = np.array([item.score for item in heard])
     right = np.array([float(item.right) for item in heard])
     slope, offset = fit_logistic(scores, right)
     fitted = {"slope": slope, "offset": offset}
-    curve = Confidence(version=VERSION, **fitted, threshold=0.0, vague=vague_sentences(), phrase=PHRASE)
+    curve = Calibration(version=VERSION, **fitted, threshold=0.0, vague=vague_sentences(), phrase=PHRASE)
     alone = [item for item in heard if len(item.labels) == 1]
     rates = [named(alone, curve.model_copy(update={"threshold": float(value)})) for value in THRESHOLDS]
     best = float(THRESHOLDS[int(np.argmax([family for _, family in rates]))])
@@ -91,12 +91,12 @@ def calibrate(heard: Sequence[Heard]) -> Confidence:
     return curve.model_copy(update={"threshold": best, "vague": curve.vague if best > 0 else ()})
 
 
-def named(alone: Sequence[Heard], curve: Confidence) -> tuple[float, float]:
+def named(alone: Sequence[Heard], curve: Calibration) -> tuple[float, float]:
     """Per cent of labels named, and named or family named, as means over labels, with the curve's threshold."""
     doubtful = [curve.is_doubtful(item.text, curve.probability(item.score)) for item in alone]
     texts = [item.vaguer if doubt else item.text for item, doubt in zip(alone, doubtful, strict=True)]
     labels = [item.labels[0] for item in alone]
-    return rate(texts, labels, names, macro=True), rate(texts, labels, names_family, macro=True)
+    return rate(texts, labels, names, macro=True), rate(texts, labels, mentions_family, macro=True)
 
 
 def draw(bins: Sequence[Bin], target: Path) -> None:
@@ -122,7 +122,7 @@ def draw(bins: Sequence[Bin], target: Path) -> None:
     figure.savefig(target, metadata={"Date": None})
 
 
-def table(bins: Sequence[Bin], curve: Confidence, heard: Sequence[Heard], options: argparse.Namespace) -> Table:
+def table(bins: Sequence[Bin], curve: Calibration, heard: Sequence[Heard], options: argparse.Namespace) -> Table:
     """How reliable the scores are, group by group."""
     rows = [(f"{item.promised:.2f}", f"{item.kept:.2f}", str(item.count)) for item in bins]
     alone = [item for item in heard if len(item.labels) == 1]
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--no-save", action="store_true", help="store no table and no figure")
     options = parser.parse_args()
     folder, heard = find_model(options.model), listen(options)
-    curve = calibrate(heard) if options.split == "validation" else Confidence.read(folder)
+    curve = calibrate(heard) if options.split == "validation" else Calibration.read(folder)
     if curve is None:
         parser.error(f"{folder} has no calibration yet; run this with --split validation first")
     promised = np.array([curve.probability(item.score) for item in heard])

@@ -21,7 +21,7 @@ from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.data.recordings import Recording, read_manifest, share
 from enclap.decoding.repetition import WORD, repeats_phrase
-from enclap.evaluation.hearing import WORDS_READ, names, names_family, order_right
+from enclap.evaluation.hearing import WORDS_READ, has_correct_order, mentions_family, names
 from enclap.types import Waveform
 from tables import RESULTS, Table, hardware, save, today
 
@@ -119,7 +119,7 @@ def pairs(
     hits = [
         (caption, pair.split("; ")) for caption, pair in zip(captions, wanted, strict=True) if both_named(caption, pair)
     ]
-    right = [order_right(caption, *labels) for caption, labels in hits]
+    right = [has_correct_order(caption, *labels) for caption, labels in hits]
     order = {"measured": 100.0 * float(np.mean(right)) if right else 0.0, "items": len(hits)}
     figures = {what: beside_chance(captions, wanted, both_named), f"{what}, of those: order right": order}
     return figures, list(zip(wanted, captions, strict=True))
@@ -154,7 +154,7 @@ def measure(options: argparse.Namespace) -> tuple[Figures, list[tuple[str, str]]
     figures = {
         ESC: beside_chance([captions[index] for index in classes], [labels[index] for index in classes], names),
         "all labels: named, mean over labels": beside_chance(captions, labels, names, macro=True),
-        FAMILY: beside_chance(captions, labels, names_family, macro=True),
+        FAMILY: beside_chance(captions, labels, mentions_family, macro=True),
     }
     told = list(zip(labels, captions, strict=True))
     for what, groups, seed in ((ESC_PAIRS, esc, 1), (COMMON_PAIRS, common_groups(everything, chosen), 2)):

@@ -16,7 +16,7 @@ import numpy as np
 from enclap.data.recordings import read_manifest
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
-from enclap.evaluation.hearing import order_right
+from enclap.evaluation.hearing import has_correct_order
 from enclap.hub.model_folder import read_json
 from enclap.hub.resolve import find_model
 from enclap.types import Features, Waveform, Window
@@ -63,7 +63,7 @@ def main() -> None:
         found = engine.generate([change(item, entries) for item in features], DecodingOptions())
         told = [(clip[0].text, [sound.label for sound in pair]) for clip, pair in zip(found, pairs, strict=True)]
         both = [(text, labels) for text, labels in told if both_named(text, "; ".join(labels))]
-        right = sum(order_right(text, *labels) for text, labels in both)
+        right = sum(has_correct_order(text, *labels) for text, labels in both)
         order = f"{100 * right / len(both):.0f} % of {len(both)}" if both else "none named"
         rows.append((name, f"{100 * len(both) / PAIRS:.1f} %", order))
     result = Table(

@@ -20,7 +20,7 @@ from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.engines.batching import clap_input, encoder_inputs, frame_count
 from enclap.engines.onnx.codec import OnnxCodec
-from enclap.engines.onnx.decoder import CrossMemory
+from enclap.engines.onnx.decoder import CrossAttentionCache
 from enclap.engines.onnx.engine import GRAPHS, OnnxEngine
 from enclap.engines.onnx.sessions import Sessions, providers, usable_cores
 from enclap.hub.model_folder import SPECIAL_SLOTS, ModelFolder
@@ -106,7 +106,7 @@ def encoder_pass(folder: ModelFolder, sessions: Sessions, precision: str, clip: 
     names = [item.name for item in encoder.get_outputs()]
 
     def run() -> None:
-        memory = CrossMemory(names, [slots], heads, caption.d_model // heads)
+        memory = CrossAttentionCache(names, [slots], heads, caption.d_model // heads)
         memory.fill(0, encoder, encoder_inputs(folder, [clip]))
 
     return run

@@ -18,7 +18,7 @@ import numpy as np
 from enclap import Captioner, DecodingOptions
 from enclap.data.recordings import read_manifest
 from enclap.engines import load_engine
-from enclap.evaluation.hearing import names, names_family
+from enclap.evaluation.hearing import mentions_family, names
 from enclap.export.folder import export_folder
 from enclap.hub.resolve import find_model
 from enclap.types import Features
@@ -45,7 +45,7 @@ def mini_rows(recordings: Path, limit: int) -> list[Row]:
             results = captioner.caption([recordings / row.path for row in rows])
             texts[precision] = [result.captions[0].text for result in results]
     found = [("mini: equal captions", "", percent(equal_share(texts["float32"], texts["int8"])), f"{len(rows)}")]
-    for what, judge in (("sound named", names), ("sound or its family named", names_family)):
+    for what, judge in (("sound named", names), ("sound or its family named", mentions_family)):
         shares = [
             percent(float(np.mean([judge(text, row.label) for text, row in zip(texts[precision], rows, strict=True)])))
             for precision in ("float32", "int8")

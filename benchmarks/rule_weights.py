@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.convert.published_names import clap_audio_state, encodec_state
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.codec import Codec
@@ -64,7 +64,7 @@ CLAP_TEXT = {
     "intermediate_size": 8,
 }
 """A tiny text tower, because the reference fills none."""
-CLAP_FRONT_END = ClapFrontEnd(
+CLAP_FRONT_END = MelFrontEnd(
     rate=48_000, length=480_000, window=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0, fused=True
 )
 

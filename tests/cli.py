@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from enclap.output.writer import LEDGER_OF_FOLDER
+from enclap.output.writer import RESUME_LOG_OF_FOLDER
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ class Run(Protocol):
 
 def written(folder: Path) -> list[str]:
     """The files below an output folder, without the record of what is done."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LEDGER_OF_FOLDER)
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RESUME_LOG_OF_FOLDER)
     return sorted(path.relative_to(folder).as_posix() for path in files)

@@ -23,9 +23,7 @@ for order, title in ((2, "Second"), (1, "First | one")):
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(BENCHMARKS)}
-    return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
 
 
 def report(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,18 +44,14 @@ def test_stored_tables_fill_a_document_in_their_order_and_only_between_the_marke
     assert "old" in document.read_text(encoding="utf-8")
     assert report(folder, str(document)).returncode == 0
     text = document.read_text(encoding="utf-8")
-    assert text.startswith("before\n<!-- numbers:begin -->\n**First") and text.endswith(
-        "<!-- numbers:end -->\nafter\n"
-    )
+    assert text.startswith("before\n<!-- numbers:begin -->\n**First") and text.endswith("<!-- numbers:end -->\nafter\n")
     assert text.index("First") < text.index("Second")
     assert "| a\\|b | 7 s |" in text
     assert "Measured 2026-01-31 with `make x` on 2 cores." in text
     assert report(folder, "--check", str(document)).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "content", ["no markers", MARKERS + MARKERS, "<!-- numbers:end --><!-- numbers:begin -->"]
-)
+@pytest.mark.parametrize("content", ["no markers", MARKERS + MARKERS, "<!-- numbers:end --><!-- numbers:begin -->"])
 def test_a_document_without_one_pair_of_markers_is_left_alone(folder: Path, content: str) -> None:
     document = folder / "README.md"
     document.write_text(content, encoding="utf-8")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from enclap import Captioner
-from enclap.decoding.calibration import Confidence
+from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.repetition import repeating_last, repeats_phrase
+from enclap.decoding.repetition import repeats_phrase, repetitions_last
 from enclap.errors import ModelError
 from enclap.evaluation.calibration import calibration_error, fit_logistic, reliability
 from enclap.types import Candidate
 from sounds import noise
 
-CURVE = Confidence(version=1, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
+CURVE = Calibration(version=1, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
 
 
 def test_the_curve_is_found_again_in_what_it_made() -> None:
@@ -38,14 +38,14 @@ def test_scores_that_part_perfectly_give_a_finite_curve() -> None:
 
 
 def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Path) -> None:
-    assert Confidence.read(tmp_path) is None
+    assert Calibration.read(tmp_path) is None
     CURVE.write(tmp_path)
-    assert Confidence.read(tmp_path) == CURVE
+    assert Calibration.read(tmp_path) == CURVE
     table = json.loads((tmp_path / "confidence.json").read_text())
     for fault in ({"version": 2}, {"slope": -1.0}, {"colour": "red"}):
         (tmp_path / "confidence.json").write_text(json.dumps(table | fault))
         with pytest.raises(ModelError, match=next(iter(fault))):
-            Confidence.read(tmp_path)
+            Calibration.read(tmp_path)
 
 
 def test_captions_that_tell_several_sounds_stay() -> None:
@@ -67,10 +67,10 @@ def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Pat
     plain = Captioner.from_pretrained(folder).caption(source).captions[0]
     raw = plain.candidates[0].score
     assert plain.score == raw
-    Confidence(version=1, slope=1.0, offset=0.0, threshold=0.0, vague=CURVE.vague).write(folder)
+    Calibration(version=1, slope=1.0, offset=0.0, threshold=0.0, vague=CURVE.vague).write(folder)
     sure = Captioner.from_pretrained(folder).caption(source).captions[0]
     assert sure.text == plain.text and sure.score == pytest.approx(1.0 / (1.0 + np.exp(-raw)))
-    Confidence(version=1, slope=1.0, offset=0.0, threshold=1.0, longest=99, vague=CURVE.vague).write(folder)
+    Calibration(version=1, slope=1.0, offset=0.0, threshold=1.0, longest=99, vague=CURVE.vague).write(folder)
     captioner = Captioner.from_pretrained(folder)
     doubtful = captioner.caption(source).captions[0]
     assert doubtful.text in CURVE.vague and doubtful.score == sure.score
@@ -89,8 +89,8 @@ def test_a_phrase_is_found_again_whatever_its_capitals_and_stops() -> None:
 def test_candidates_that_repeat_a_phrase_come_last_and_keep_their_order() -> None:
     texts = ("A dog barks, then a dog barks.", "A dog barks.", "Rain falls and rain falls and rain.", "Rain falls.")
     candidates = [Candidate((), text, -float(place)) for place, text in enumerate(texts)]
-    assert [candidates.index(item) for item in repeating_last(candidates, 3)] == [1, 3, 0, 2]
-    assert repeating_last(candidates, 0) == candidates
+    assert [candidates.index(item) for item in repetitions_last(candidates, 3)] == [1, 3, 0, 2]
+    assert repetitions_last(candidates, 0) == candidates
 
 
 def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp_path: Path, tiny_folder: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp
     words = next(n for n in range(1, 20) if not all(repeats_phrase(item.text, n) for item in beam))
     CURVE.model_copy(update={"threshold": 0.0, "phrase": words}).write(folder)
     captioner = Captioner.from_pretrained(folder)
-    wanted = [item.text for item in repeating_last(beam, words)]
+    wanted = [item.text for item in repetitions_last(beam, words)]
     assert not repeats_phrase(wanted[0], words)
     ranked = captioner.caption(source, options.model_copy(update={"rank": "clap"})).captions[0].candidates
     repeating = [repeats_phrase(item.text, words) for item in ranked]

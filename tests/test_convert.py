@@ -16,7 +16,7 @@ from transformers import ClapModel, EncodecModel
 
 from cli import Run
 from enclap import files as folders
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.convert import convert as conversion
 from enclap.convert.checkpoints import read_tensors
 from enclap.convert.convert import Checkpoint, convert, convert_clap, convert_codec
@@ -132,7 +132,7 @@ def test_a_laion_file_becomes_the_audio_tower(tmp_path: Path) -> None:
     assert {name for name in found if name.startswith("audio_")} == {
         name for name in small_clap().state_dict() if name.startswith("audio_")
     }
-    front_end = ClapFrontEnd.from_folder(tmp_path / "clap")
+    front_end = MelFrontEnd.from_folder(tmp_path / "clap")
     assert (front_end.rate, front_end.bands, front_end.lowest) == (48_000, 16, 50.0)
     assert clap.embed_audio(np.zeros((1, 1, 64, 16), np.float32)).shape == (12,)
 

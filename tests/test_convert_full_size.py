@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.hub.official_release import convert_parts
@@ -64,7 +64,7 @@ def test_published_files_give_the_published_outputs(shared: Path, tmp_path: Path
         outputs = {name: arrays[name] for name in arrays.files}
 
     codec, clap = Codec.from_folder(tmp_path / "model" / "codec", 16), Clap.from_folder(tmp_path / "model" / "clap")
-    front_end = ClapFrontEnd.from_folder(tmp_path / "model" / "clap")
+    front_end = MelFrontEnd.from_folder(tmp_path / "model" / "clap")
     assert (front_end.lowest, front_end.bands) == (50.0, 64)
     engine = load_engine(tmp_path / "model", engine="onnx")
     options = DecodingOptions(min_length=FORCED, max_length=FORCED)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from enclap.engines.onnx.sessions import Sessions, providers
-from enclap.engines.onnx.threads import Abandoned, CoreSharing, Wanted, side_by_side
+from enclap.engines.onnx.threads import Cancelled, CancelToken, CoreSharing, side_by_side
 from enclap.hub.model_folder import ModelFolder
 
 PATIENCE = 10.0  # seconds; nothing here takes one
@@ -39,7 +39,7 @@ def test_parts_run_at_the_same_time() -> None:
 def test_when_one_part_fails_the_others_are_told(failing: int) -> None:
     begun, ends = threading.Event(), []
 
-    def run(part: int, wanted: Wanted) -> None:
+    def run(part: int, wanted: CancelToken) -> None:
         if part == failing:
             assert begun.wait(PATIENCE)
             raise ValueError("no such clip")
@@ -47,7 +47,7 @@ def test_when_one_part_fails_the_others_are_told(failing: int) -> None:
         try:
             while True:
                 wanted.check()
-        except Abandoned:
+        except Cancelled:
             ends.append(part)
             raise
 

@@ -30,9 +30,7 @@ ENCLAP = Path(sys.executable).with_name("enclap")
 def tree() -> Iterator[Path]:
     """Every file of the project, without what is built, installed or cached."""
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = [
-            name for name in folders if name not in UNTRACKED and not name.endswith(("_cache", ".egg-info"))
-        ]
+        folders[:] = [name for name in folders if name not in UNTRACKED and not name.endswith(("_cache", ".egg-info"))]
         yield from (Path(folder, name) for name in names if name not in UNTRACKED)  # in a worktree .git is a file
 
 
@@ -45,9 +43,7 @@ def named(path: Path) -> str:
 
 
 def code_blocks(document: Path, language: str) -> list[str]:
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def shell_lines(program: str) -> list[str]:
@@ -139,9 +135,7 @@ def test_no_path_of_one_machine_stands_in_the_tree() -> None:
 
 
 def test_no_file_is_longer_than_one_can_read() -> None:
-    written = [
-        path for path in tree() if path.suffix in (".py", ".md", ".yaml") or path.name in ("Makefile", "run")
-    ]
+    written = [path for path in tree() if path.suffix in (".py", ".md", ".yaml") or path.name in ("Makefile", "run")]
     lengths = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in written}
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
 

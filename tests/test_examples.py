@@ -35,9 +35,7 @@ def decode(path: Path) -> FloatArray:
     """Mono float32 at the rate of the synthesis."""
     resampler = av.AudioResampler("flt", "mono", RATE)
     with av.open(str(path)) as container:
-        parts = [
-            part.to_ndarray()[0] for frame in container.decode(audio=0) for part in resampler.resample(frame)
-        ]
+        parts = [part.to_ndarray()[0] for frame in container.decode(audio=0) for part in resampler.resample(frame)]
     return np.concatenate(parts)
 
 
@@ -71,9 +69,7 @@ def test_rebuilding_gives_the_same_bytes_twice(tmp_path: Path) -> None:
         for copy in ("first", "second"):
             (tmp_path / copy).mkdir(exist_ok=True)
             rebuild.write(example, tmp_path / copy / example.name)
-        assert (tmp_path / "first" / example.name).read_bytes() == (
-            tmp_path / "second" / example.name
-        ).read_bytes()
+        assert (tmp_path / "first" / example.name).read_bytes() == (tmp_path / "second" / example.name).read_bytes()
 
 
 def test_the_folder_holds_these_files_and_nothing_else_to_caption() -> None:

@@ -19,7 +19,7 @@ import pytest
 from cli import Run, hear_ctrl_c, written
 from enclap.audio.read import open_audio, read_audio
 from enclap.errors import AudioNotFound
-from enclap.prefetch import Ahead
+from enclap.prefetch import Prefetcher
 from sounds import noise, write_audio, write_wav
 
 FULL = Path("/dev/full")
@@ -239,7 +239,7 @@ def test_what_runs_ahead_keeps_order_and_distance() -> None:
             made.append(number)
             yield number
 
-    ahead = Ahead(items(), depth=3)  # type: ignore[arg-type]
+    ahead = Prefetcher(items(), depth=3)  # type: ignore[arg-type]
     for number, item in enumerate(ahead):
         assert item == number
         assert len(made) <= number + 1 + 3 + 1  # taken, ready, and one in hand
@@ -251,7 +251,7 @@ def test_what_fails_ahead_fails_after_what_came_before() -> None:
         yield 1
         raise KeyboardInterrupt
 
-    ahead = Ahead(items(), depth=5)  # type: ignore[arg-type]
+    ahead = Prefetcher(items(), depth=5)  # type: ignore[arg-type]
     assert next(ahead) == 1
     with pytest.raises(KeyboardInterrupt):
         next(ahead)
@@ -269,7 +269,7 @@ def test_what_is_stopped_ahead_is_closed() -> None:
         finally:
             closed.set()
 
-    ahead = Ahead(items(), depth=2)  # type: ignore[arg-type]
+    ahead = Prefetcher(items(), depth=2)  # type: ignore[arg-type]
     assert next(ahead) == 0
     ahead.stop()
     ahead.join()

@@ -18,7 +18,7 @@ from enclap.data.synthetic.grammar import (
     label_texts,
 )
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.evaluation.hearing import names, order_right
+from enclap.evaluation.hearing import has_correct_order, names
 
 LEXICON = load_lexicon()
 LABELS = tuple(LEXICON.entries)
@@ -136,7 +136,7 @@ def test_pairs_are_told_in_order() -> None:
                 continue
             for _ in range(10):
                 text = describe(after_one_another(first, second), rng)
-                assert order_right(text, first, second) and not order_right(text, second, first), text
+                assert has_correct_order(text, first, second) and not has_correct_order(text, second, first), text
 
 
 def test_the_same_seed_gives_the_same_captions() -> None:

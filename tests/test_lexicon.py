@@ -18,7 +18,7 @@ from enclap.data.synthetic.lexicon import (
     tag_vocabulary,
     words,
 )
-from enclap.evaluation.hearing import names, names_family
+from enclap.evaluation.hearing import mentions_family, names
 
 LEXICON = load_lexicon()
 ENTRIES = tuple(LEXICON.entries.values())
@@ -126,7 +126,7 @@ def test_participles_hold_an_ing_form_and_nouns_no_finite_be() -> None:
 def test_every_phrase_names_its_own_label_and_family() -> None:
     for entry, _, phrase in ALL_PHRASES:
         assert names(phrase, entry.label), (entry.label, phrase)
-        assert names_family(phrase, entry.label), (entry.label, phrase)
+        assert mentions_family(phrase, entry.label), (entry.label, phrase)
 
 
 def test_families_cover_all_labels_and_none_is_empty() -> None:
@@ -135,7 +135,7 @@ def test_families_cover_all_labels_and_none_is_empty() -> None:
 
 def test_a_family_clause_names_the_family_of_each_of_its_labels() -> None:
     for entry in ENTRIES:
-        assert names_family(family_phrase(entry.label), entry.label), (entry.label, family(entry.label))
+        assert mentions_family(family_phrase(entry.label), entry.label), (entry.label, family(entry.label))
 
 
 def test_tag_words_come_from_one_sorted_vocabulary() -> None:

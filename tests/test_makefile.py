@@ -53,9 +53,7 @@ def make(clone: Path, *arguments: str, python: str | None = None) -> subprocess.
 def test_plain_make_lists_every_target_that_is_meant_for_users(clone: Path) -> None:
     result = make(clone)
     assert result.returncode == 0, result.stderr
-    documented = re.findall(
-        r"^([a-z-]+):.*## ", (clone / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    documented = re.findall(r"^([a-z-]+):.*## ", (clone / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {"demo", "test", "test-shared", "mini", "wheel", "clean"} <= set(documented)
     assert all(f"make {target}" in result.stdout for target in documented)
 

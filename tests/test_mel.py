@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enclap.audio.mel import FLOOR, ClapFrontEnd, repeat_to
+from enclap.audio.mel import FLOOR, MelFrontEnd, repeat_to
 from enclap.errors import ModelError
 
-RELEASED = ClapFrontEnd(rate=48_000, length=480_000, window=1_024, hop=480, bands=64, lowest=50.0, highest=14_000.0)
-SMALL = ClapFrontEnd(rate=8_000, length=8_000, window=256, hop=80, bands=20, lowest=50.0, highest=3_800.0)
+RELEASED = MelFrontEnd(rate=48_000, length=480_000, window=1_024, hop=480, bands=64, lowest=50.0, highest=14_000.0)
+SMALL = MelFrontEnd(rate=8_000, length=8_000, window=256, hop=80, bands=20, lowest=50.0, highest=3_800.0)
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -40,7 +40,7 @@ def test_it_is_transformers_extractor_set_up_like_the_released_model(seconds: fl
     np.testing.assert_allclose(RELEASED(samples)[0], theirs, atol=2e-3)  # dB; float32 against float64 spectra
 
 
-def slow_log_mel(front_end: ClapFrontEnd, samples: np.ndarray) -> np.ndarray:
+def slow_log_mel(front_end: MelFrontEnd, samples: np.ndarray) -> np.ndarray:
     """The definition, frame by frame in float64."""
     padded = np.pad(samples.astype(np.float64), front_end.window // 2, mode="reflect")
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(front_end.window) / front_end.window)
@@ -78,10 +78,10 @@ def test_short_audio_is_repeated_whole_then_padded() -> None:
 
 def test_its_settings_survive_the_folder(tmp_path: Path) -> None:
     SMALL.save(tmp_path)
-    assert ClapFrontEnd.from_folder(tmp_path) == SMALL
+    assert MelFrontEnd.from_folder(tmp_path) == SMALL
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 8_000}))
     with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
-        ClapFrontEnd.from_folder(tmp_path)
+        MelFrontEnd.from_folder(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ModelError, match="missing"):
-        ClapFrontEnd.from_folder(tmp_path)
+        MelFrontEnd.from_folder(tmp_path)

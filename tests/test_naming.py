@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enclap.evaluation.hearing import names, names_family, order_right, parts_in_time
+from enclap.evaluation.hearing import has_correct_order, mentions_family, names, parts_in_time
 
 ESC_10 = {
     "dog barking": ("A dog is barking loudly.", "Puppies whimper.", "Something barks."),
@@ -68,9 +68,9 @@ def test_only_the_first_twenty_words_count() -> None:
 
 
 def test_family_is_named_by_a_family_word() -> None:
-    assert names_family("Metal clangs.", "hitting a pan")
-    assert names_family("Someone walks.", "footsteps on gravel")
-    assert not names_family("A dog barks.", "footsteps on gravel")
+    assert mentions_family("Metal clangs.", "hitting a pan")
+    assert mentions_family("Someone walks.", "footsteps on gravel")
+    assert not mentions_family("A dog barks.", "footsteps on gravel")
 
 
 def test_an_unknown_label_raises() -> None:
@@ -97,8 +97,8 @@ def test_an_unknown_label_raises() -> None:
     ],
 )
 def test_order_is_read_from_the_connectors(caption: str) -> None:
-    assert order_right(caption, "dog barking", "rooster crowing")
-    assert not order_right(caption, "rooster crowing", "dog barking")
+    assert has_correct_order(caption, "dog barking", "rooster crowing")
+    assert not has_correct_order(caption, "rooster crowing", "dog barking")
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_order_is_read_from_the_connectors(caption: str) -> None:
     ],
 )
 def test_simultaneous_or_missing_sounds_tell_no_order(caption: str) -> None:
-    assert not order_right(caption, "dog barking", "rooster crowing")
-    assert not order_right(caption, "rooster crowing", "dog barking")
+    assert not has_correct_order(caption, "dog barking", "rooster crowing")
+    assert not has_correct_order(caption, "rooster crowing", "dog barking")
 
 
 def test_parts_in_time() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import ClapFeatureExtractor
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.convert.published_names import clap_audio_state, encodec_state
 from enclap.errors import ModelError
 from enclap.export.folder import _export_clap
@@ -20,7 +20,7 @@ from enclap.export.graph_files import GraphFolder
 from enclap.model.clap import embed_crops
 from published import State, published_clap, published_encodec, small_clap, small_encodec
 
-FUSED_FRONT_END = ClapFrontEnd(
+FUSED_FRONT_END = MelFrontEnd(
     rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0, fused=True
 )
 
@@ -158,7 +158,7 @@ def test_a_fused_tower_is_exported_for_any_number_of_crops(tmp_path: Path) -> No
     model.save_pretrained(tmp_path)
     front_end = FUSED_FRONT_END
     front_end.save(tmp_path)
-    assert ClapFrontEnd.from_folder(tmp_path) == front_end
+    assert MelFrontEnd.from_folder(tmp_path) == front_end
     export_clap_alone(tmp_path, tmp_path / "onnx")
     graph = onnxruntime.InferenceSession(tmp_path / "onnx" / "clap_audio.onnx")
     for crops in (1, 3):
@@ -179,7 +179,7 @@ def test_long_clips_are_fused_as_the_published_extractor_does_but_for_its_draw(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its draws are made to fall where ours are fixed: first of the first third, middle, last of the last third."""
-    front_end = ClapFrontEnd(
+    front_end = MelFrontEnd(
         rate=48_000, length=480_000, window=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0, fused=True
     )
     samples = (np.random.default_rng(0).standard_normal(48_000 * 17 + 77) * 0.1).astype(np.float32)

@@ -45,9 +45,7 @@ def package_files() -> set[str]:
 def test_the_wheel_holds_the_whole_package_and_nothing_else(archives: tuple[Path, Path]) -> None:
     wheel, _ = archives
     with zipfile.ZipFile(wheel) as archive:
-        names = {
-            name for name in archive.namelist() if not name.startswith(f"enclap-{__version__}.dist-info/")
-        }
+        names = {name for name in archive.namelist() if not name.startswith(f"enclap-{__version__}.dist-info/")}
     assert names == package_files()
     assert "enclap/py.typed" in names
     assert wheel.stat().st_size < LARGEST_WHEEL

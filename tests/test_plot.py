@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cli import Run
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.audio.spectrogram import BANDS, FLOOR, band_frequencies, reduced_spectrogram
 from enclap.output.plot import MOST_ROWS, SLOTS, arranged
 from enclap.types import Caption, FloatArray
@@ -28,7 +28,7 @@ def slow_spectrogram(samples: FloatArray, rate: int, columns: int) -> FloatArray
     window = 2 ** int(np.ceil(np.log2(rate * 0.05)))
     hop = min(window // 2, len(samples) // columns)
     padded = np.pad(samples, window // 2)
-    filters = ClapFrontEnd(rate, rate, window, hop, BANDS, *band_frequencies(rate)).filters
+    filters = MelFrontEnd(rate, rate, window, hop, BANDS, *band_frequencies(rate)).filters
     cells: list[list[FloatArray]] = [[] for _ in range(columns)]
     for number in range((len(padded) - window) // hop + 1):
         frame = padded[number * hop : number * hop + window] * np.hanning(window).astype(np.float32)
@@ -49,7 +49,7 @@ def test_the_streamed_picture_is_the_one_defined(seconds: float, rate: int, colu
 def test_a_tone_stands_at_its_height_and_silence_is_empty() -> None:
     sound = np.concatenate([tone(1.0, 32_000, 4000.0)[:, 0], np.zeros(32_000, np.float32)])
     picture = reduced_spectrogram([sound], 32_000, len(sound), 40)
-    bank = ClapFrontEnd(32_000, 32_000, 2048, 1, BANDS, *band_frequencies(32_000)).filters
+    bank = MelFrontEnd(32_000, 32_000, 2048, 1, BANDS, *band_frequencies(32_000)).filters
     assert set(picture[:, 2:18].argmax(axis=0)) == {int(bank[round(4000 / 32_000 * 2048)].argmax())}
     assert (picture[:, 24:] == -100.0).all()
 

@@ -19,8 +19,8 @@ from enclap import files as folders
 from enclap.errors import EnvironmentFault, ModelError
 from enclap.hub import download as fetching
 from enclap.hub import official_release as releases
-from enclap.hub.download import Repository, cached, fetch, lock_path
 from enclap.hub import resolve as hub
+from enclap.hub.download import Repository, cached, fetch, lock_path
 from hubserver import Hub, serving
 from published import published_caption, published_clap_folder, published_codec
 

@@ -15,8 +15,8 @@ import pytest
 
 from cli import Run, written
 from enclap.errors import EnvironmentFault
-from enclap.output.resume import HEAD, Ledger, model_fingerprint, recording_key
-from enclap.output.writer import LEDGER_OF_FOLDER
+from enclap.output.resume import HEAD, ResumeLog, model_fingerprint, recording_key
+from enclap.output.writer import RESUME_LOG_OF_FOLDER
 from enclap.types import Candidate, Caption, CaptionResult
 from sounds import noise, write_audio
 
@@ -36,9 +36,9 @@ def collection(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def ledger_at(path: Path) -> Iterator[Ledger]:
+def ledger_at(path: Path) -> Iterator[ResumeLog]:
     with path.open("a+b", buffering=0) as file, path.open("rb") as reader:
-        yield Ledger(path, file, reader)
+        yield ResumeLog(path, file, reader)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,7 +65,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     output = "out/" if folder else "all"
     assert enclap(*arguments, f"{whole}/{output}").returncode == 0
     command = [*enclap_command, *arguments, f"{cut}/{output}"]
-    ledger = cut / "out" / LEDGER_OF_FOLDER if folder else cut / ".all.txt.done.jsonl"
+    ledger = cut / "out" / RESUME_LOG_OF_FOLDER if folder else cut / ".all.txt.done.jsonl"
     for lines in (3, 12):  # cut off twice
         process = subprocess.Popen([*command, "--resume"], cwd=tmp_path)
         kill_when(process, lambda lines=lines: ledger.exists() and ledger.read_bytes().count(b'"key"') >= lines)
@@ -163,7 +163,7 @@ def test_a_second_run_on_one_output_is_refused(
     command = [*enclap_command, "caption", str(pipe), "set", "-o", "out/"]
     first = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / LEDGER_OF_FOLDER).exists() and time.monotonic() < deadline:
+    while not (tmp_path / "out" / RESUME_LOG_OF_FOLDER).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     second = enclap("caption", "set", "-o", "out/", "--overwrite")
     assert (second.returncode, second.stderr) == (

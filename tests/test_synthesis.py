@@ -73,11 +73,7 @@ def test_footsteps_come_about_every_half_second() -> None:
     assert 0.5 <= lags[window][np.argmax(similarity[window])] <= 0.6
 
 
-@pytest.mark.parametrize(
-    ("name", "seconds"), [("dragon", 1.0), ("bell", 0.0), ("bell", -1.0), ("bell", float("nan"))]
-)
+@pytest.mark.parametrize(("name", "seconds"), [("dragon", 1.0), ("bell", 0.0), ("bell", -1.0), ("bell", float("nan"))])
 def test_what_cannot_be_made_is_refused(name: str, seconds: float) -> None:
-    with pytest.raises(
-        UsageError, match="no sound is called 'dragon'" if name == "dragon" else "less than one sample"
-    ):
+    with pytest.raises(UsageError, match="no sound is called 'dragon'" if name == "dragon" else "less than one sample"):
         synthesise(name, seconds)

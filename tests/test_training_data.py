@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.data.feature_store import Clip, FeatureStore, StoreHeader, write_shard
 from enclap.data.recordings import Corpus, Recording, share
 from enclap.data.synthetic.grammar import canonical
@@ -20,7 +20,7 @@ from enclap.training.tokenizer import train_tokenizer
 from enclap.types import Features
 
 RATE = 8_000
-FRONT_END = ClapFrontEnd(RATE, 10 * RATE, 256, 160, 16, 50.0, 3_500.0)
+FRONT_END = MelFrontEnd(RATE, 10 * RATE, 256, 160, 16, 50.0, 3_500.0)
 LABELS = ("dog barking", "rain", "rooster crowing", "helicopter", "clock ticking", "bell ringing")
 
 

@@ -146,7 +146,7 @@ def small_tower() -> tuple[clap_stage.TowerTraining, clap_stage.Targets]:
     recordings = [recording(label, number) for number, label in enumerate(["dog barking", "rain", "bell ringing"] * 3)]
     targets = clap_stage.make_targets(recordings, seen=range(9))
     one = Optimisation(steps=1, batch_size=1, learning_rate=1.0)
-    recipe = clap_stage.ClapRecipe(channels=(8, 16), tower_width=16, text={}, optimisation=one, continued=one)
+    recipe = clap_stage.ClapRecipe(channels=(8, 16), tower_width=16, text={}, optimisation=one, second_phase=one)
     torch.manual_seed(0)
     return clap_stage.TowerTraining(ConvTower(8, recipe.channels, 16), targets, recipe), targets
 
@@ -185,7 +185,7 @@ def test_the_halves_of_a_view_hold_the_words_of_what_sounds_in_them(tmp_path: Pa
     mels = np.full((90, 8), -60.0, dtype=np.float16)
     bank = MelBank(mels, np.arange(0, 91, 10), 20)
     follow = Augmentation(mixture=0.0, sequence=1.0)
-    draw = clap_stage.view_drawer(bank, targets, np.cumsum(np.full(9, 1 / 9)), follow, seed=0)
+    draw = clap_stage.make_view_sampler(bank, targets, np.cumsum(np.full(9, 1 / 9)), follow, seed=0)
     for number in range(20):
         item = draw(number)
         first, second = item["halves"].reshape(2, -1)

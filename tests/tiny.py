@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.export.folder import export_folder, round_weights_to_float16
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.conv_clap import SPANS, ConvClapConfig, ConvClapModel
@@ -151,7 +151,7 @@ def save_clap(folder: Path, kind: str = "htsat") -> None:
         "pad_token_id": 1,
     }
     (_htsat_clap if kind == "htsat" else _conv_clap)(text).save_pretrained(folder)
-    ClapFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0).save(folder)
+    MelFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0).save(folder)
 
 
 def _htsat_clap(text: dict[str, Any]) -> ClapModel:

@@ -16,15 +16,15 @@ from enclap.audio.level import SILENCE_TEXT, is_silent
 from enclap.audio.read import Audio, Source, open_audio
 from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
-from enclap.decoding.calibration import Confidence
+from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.repetition import repeating_last
+from enclap.decoding.repetition import repetitions_last
 from enclap.decoding.rerank import rank
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
 from enclap.errors import AudioRefused, InputError, ModelError, UsageError
 from enclap.hub.resolve import DEFAULT_MODEL, find_model
-from enclap.prefetch import Ahead
+from enclap.prefetch import Prefetcher
 from enclap.text import printable
 from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray, Window, embedding_of
 
@@ -87,7 +87,7 @@ class Captioner:
     While it works, `engine.extract` and `engine.generate` run in two threads, each on a batch of its own.
     """
 
-    def __init__(self, engine: Engine, model: str = "model", confidence: Confidence | None = None) -> None:
+    def __init__(self, engine: Engine, model: str = "model", confidence: Calibration | None = None) -> None:
         self.engine = engine
         self.model = model
         self.confidence = confidence
@@ -108,7 +108,7 @@ class Captioner:
         """
         folder = find_model(name_or_folder)
         loaded = load_engine(folder, engine=engine, device=device, precision=precision, threads=threads)
-        return cls(loaded, os.fspath(name_or_folder), Confidence.read(folder))
+        return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder))
 
     @property
     def longest_window(self) -> float:
@@ -160,10 +160,10 @@ class Captioner:
         """
         self.check_window(window)
         options = options or DecodingOptions()
-        self.check_rank(options)
+        self.check_rerank(options)
         together = self.engine.windows_together
-        events = Ahead(self._read(sources, window, limits or ReadLimits()), together)
-        batches = Ahead(self._extracted(_batches(events, together)), BATCHES_AHEAD)
+        events = Prefetcher(self._read(sources, window, limits or ReadLimits()), together)
+        batches = Prefetcher(self._extracted(_batches(events, together)), BATCHES_AHEAD)
         try:
             yield from self._written(batches, options, on_progress)
         finally:
@@ -180,7 +180,7 @@ class Captioner:
         choice = f"choose {SHORTEST_WINDOW} to {longest}, or 0 for one window per recording"
         raise UsageError(f"window of {window:g} s: {self.model} reads at most {longest} s at once; {choice}")
 
-    def check_rank(self, options: DecodingOptions) -> None:
+    def check_rerank(self, options: DecodingOptions) -> None:
         """Raises ModelError when the order of the candidates needs a text tower that the model has not."""
         if options.rank != "likelihood" and not self.engine.can_embed_text:
             remedy = "rank by likelihood, or use a model that has one"
@@ -229,7 +229,7 @@ class Captioner:
         ordered = []
         for clip, candidates in zip(features, found, strict=True):
             rows = np.stack([vectors[candidate.text] for candidate in candidates])  # [N, E]
-            ordered.append(repeating_last(rank(candidates, rows @ embedding_of(clip), options.rank), phrase))
+            ordered.append(repetitions_last(rank(candidates, rows @ embedding_of(clip), options.rank), phrase))
         return ordered
 
     def _generated(self, features: Sequence[Features], options: DecodingOptions, phrase: int) -> list[list[Candidate]]:
@@ -237,7 +237,7 @@ class Captioner:
         if not phrase or options.sample:
             return self.engine.generate(features, options)
         beam = self.engine.generate(features, options.model_copy(update={"candidates": options.beams}))
-        return [repeating_last(candidates, phrase)[: options.candidates] for candidates in beam]
+        return [repetitions_last(candidates, phrase)[: options.candidates] for candidates in beam]
 
     def _caption(self, window: _Ready, features: Features, candidates: Sequence[Candidate]) -> Caption:
         """The best candidate, or a vaguer sentence where the model's calibration says that it is probably wrong."""

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Ahead(Iterator[Item], Generic[Item]):
+class Prefetcher(Iterator[Item], Generic[Item]):
     """The items of a generator, in order, made by a thread of its own that is at most `depth` items ahead.
 
     What the generator raises is raised here, after the items that came before it. Call `stop` and `join` when no

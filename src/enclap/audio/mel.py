@@ -30,7 +30,7 @@ FUSION, CROPS = "fusion", "rand_trunc"
 
 
 @dataclass(frozen=True)
-class ClapFrontEnd:
+class MelFrontEnd:
     """Audio at `rate` samples per second to the CLAP audio tower's input.
 
     length: samples the tower sees at once (10 s); shorter audio is repeated whole, then padded with zeros
@@ -49,7 +49,7 @@ class ClapFrontEnd:
     fused: bool = False
 
     @classmethod
-    def from_folder(cls, folder: Path) -> ClapFrontEnd:
+    def from_folder(cls, folder: Path) -> MelFrontEnd:
         """The front end that `folder`/preprocessor_config.json describes; ModelError when it is missing or unfit."""
         path = folder / "preprocessor_config.json"
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.types import FloatArray
 
 BANDS = 64
@@ -42,7 +42,7 @@ class _Reducer:
         self._window = 2 ** math.ceil(math.log2(max(16.0, rate * RESOLUTION)))
         self._hop = max(1, min(self._window // 2, samples // columns))
         lowest, highest = band_frequencies(rate)
-        bank = ClapFrontEnd(rate, rate, self._window, self._hop, BANDS, lowest, highest)
+        bank = MelFrontEnd(rate, rate, self._window, self._hop, BANDS, lowest, highest)
         self._filters = bank.filters  # [window / 2 + 1, BANDS]
         self._hann = np.hanning(self._window).astype(np.float32)
         self._samples = samples

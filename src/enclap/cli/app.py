@@ -8,7 +8,7 @@ import typer
 
 from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
-from enclap.cli.exit import ends_well
+from enclap.cli.exit import handle_errors
 from enclap.cli.models import models
 
 app = typer.Typer(
@@ -38,6 +38,6 @@ def _enclap(
     """Describe sounds in English sentences."""
 
 
-app.command()(ends_well(caption))
-app.command()(ends_well(doctor))
+app.command()(handle_errors(caption))
+app.command()(handle_errors(doctor))
 app.add_typer(models, name="models")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enclap.cli import caption_options as options
-from enclap.cli.choices import DeviceName, EngineName, PrecisionName, RankName, chosen_formats
-from enclap.cli.exit import SOME_FAILED, complain
+from enclap.cli.choices import DeviceName, EngineName, PrecisionName, RerankName, chosen_formats
+from enclap.cli.exit import SOME_FAILED, print_error
 from enclap.errors import AudioNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def caption(
     plot: options.Plot = None,
     window: options.Window = 10.0,
     candidates: options.Candidates = 1,
-    rank: options.Rank = RankName.likelihood,
+    rank: options.Rank = RerankName.likelihood,
     beams: options.Beams = None,
     sample: options.Sample = False,
     seed: options.Seed = None,
@@ -65,13 +65,13 @@ def caption(
     failures = [found for found in inputs if isinstance(found, AudioNotFound)]
     if len(failures) == len(inputs):  # nothing to load a model for
         for failure in failures:
-            complain(f"enclap: {failure}")
+            print_error(f"enclap: {failure}")
         raise SystemExit(SOME_FAILED)
-    from enclap.cli.run import Job, Loading, execute
+    from enclap.cli.run import Job, ModelOptions, execute
 
     picture = _picture(plot, inputs, overwrite)
     job = Job(decoding, window, plan, resume, overwrite, quiet, verbose, picture)
-    if execute(inputs, job, Loading(model, engine.value, device.value, precision.value, threads)):
+    if execute(inputs, job, ModelOptions(model, engine.value, device.value, precision.value, threads)):
         raise SystemExit(SOME_FAILED)
 
 

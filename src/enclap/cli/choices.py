@@ -37,7 +37,7 @@ class PrecisionName(StrEnum):
     bfloat16 = "bfloat16"
 
 
-class RankName(StrEnum):
+class RerankName(StrEnum):
     """What puts the candidates in order."""
 
     likelihood = "likelihood"

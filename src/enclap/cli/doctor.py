@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from enclap.cli.exit import complain
+from enclap.cli.exit import print_error
 
 if TYPE_CHECKING:
     from enclap.engines import Engine
@@ -69,7 +69,7 @@ def doctor(
         test = _self_test(model, engine, device)
     except Exception as error:  # whatever goes wrong here is what the user came for
         typer.echo(f"self-test of {printable(model)}: FAILED")
-        complain(f"enclap: self-test failed: {_reason(error)}")
+        print_error(f"enclap: self-test failed: {_reason(error)}")
         raise SystemExit(FAILED) from error
     _show(f"self-test of {printable(model)}", _report(test))
 

@@ -19,33 +19,33 @@ SOME_FAILED = 1  # exit code when some inputs were not captioned
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Write one line to standard error."""
     if sys.stderr is not None:
         print(printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def ends_well(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def handle_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """The command, with its faults turned into one line and an exit code."""
 
     @functools.wraps(command)
     def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with endings():
+        with errors_handled():
             return command(*args, **kwargs)
 
     return guarded
 
 
 @contextmanager
-def endings() -> Iterator[None]:
+def errors_handled() -> Iterator[None]:
     """Turns our errors, Ctrl-C and a closed pipe into SystemExit with the code that `errors` gives them."""
     try:
         yield
     except EnclapError as error:
-        complain(f"enclap: {error}")
+        print_error(f"enclap: {error}")
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        complain("enclap: interrupted")
+        print_error("enclap: interrupted")
         raise SystemExit(INTERRUPTED) from error
     except BrokenPipeError as error:
         discard_output()
@@ -53,7 +53,7 @@ def endings() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Point standard output at nothing: Python's last flush would complain about the closed pipe."""
+    """Point standard output at nothing: Python's last flush would print_error about the closed pipe."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
     os.close(nothing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from enclap.cli.exit import complain, endings
+from enclap.cli.exit import errors_handled, print_error
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows escapes instead of failing
             stream.reconfigure(errors="backslashreplace")
-    with endings():
+    with errors_handled():
         sys.exit(_run())
 
 
@@ -35,7 +35,7 @@ def _run() -> int:
         else:
             path = "enclap" if context is None else context.command_path
             message = error.format_message().rstrip(".")
-            complain(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help")
+            print_error(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help")
         return int(error.exit_code)
 
 

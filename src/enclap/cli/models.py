@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enclap.cli.exit import complain, ends_well
+from enclap.cli.exit import handle_errors, print_error
 
 if TYPE_CHECKING:
     from enclap.hub.download import Repository
@@ -29,7 +29,7 @@ def _models() -> None:
 
 
 @models.command("list")
-@ends_well
+@handle_errors
 def list_models() -> None:
     """List the models that work without a download, with the size of their files and their folder."""
     from enclap.hub.resolve import bundled_models, fetched_models
@@ -37,13 +37,13 @@ def list_models() -> None:
 
     entries = [*bundled_models(), *fetched_models()]
     if not entries:
-        complain("no model came with this installation; give --model a folder or a hub repository")
+        print_error("no model came with this installation; give --model a folder or a hub repository")
     for entry in entries:
         typer.echo(f"{entry.name:<12} {entry.size / MEGABYTE:6.1f} MB  {printable(str(entry.folder))}")
 
 
 @models.command()
-@ends_well
+@handle_errors
 def pull(
     name: Annotated[str, typer.Argument(metavar="NAME", help="official, or a hub repository that holds a model.")],
     output: Annotated[
@@ -68,7 +68,7 @@ def pull(
 
 
 @models.command()
-@ends_well
+@handle_errors
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="Folder of an EnCLAP checkpoint, or file or folder of CLAP or EnCodec.")
@@ -104,7 +104,7 @@ def convert(
 
 
 @models.command()
-@ends_well
+@handle_errors
 def card(name: Annotated[str, typer.Argument(metavar="NAME", help="A model that is on this machine.")]) -> None:
     """Show a model's card: what it was trained on, how good it is, what it must not be used for."""
     from enclap.errors import ModelError
@@ -119,7 +119,7 @@ def card(name: Annotated[str, typer.Argument(metavar="NAME", help="A model that 
 
 
 @models.command()
-@ends_well
+@handle_errors
 def export(folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model folder with weights.")]) -> None:
     """Make a folder's ONNX graphs from its weights, in place of those that it has."""
     from enclap.hub import official_release as releases
@@ -176,7 +176,7 @@ def _notes() -> Iterator[None]:
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            complain(record.getMessage())
+            print_error(record.getMessage())
 
     handler, logger = Lines(logging.WARNING), logging.getLogger("enclap")
     logger.addHandler(handler)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from enclap.cli.exit import complain
+from enclap.cli.exit import print_error
 
 if TYPE_CHECKING:
     import rich.progress
@@ -68,7 +68,7 @@ class AsideHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         with self._bar.aside():
-            complain(f"{record.levelname.lower()}: {record.getMessage()}")
+            print_error(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 def _new_bar() -> rich.progress.Progress:

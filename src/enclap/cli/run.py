@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.captioner import Captioner, Failure
-from enclap.cli.exit import complain
+from enclap.cli.exit import print_error
 from enclap.cli.progress import AsideHandler, ProgressBar
 from enclap.cli.summary import Tally
-from enclap.decoding.calibration import Confidence
+from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.errors import AudioNotFound
 from enclap.hub.resolve import find_model
 from enclap.output.files import locked, remove_partial
 from enclap.output.inputs import Recording
-from enclap.output.resume import Key, Ledger, is_unchanged, model_fingerprint, recording_key
+from enclap.output.resume import Key, ResumeLog, is_unchanged, model_fingerprint, recording_key
 from enclap.output.writer import Plan, refuse_existing
 from enclap.text import printable
 from enclap.types import CaptionResult
@@ -49,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
+class ModelOptions:
     """Which model, and how it is run; see `Captioner.from_pretrained`."""
 
     model: str
@@ -63,13 +63,13 @@ class Loading:
         began = time.monotonic()
         engine = load_engine(folder, self.engine, self.device, self.precision, self.threads)
         logger.info("%s: loaded in %.2f s, %s engine", printable(self.model), time.monotonic() - began, engine.name)
-        return Captioner(engine, self.model, Confidence.read(folder))
+        return Captioner(engine, self.model, Calibration.read(folder))
 
 
-class Account:
+class RunState:
     """Knows of each input whether it is done, and keeps what comes out; without a ledger nothing is ever done."""
 
-    def __init__(self, ledger: Ledger | None, settings: str, resume: bool) -> None:
+    def __init__(self, ledger: ResumeLog | None, settings: str, resume: bool) -> None:
         self._ledger = ledger
         self._settings = settings
         self._resume = resume
@@ -98,7 +98,7 @@ class Account:
 
 
 @contextmanager
-def output_held(job: Job, inputs: int) -> Iterator[Ledger | None]:
+def output_held(job: Job, inputs: int) -> Iterator[ResumeLog | None]:
     """The ledger of the output, which is ours alone until the block ends; None for standard output.
 
     It stays when there is something to go on from: after an end before the end, in a folder, after several
@@ -112,7 +112,7 @@ def output_held(job: Job, inputs: int) -> Iterator[Ledger | None]:
     shown = str(job.plan.folder or next(job.plan.files()))
     is_new = not path.exists()
     with locked(path, shown) as file, path.open("rb") as reader:
-        ledger = Ledger(path, file, reader)
+        ledger = ResumeLog(path, file, reader)
         keep = True
         try:
             if not is_new:
@@ -127,7 +127,7 @@ def output_held(job: Job, inputs: int) -> Iterator[Ledger | None]:
                     path.unlink()
 
 
-def settings_key(folder: Path, captioner: Captioner, loading: Loading, job: Job) -> str:
+def settings_key(folder: Path, captioner: Captioner, loading: ModelOptions, job: Job) -> str:
     """A hash of everything but the recording that decides what its captions are."""
     facts = {
         "enclap": __version__,
@@ -141,7 +141,7 @@ def settings_key(folder: Path, captioner: Captioner, loading: Loading, job: Job)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def execute(inputs: Sequence[Input], job: Job, loading: Loading) -> int:
+def execute(inputs: Sequence[Input], job: Job, loading: ModelOptions) -> int:
     """Caption everything and write it; returns how many inputs failed. The summary comes last."""
     tally = Tally()
     bar = ProgressBar(len(inputs), wanted=not job.quiet)
@@ -150,7 +150,7 @@ def execute(inputs: Sequence[Input], job: Job, loading: Loading) -> int:
         captioner = loading.captioner(folder)
         captioner.check_window(job.window)
         settings = settings_key(folder, captioner, loading, job) if ledger else ""
-        account = Account(ledger, settings, job.resume)
+        account = RunState(ledger, settings, job.resume)
         stream = captioner.stream(account.sources(inputs), job.options, job.window, on_progress=bar.update)
         with closing(stream), job.plan.opened(captioner.model, ledger, job.overwrite) as places:
             for number, (found, result) in enumerate(zip(inputs, stream, strict=True)):
@@ -164,7 +164,7 @@ def execute(inputs: Sequence[Input], job: Job, loading: Loading) -> int:
 
             draw(result, job.picture)
     if not job.quiet and (job.verbose or tally.is_worth_telling()):
-        complain(f"enclap: {tally}")
+        print_error(f"enclap: {tally}")
     return tally.failed
 
 
@@ -173,7 +173,7 @@ def _count(tally: Tally, result: CaptionResult | Failure, was_done: bool) -> Non
     name = printable(result.path or "audio")
     if isinstance(result, Failure):
         tally.failed += 1
-        complain(f"enclap: {result.error}")
+        print_error(f"enclap: {result.error}")
     elif was_done:
         tally.skipped += 1
         logger.info("%s: done before", name)

@@ -12,14 +12,14 @@ from typing import Any
 from torch import Tensor
 from transformers import ClapConfig, EncodecConfig
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.convert.published_names import CLAP_AUDIO_NAMES, CLAP_TEXT_NAMES, ENCODEC_NAMES, renamed
 from enclap.errors import ModelError
 from enclap.hub.model_folder import read_json
 from enclap.model.configuration import EnclapConfig
 from enclap.text import printable
 
-KEPT = (
+SHARED_FIELDS = (
     "activation_dropout",
     "activation_function",
     "attention_dropout",
@@ -51,7 +51,7 @@ TRANSLATED = {
     "d_clap": "clap_dim",
     "mcm_loss_scale": "mcm_loss_weight",
 }
-SEARCH = {
+DEFAULT_GENERATION = {
     "bos_token_id": 0,
     "pad_token_id": 1,
     "eos_token_id": 2,
@@ -69,7 +69,7 @@ CODEC_RATE = 24_000
 """Samples per second of the published codec, which its weight file does not say."""
 HEAD_WIDTH = 64
 """Width of an attention head in RoBERTa, which weights do not tell."""
-RELEASED_FRONT_END = ClapFrontEnd(
+RELEASED_FRONT_END = MelFrontEnd(
     rate=48_000, length=480_000, window=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0
 )
 """CLAP's front end as released; transformers' default for the lowest frequency, 0 Hz, is not what the weights saw."""
@@ -98,7 +98,7 @@ def caption_config(path: Path, frame_rate: float) -> tuple[EnclapConfig, dict[st
         raise ModelError(f"{shown}: encodec_pad_token_id must equal encodec_vocab_size, as in the published models")
     if table.get("scale_embedding"):
         raise ModelError(f"{shown}: scale_embedding is not supported; the published models do without it")
-    settings = {name: table[name] for name in KEPT if name in table}
+    settings = {name: table[name] for name in SHARED_FIELDS if name in table}
     settings |= {ours: table[theirs] for theirs, ours in TRANSLATED.items()}
     try:
         config = EnclapConfig(**settings, frame_rate=frame_rate)
@@ -106,7 +106,7 @@ def caption_config(path: Path, frame_rate: float) -> tuple[EnclapConfig, dict[st
         raise
     except Exception as error:  # transformers checks types with exceptions of its own
         raise ModelError(f"{shown}: {_line(error)}") from error
-    return config, {name: table.get(name, default) for name, default in SEARCH.items()}
+    return config, {name: table.get(name, default) for name, default in DEFAULT_GENERATION.items()}
 
 
 def codec_config(path: Path | None, tensors: Mapping[str, Tensor]) -> EncodecConfig:
@@ -123,14 +123,14 @@ def clap_config(path: Path | None, tensors: Mapping[str, Tensor], text_tower: bo
     return ClapConfig(audio_config=audio, text_config=PLACEHOLDER_TEXT, projection_dim=config.projection_dim)
 
 
-def front_end(folder: Path | None, tower: Any) -> ClapFrontEnd:
+def front_end(folder: Path | None, tower: Any) -> MelFrontEnd:
     """CLAP's front end: that of the folder's preprocessor_config.json, else the released one as the tower needs it.
 
     tower: the configuration of the audio tower.
     """
     bands = tower.num_mel_bins
     if folder is not None and (folder / "preprocessor_config.json").is_file():
-        found = ClapFrontEnd.from_folder(folder)
+        found = MelFrontEnd.from_folder(folder)
         if found.bands != bands:
             where = printable(str(folder / "preprocessor_config.json"))
             raise ModelError(f"{where}: {found.bands} mel bands, but the weights read {bands}")

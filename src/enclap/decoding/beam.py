@@ -20,7 +20,7 @@ TOP_BLOCK = 512
 """Values that `top` compares by their largest first."""
 
 
-class Stepper(Protocol):
+class DecoderStep(Protocol):
     """A decoder with a memory of the tokens it was given, for W sequences of each of B clips.
 
     vocabulary: V, the number of tokens.
@@ -55,14 +55,14 @@ class BeamSettings:
     early_stopping: bool = True
 
 
-class Feed:
+class IncrementalDecoder:
     """Gives a stepper the tokens that it has not seen, when their logits are wanted and not before.
 
     A step whose token is decided beforehand needs no logits: the decoder then reads two tokens in its next step at
     hardly more than the cost of one.
     """
 
-    def __init__(self, stepper: Stepper, rules: TokenRules) -> None:
+    def __init__(self, stepper: DecoderStep, rules: TokenRules) -> None:
         self.stepper = stepper
         self.rules = rules
         self._seen = 0
@@ -76,13 +76,13 @@ class Feed:
         return logits
 
 
-def greedy_search(stepper: Stepper, clips: int, rules: TokenRules) -> list[list[Hypothesis]]:
+def greedy_search(stepper: DecoderStep, clips: int, rules: TokenRules) -> list[list[Hypothesis]]:
     """The most likely token at every step; one hypothesis per clip, scored by its mean log-probability."""
     sequences = np.full((clips, rules.max_length), rules.pad, dtype=np.int64)
     sequences[:, 0] = rules.start
     totals = np.zeros(clips, dtype=np.float32)
     open_clips = np.ones(clips, dtype=np.bool_)
-    feed = Feed(stepper, rules)
+    feed = IncrementalDecoder(stepper, rules)
     length = START_LENGTH
     while open_clips.any() and length < rules.max_length:
         logits = feed.logits(sequences[:, None, :length])[:, 0]  # [B, V]
@@ -174,12 +174,12 @@ class _Search:
         ]
 
 
-def beam_search(stepper: Stepper, clips: int, rules: TokenRules, settings: BeamSettings) -> list[list[Hypothesis]]:
+def beam_search(stepper: DecoderStep, clips: int, rules: TokenRules, settings: BeamSettings) -> list[list[Hypothesis]]:
     """The best finished sequences of each clip, best first, scored by log-probability / length ** length_penalty.
 
     A clip's result does not depend on the others: once it can no longer change it ignores further steps.
     """
-    search, feed = _Search(clips, rules, settings), Feed(stepper, rules)
+    search, feed = _Search(clips, rules, settings), IncrementalDecoder(stepper, rules)
     goes_on = rules.max_length > START_LENGTH
     while goes_on:
         logits = feed.logits(search.running[..., : search.length])

@@ -17,7 +17,7 @@ FILE_NAME = "confidence.json"
 VERSION = 1
 
 
-class Confidence(BaseModel):
+class Calibration(BaseModel):
     """A model's calibration, measured on recordings that it was not trained on.
 
     slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
@@ -38,7 +38,7 @@ class Confidence(BaseModel):
     phrase: int = Field(default=0, ge=0)
 
     @classmethod
-    def read(cls, folder: Path) -> Confidence | None:
+    def read(cls, folder: Path) -> Calibration | None:
         """The calibration in a model folder, None where there is none; ModelError when it cannot be read."""
         path = folder / FILE_NAME
         if not path.exists():

@@ -20,7 +20,7 @@ def repeats_phrase(text: str, words: int) -> bool:
     return len(set(runs)) < len(runs)
 
 
-def repeating_last(candidates: Sequence[Candidate], words: int) -> list[Candidate]:
+def repetitions_last(candidates: Sequence[Candidate], words: int) -> list[Candidate]:
     """The candidates in their order, but those that repeat a phrase behind all others; 0 words: as they are."""
     if not words:
         return list(candidates)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.decoding.beam import Feed, Hypothesis, Stepper
+from enclap.decoding.beam import DecoderStep, Hypothesis, IncrementalDecoder
 from enclap.decoding.token_rules import START_LENGTH, TokenRules, log_softmax
 from enclap.types import FloatArray, IntArray
 
@@ -22,7 +22,7 @@ class SamplingSettings:
     seed: int
 
 
-def sample(stepper: Stepper, clips: int, rules: TokenRules, settings: SamplingSettings) -> list[list[Hypothesis]]:
+def sample(stepper: DecoderStep, clips: int, rules: TokenRules, settings: SamplingSettings) -> list[list[Hypothesis]]:
     """Drawn sequences of each clip, most likely first, scored by their mean log-probability at temperature 1.
 
     Every clip starts from the same seed, so that its sentences do not depend on the clips beside it.
@@ -33,7 +33,7 @@ def sample(stepper: Stepper, clips: int, rules: TokenRules, settings: SamplingSe
     sequences[..., 0] = rules.start
     totals = np.zeros(rows, dtype=np.float32)
     is_open = np.ones(rows, dtype=np.bool_)
-    feed = Feed(stepper, rules)
+    feed = IncrementalDecoder(stepper, rules)
     length = START_LENGTH
     while is_open.any() and length < rules.max_length:
         logits = feed.logits(sequences[..., :length])  # [B, W, V]

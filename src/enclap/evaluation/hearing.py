@@ -30,7 +30,7 @@ def names(caption: str, label: str) -> bool:
     return _matches(lexicon.lemmas(caption, WORDS_READ), lexicon[label].synonyms)
 
 
-def names_family(caption: str, label: str) -> bool:
+def mentions_family(caption: str, label: str) -> bool:
     """Whether the caption names the family of a label: by one of its words, or by the label itself."""
     lexicon = load_lexicon()
     lemmas = lexicon.lemmas(caption, WORDS_READ)
@@ -38,7 +38,7 @@ def names_family(caption: str, label: str) -> bool:
     return not set(family.words).isdisjoint(lemmas) or _matches(lemmas, lexicon[label].synonyms)
 
 
-def order_right(caption: str, first: str, second: str) -> bool:
+def has_correct_order(caption: str, first: str, second: str) -> bool:
     """Whether the caption names both labels and tells `first` as the earlier one.
 
     Read from the connectors: "A, then B", "A before B", "A and B", "A followed by B", "after A, B"; in

@@ -16,7 +16,7 @@ from enclap.model.codec import Codec
 from enclap.model.conv_clap import ConvClapModel
 
 
-class FramesGraph(nn.Module):
+class ConvEncoderGraph(nn.Module):
     """Samples [B, 1, N] to the frames [B, C, T] that the codec's recurrent layers read; any N, one sample included.
 
     context: frames before the first wanted one that a stretch must be given with, so that what stands at its start

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from enclap.audio.mel import FUSED_CHANNELS, ClapFrontEnd
+from enclap.audio.mel import FUSED_CHANNELS, MelFrontEnd
 from enclap.engines.onnx.codec import CONTEXT_NOTE
 from enclap.errors import ModelError
 from enclap.export.captioner_graphs import DecoderGraph, EncoderGraph
-from enclap.export.encoder_graphs import ClapAudioGraph, ClapTextGraph, CodesGraph, FramesGraph
+from enclap.export.encoder_graphs import ClapAudioGraph, ClapTextGraph, CodesGraph, ConvEncoderGraph
 from enclap.export.fused_clap import ClapFusedGraph
 from enclap.export.graph_files import Axes, GraphFolder
 from enclap.export.int8 import write_int8
@@ -89,7 +89,7 @@ def export_codec(codec: Codec, target: Path) -> None:
 
 def _export_codec(codec: Codec, graphs: GraphFolder) -> None:
     """codec_frames.onnx: samples [B, 1, N] -> frames [B, C, T] at any length; codec_codes.onnx: -> codes [B, T, K]."""
-    frames, codes = FramesGraph(codec), CodesGraph(codec)
+    frames, codes = ConvEncoderGraph(codec), CodesGraph(codec)
     samples = torch.zeros(2, 1, 20 * codec.hop + 1)
     with torch.no_grad():
         example = frames(samples)
@@ -104,7 +104,7 @@ def _export_codec(codec: Codec, graphs: GraphFolder) -> None:
 def _export_clap(folder: Path, graphs: GraphFolder) -> None:
     clap = Clap.from_folder(folder)
     clap.model.set_attn_implementation("eager")
-    front_end = ClapFrontEnd.from_folder(folder)
+    front_end = MelFrontEnd.from_folder(folder)
     axes: Axes = {"mel": {0: "crops"}, "embedding": {0: "crops"}}
     towers: dict[str, tuple[nn.Module, int]] = {"clap_audio": (ClapAudioGraph(clap.model), 1)}
     audio = getattr(clap.model.config, "audio_config", None)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.decoding.token_rules import TokenRules
 from enclap.errors import ModelError
 
@@ -100,8 +100,8 @@ class ModelFolder:
     rules: TokenRules
     tokenizer: Tokenizer
     codec_rate: int | None
-    clap: ClapFrontEnd | None
-    mel: ClapFrontEnd | None
+    clap: MelFrontEnd | None
+    mel: MelFrontEnd | None
 
     @classmethod
     def read(cls, path: Path) -> ModelFolder:
@@ -119,7 +119,7 @@ class ModelFolder:
         generation_path = path / "generation_config.json"
         generation = _validated(GenerationTable, read_json(generation_path), generation_path)
         needs_mel = caption.acoustic_input == "log_mel"
-        front_end = ClapFrontEnd.from_folder(path / "clap") if caption.use_clap or needs_mel else None
+        front_end = MelFrontEnd.from_folder(path / "clap") if caption.use_clap or needs_mel else None
         return cls(
             path=path,
             caption=caption,
@@ -224,9 +224,9 @@ def _codec_rate(path: Path, caption: CaptionTable) -> int:
     return codec.sampling_rate
 
 
-def _at_frame_rate(front_end: ClapFrontEnd, caption: CaptionTable) -> ClapFrontEnd:
+def _at_frame_rate(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd:
     """CLAP's front end with the hop and bands of the log-mel input."""
-    return ClapFrontEnd(
+    return MelFrontEnd(
         rate=front_end.rate,
         length=front_end.length,
         window=front_end.window,

@@ -32,7 +32,7 @@ class Key:
     signs: tuple[int, ...]
 
 
-class Ledger:
+class ResumeLog:
     """The record at `path`; two threads may use it, one to find and one to append.
 
     file: `path` opened for appending, without a buffer, so that a full disk shows at once and only once.

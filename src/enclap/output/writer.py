@@ -18,14 +18,14 @@ from enclap.errors import AudioNotFound, UsageError
 from enclap.output.files import file_hash, is_special, need_folder, replacing, write_standard_output, writing
 from enclap.output.formats import FORMATS, Format
 from enclap.output.inputs import Recording
-from enclap.output.resume import Ledger
+from enclap.output.resume import ResumeLog
 from enclap.text import printable
 from enclap.types import CaptionResult
 
 logger = logging.getLogger("enclap")
 
 STANDARD_OUTPUT = "-"
-LEDGER_OF_FOLDER, LEDGER_OF_FILE = ".enclap-done.jsonl", ".{name}.done.jsonl"
+RESUME_LOG_OF_FOLDER, RESUME_LOG_OF_FILE = ".enclap-done.jsonl", ".{name}.done.jsonl"
 
 
 class Places(Protocol):
@@ -61,9 +61,9 @@ class Plan:
     def ledger(self) -> Path | None:
         """Where the record of what is done stands; None when nothing is kept."""
         if self.folder is not None:
-            return self.folder / LEDGER_OF_FOLDER
+            return self.folder / RESUME_LOG_OF_FOLDER
         first = next(self.files(), None)
-        return first and first.with_name(LEDGER_OF_FILE.format(name=first.name))
+        return first and first.with_name(RESUME_LOG_OF_FILE.format(name=first.name))
 
     def prepare(self) -> None:
         """Make the folder; UsageError when what it stands in is missing."""
@@ -74,7 +74,7 @@ class Plan:
                 self.folder.mkdir(exist_ok=True)
 
     @contextmanager
-    def opened(self, model: str, ledger: Ledger | None, overwrite: bool) -> Iterator[Places]:
+    def opened(self, model: str, ledger: ResumeLog | None, overwrite: bool) -> Iterator[Places]:
         """The places; documents take their names when the block ends well."""
         if self.folder is not None:
             assert ledger is not None, "a folder has a ledger"
@@ -100,7 +100,7 @@ def names_folder(output: str) -> bool:
     return Path(output).is_dir() or output.endswith(("/", os.sep))
 
 
-def refuse_existing(plan: Plan, ledger: Ledger | None) -> None:
+def refuse_existing(plan: Plan, ledger: ResumeLog | None) -> None:
     """Raises UsageError when a file is in the way that is not ours to replace, before any work is done.
 
     ledger: None when nothing may be replaced.
@@ -112,7 +112,7 @@ def refuse_existing(plan: Plan, ledger: Ledger | None) -> None:
         raise UsageError(f"{printable(str(found[0]))}{others}: exists; {advice}")
 
 
-def _is_ours(path: Path, plan: Plan, ledger: Ledger | None) -> bool:
+def _is_ours(path: Path, plan: Plan, ledger: ResumeLog | None) -> bool:
     """Whether we wrote the file: in a folder whoever may have changed it since, a document as it is."""
     if ledger is None:
         return False
@@ -165,7 +165,7 @@ def _names(inputs: Sequence[Recording | AudioNotFound]) -> tuple[str | None, ...
 class _Tree:
     """A folder with files for each recording, in the shape of the folder that they come from."""
 
-    def __init__(self, plan: Plan, model: str, ledger: Ledger, overwrite: bool) -> None:
+    def __init__(self, plan: Plan, model: str, ledger: ResumeLog, overwrite: bool) -> None:
         assert plan.folder is not None
         self._plan, self._folder = plan, plan.folder
         self._model, self._ledger, self._overwrite = model, ledger, overwrite
@@ -242,7 +242,7 @@ class _Document:
 
 
 @contextmanager
-def _document(style: str, path: str, model: str, ledger: Ledger | None) -> Iterator[_Document]:
+def _document(style: str, path: str, model: str, ledger: ResumeLog | None) -> Iterator[_Document]:
     if path == STANDARD_OUTPUT:
         document = _Document(FORMATS[style], model, write_standard_output)
         yield document

@@ -22,7 +22,7 @@ AVERAGE_FILE = "average.pt"
 Batch = dict[str, Tensor]
 
 
-class Draws(Dataset[Any]):
+class SampledDataset(Dataset[Any]):
     """Training items by number: item n is `draw(n)`, so a resumed run goes on with the very items that were left."""
 
     def __init__(self, draw: Callable[[int], Any], length: int) -> None:
@@ -136,7 +136,7 @@ def run_stage(
     trainer = StageTrainer(
         model=model,
         args=_arguments(optimisation, checkpoints),
-        train_dataset=Draws(draw, optimisation.steps * optimisation.batch_size),
+        train_dataset=SampledDataset(draw, optimisation.steps * optimisation.batch_size),
         data_collator=collate,
         callbacks=callbacks,
     )

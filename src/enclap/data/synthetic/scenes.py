@@ -70,7 +70,7 @@ class Scene:
 
 
 class SceneComposer:
-    """Draws scenes from some of a corpus's recordings.
+    """SampledDataset scenes from some of a corpus's recordings.
 
     weights: how often each recording is drawn within its label, by number; recordings without a weight are not used.
     Labels are drawn in proportion to count ** 0.7, so that rare ones are heard without drowning common ones. The

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from enclap.engines.onnx.threads import Wanted
+from enclap.engines.onnx.threads import CancelToken
 from enclap.types import FloatArray, IntArray
 
 HIDDEN = np.float32(-1e9)
 """Added to the scores of padding slots: their weights become exactly 0."""
 
 
-class CrossMemory:
+class CrossAttentionCache:
     """Cross-attention keys and values of B clips, padded to the longest.
 
     names: of the encoder's outputs, a pair for each layer. slots: encoder slots of each clip.
@@ -67,14 +67,14 @@ class CrossMemory:
             binding.bind_ortvalue_input(name, value)
 
 
-class OnnxStepper:
+class OnnxDecoderStep:
     """The decoder graph with its memory: the self-attention's keys and values of every token so far.
 
     Tokens lie outermost in the memory, so that a step is appended in place and the filled part is one block.
     """
 
     def __init__(
-        self, decoder: Any, cross: CrossMemory, shape: tuple[int, ...], vocabulary: int, wanted: Wanted
+        self, decoder: Any, cross: CrossAttentionCache, shape: tuple[int, ...], vocabulary: int, wanted: CancelToken
     ) -> None:
         self._decoder = decoder
         self._wanted = wanted

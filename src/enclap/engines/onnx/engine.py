@@ -16,10 +16,10 @@ from enclap.decoding.options import DecodingOptions
 from enclap.decoding.sampling import SamplingSettings, sample
 from enclap.decoding.token_rules import TokenRules
 from enclap.engines.batching import MAX_BATCH, candidates, encoder_inputs, frame_count, similar_lengths
-from enclap.engines.onnx.decoder import CrossMemory, OnnxStepper
+from enclap.engines.onnx.decoder import CrossAttentionCache, OnnxDecoderStep
 from enclap.engines.onnx.features import Extractor
 from enclap.engines.onnx.sessions import CPU, Sessions, providers, usable_cores
-from enclap.engines.onnx.threads import CoreSharing, Wanted, side_by_side
+from enclap.engines.onnx.threads import CancelToken, CoreSharing, side_by_side
 from enclap.errors import ModelError, UsageError
 from enclap.hub.model_folder import SPECIAL_SLOTS, ModelFolder, read_text_tokenizer
 from enclap.types import Candidate, Features, FloatArray, Window
@@ -79,7 +79,7 @@ class OnnxEngine:
             lambda slots: min(self._longest_batch(slots), math.ceil(len(features) / workers)),
         )
 
-        def run(places: list[int], wanted: Wanted) -> list[list[Hypothesis]]:
+        def run(places: list[int], wanted: CancelToken) -> list[list[Hypothesis]]:
             stepper = self._stepper([features[place] for place in places], rules, options, workers, wanted)
             return _search(stepper, len(places), rules, options)
 
@@ -108,8 +108,8 @@ class OnnxEngine:
         rules: TokenRules,
         options: DecodingOptions,
         workers: int,
-        wanted: Wanted,
-    ) -> OnnxStepper:
+        wanted: CancelToken,
+    ) -> OnnxDecoderStep:
         """A decoder that has heard the clips: each is encoded alone, so that none changes another."""
         caption = self.folder.caption
         heads, width = caption.decoder_attention_heads, caption.d_model // caption.decoder_attention_heads
@@ -118,20 +118,22 @@ class OnnxEngine:
         decoder = self._sessions.get(f"decoder{self._suffix}", threads)
         encoder = self._sessions.get(f"encoder{self._suffix}", threads)
         slots = [frame_count(self.folder, clip) + SPECIAL_SLOTS for clip in features]
-        cross = CrossMemory([item.name for item in encoder.get_outputs()], slots, heads, width)
+        cross = CrossAttentionCache([item.name for item in encoder.get_outputs()], slots, heads, width)
         for index, clip in enumerate(features):
             wanted.check()
             cross.fill(index, encoder, encoder_inputs(self.folder, [clip]))
         rows = options.candidates if options.sample else options.beams
         shape = (rules.max_length, caption.decoder_layers, 2, len(features), rows, heads, width)
-        return OnnxStepper(decoder, cross, shape, caption.vocab_size, wanted)
+        return OnnxDecoderStep(decoder, cross, shape, caption.vocab_size, wanted)
 
     @cached_property
     def _text_tokenizer(self) -> Tokenizer:
         return read_text_tokenizer(self.folder.path / "clap")
 
 
-def _search(stepper: OnnxStepper, clips: int, rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
+def _search(
+    stepper: OnnxDecoderStep, clips: int, rules: TokenRules, options: DecodingOptions
+) -> list[list[Hypothesis]]:
     """Hypotheses of clips that are decoded together."""
     if options.sample:
         settings = SamplingSettings(options.candidates, options.temperature, options.top_p, options.seed)

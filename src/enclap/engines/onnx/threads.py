@@ -38,29 +38,29 @@ class CoreSharing:
         return self.cores if self._apart else 1
 
 
-class Abandoned(Exception):
+class Cancelled(Exception):
     """Raised within work whose result nobody waits for any more."""
 
 
-class Wanted:
+class CancelToken:
     """Whether a call's results are still waited for: other parts have not failed and the caller was not interrupted."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
 
     def end(self) -> None:
-        """From now on `check` raises Abandoned."""
+        """From now on `check` raises Cancelled."""
         self._ended.set()
 
     def check(self) -> None:
         """To be called between operations that take long."""
         if self._ended.is_set():
-            raise Abandoned
+            raise Cancelled
 
 
-def side_by_side(run: Callable[[Part, Wanted], Result], parts: Sequence[Part], workers: int) -> list[Result]:
+def side_by_side(run: Callable[[Part, CancelToken], Result], parts: Sequence[Part], workers: int) -> list[Result]:
     """The results of `run` for each part, in order, computed by so many threads; the first failure is raised."""
-    wanted = Wanted()
+    wanted = CancelToken()
     if workers == 1 or len(parts) == 1:
         return [run(part, wanted) for part in parts]
     with ThreadPoolExecutor(workers, "enclap-core") as pool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.audio.mel import FLOOR, ClapFrontEnd
+from enclap.audio.mel import FLOOR, MelFrontEnd
 from enclap.data.recordings import Corpus
 from enclap.training.recipe import Settings
 from enclap.types import FloatArray
@@ -52,7 +52,7 @@ class MelBank:
         return self.mels[self.starts[index] : self.starts[index + 1]].astype(np.float32)
 
 
-def open_mel_bank(corpus: Corpus, front_end: ClapFrontEnd, cache: Path) -> MelBank:
+def open_mel_bank(corpus: Corpus, front_end: MelFrontEnd, cache: Path) -> MelBank:
     """The spectrograms of a corpus, computed once into `cache`."""
     data, index = cache / "mels.npy", cache / "mels.json"
     key = {"front_end": repr(front_end), "samples": int(corpus.starts[-1])}

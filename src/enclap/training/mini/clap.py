@@ -58,7 +58,7 @@ class ClapRecipe(Settings):
     """mini's CLAP: its sizes and the training of its audio towers.
 
     channels, tower_width, text: as ConvClapConfig names them. frames: of the views in `optimisation`; they are
-    cheaper than whole windows. continued: a second round from the first one's average, on whole windows, with a rate
+    cheaper than whole windows. second_phase: a second round from the first one's average, on whole windows, with a rate
     that rises and falls again (arXiv 1608.03983). The weights multiply the losses that `TowerTraining` names.
     """
 
@@ -71,9 +71,9 @@ class ClapRecipe(Settings):
     family_weight: float = 0.5
     temperature: float = 0.07
     augmentation: Augmentation = Augmentation()
-    continued_augmentation: Augmentation = Augmentation()
+    second_phase_augmentation: Augmentation = Augmentation()
     optimisation: Optimisation
-    continued: Optimisation
+    second_phase: Optimisation
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def sampling(recordings: Sequence[Recording], seen: Sequence[int], power: float 
     return np.cumsum(weights / weights.sum())
 
 
-def view_drawer(
+def make_view_sampler(
     bank: MelBank, targets: Targets, choose: NDArray[np.float64], augmentation: Augmentation, seed: int
 ) -> Callable[[int], dict[str, NDArray[np.float32]]]:
     """A function from item number to TowerTraining's inputs for one view, seeded by (seed, number)."""

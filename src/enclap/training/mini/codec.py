@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import EncodecConfig, EncodecModel
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.data.recordings import Corpus
 from enclap.training.recipe import Optimisation, Settings
 from enclap.types import FloatArray
@@ -56,7 +56,9 @@ def build_codec(recipe: CodecRecipe) -> EncodecModel:
     return codec
 
 
-def segment_drawer(corpus: Corpus, choose: NDArray[np.float64], samples: int, seed: int) -> Callable[[int], FloatArray]:
+def make_segment_sampler(
+    corpus: Corpus, choose: NDArray[np.float64], samples: int, seed: int
+) -> Callable[[int], FloatArray]:
     """A function from item number to a random stretch of a recording, float32 [samples], at a random level."""
 
     def draw(number: int) -> FloatArray:
@@ -92,7 +94,7 @@ class CodecTraining(nn.Module):
         self.mel_head = nn.Conv1d(codec.config.hidden_size, MELS_PER_CODE * BANDS, 3, padding=1)
         self._quantised = quantised
         rate = codec.config.sampling_rate
-        front_end = ClapFrontEnd(rate, rate, MEL_WINDOW, 1, BANDS, 50.0, 0.475 * rate)
+        front_end = MelFrontEnd(rate, rate, MEL_WINDOW, 1, BANDS, 50.0, 0.475 * rate)
         self.filters: Tensor
         self.register_buffer("filters", torch.from_numpy(front_end.filters), persistent=False)
 

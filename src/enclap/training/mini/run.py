@@ -23,18 +23,18 @@ from enclap.data.attribution import write_attribution
 from enclap.errors import EnclapError
 from enclap.export.folder import export_folder, round_weights_to_float16
 from enclap.files import write_checksums
-from enclap.training.mini.clap import TOWERS
 from enclap.training.mini import stages
-from enclap.training.mini.stages import Workshop
+from enclap.training.mini.clap import TOWERS
+from enclap.training.mini.stages import MiniRun
 
 logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 
-Stage = Callable[[Workshop], None]
+Stage = Callable[[MiniRun], None]
 
 
-def assemble(workshop: Workshop) -> None:
+def assemble(workshop: MiniRun) -> None:
     """Put model/ together from the stages' folders: weights in float16, graphs exported, sources named."""
     folder = workshop.output / "model"
     shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +50,7 @@ def assemble(workshop: Workshop) -> None:
     write_attribution(used, folder)
 
 
-def install(workshop: Workshop, target: Path) -> None:
+def install(workshop: MiniRun, target: Path) -> None:
     """Replace the model folder `target` by the finished model; its card (README.md) stays."""
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -74,7 +74,7 @@ SIDE_BY_SIDE = (("codec", "tower-1"), ("tower-0", "scenes"))
 AFTER = ("text", "caption", "assemble")
 
 
-def run(workshop: Workshop, name: str) -> None:
+def run(workshop: MiniRun, name: str) -> None:
     """Run one stage unless it is done."""
     done = workshop.output / "done" / name
     if done.exists():
@@ -110,7 +110,7 @@ def main(
 ) -> None:
     """Train mini from the recordings, or go on with a training that was cut off."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    workshop = Workshop(recordings, output, recipes)
+    workshop = MiniRun(recordings, output, recipes)
     try:
         if install_into is not None:
             install(workshop, install_into)

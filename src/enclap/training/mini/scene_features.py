@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from enclap.audio.mel import ClapFrontEnd
+from enclap.audio.mel import MelFrontEnd
 from enclap.audio.resample import resample
 from enclap.data.feature_store import Clip, FeatureStore, StoreHeader, write_shard
 from enclap.data.synthetic.grammar import canonical, describe
@@ -78,7 +78,7 @@ def prepare_shard(
     shard: int,
     composer: SceneComposer,
     codec: ExportedCodec,
-    front_end: ClapFrontEnd,
+    front_end: MelFrontEnd,
     captions: int,
 ) -> None:
     """Compose the scenes of one shard and write their codes, mel spectrograms and descriptions."""

@@ -22,8 +22,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import EncodecModel
 
-from enclap.audio.mel import ClapFrontEnd
-from enclap.convert.published_sizes import SEARCH
+from enclap.audio.mel import MelFrontEnd
+from enclap.convert.published_sizes import DEFAULT_GENERATION
 from enclap.data.feature_store import FeatureStore, StoreHeader, fingerprint, join
 from enclap.data.recordings import Corpus, open_corpus, share
 from enclap.data.synthetic.grammar import all_phrases
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 CORPUS_RATE = 32_000
 """Samples per second of the decoded recordings: the highest rate they come in."""
 
-FRONT_END = ClapFrontEnd(
+FRONT_END = MelFrontEnd(
     rate=CORPUS_RATE,
     length=10 * CORPUS_RATE,
     window=1_024,
@@ -67,7 +67,7 @@ class CaptionRecipe(Settings):
 
     scenes: made of recordings that CLAP was trained on. unheard_scenes: made of others, which are shown
     `unheard_weight` times as often, because CLAP knows its own recordings too well. filled_scenes: of both, like the
-    windows of a long recording; only `continued`, a second round from the first one's average, sees them,
+    windows of a long recording; only `second_phase`, a second round from the first one's average, sees them,
     `filled_weight` times as often as others.
     """
 
@@ -80,13 +80,13 @@ class CaptionRecipe(Settings):
     captions: int = Field(default=3, gt=0)
     model: dict[str, Any]
     perturbation: Perturbation = Perturbation()
-    continued_perturbation: Perturbation = Perturbation()
+    second_phase_perturbation: Perturbation = Perturbation()
     optimisation: Optimisation
-    continued: Optimisation
+    second_phase: Optimisation
 
 
 @dataclass(frozen=True)
-class Workshop:
+class MiniRun:
     """Where the recordings, the recipes and the results lie."""
 
     recordings: Path
@@ -145,7 +145,7 @@ class Workshop:
         return read_recipe(kind, self.recipes / f"{name}.yaml")
 
 
-def train_tower(workshop: Workshop, member: int) -> None:
+def train_tower(workshop: MiniRun, member: int) -> None:
     """Write tower-`member`/model.safetensors: an audio tower of CLAP with its training heads."""
     recipe = workshop.recipe(clap_stage.ClapRecipe, "clap")
     folder = workshop.output / f"tower-{member}"
@@ -154,21 +154,21 @@ def train_tower(workshop: Workshop, member: int) -> None:
     short = MelBank(workshop.mels.mels, workshop.mels.starts, recipe.frames)
     for bank, augmentation, optimisation, output in (
         (short, recipe.augmentation, recipe.optimisation, folder),
-        (workshop.mels, recipe.continued_augmentation, recipe.continued, folder / "continued"),
+        (workshop.mels, recipe.second_phase_augmentation, recipe.second_phase, folder / "second_phase"),
     ):
         own = optimisation.model_copy(update={"seed": optimisation.seed + member})
-        draw = clap_stage.view_drawer(bank, workshop.targets, choose(workshop), augmentation, own.seed)
+        draw = clap_stage.make_view_sampler(bank, workshop.targets, choose(workshop), augmentation, own.seed)
         run_stage(training, draw, clap_stage.stack, own, output)
     save_file(training.state_dict(), folder / "model.safetensors")
 
 
-def new_tower(workshop: Workshop, recipe: clap_stage.ClapRecipe) -> clap_stage.TowerTraining:
+def new_tower(workshop: MiniRun, recipe: clap_stage.ClapRecipe) -> clap_stage.TowerTraining:
     """A tower with random weights and its training heads."""
     tower = ConvTower(FRONT_END.bands, recipe.channels, recipe.tower_width)
     return clap_stage.TowerTraining(tower, workshop.targets, recipe)
 
 
-def load_clap(workshop: Workshop) -> ConvClapModel:
+def load_clap(workshop: MiniRun) -> ConvClapModel:
     """CLAP with its trained audio towers and a text tower with random weights."""
     recipe = workshop.recipe(clap_stage.ClapRecipe, "clap")
     clap = clap_stage.build_clap(recipe, make_tokenizer(workshop).get_vocab_size(), FRONT_END.bands)
@@ -181,12 +181,12 @@ def load_clap(workshop: Workshop) -> ConvClapModel:
     return clap
 
 
-def choose(workshop: Workshop) -> NDArray[np.float64]:
+def choose(workshop: MiniRun) -> NDArray[np.float64]:
     """Cumulative probabilities by which CLAP's recordings are drawn."""
     return clap_stage.sampling(workshop.corpus.recordings, workshop.seen)
 
 
-def train_codec(workshop: Workshop) -> None:
+def train_codec(workshop: MiniRun) -> None:
     """Write codec/ (config and weights) and codec/report.json: errors and perplexities on held-out recordings."""
     recipe = workshop.recipe(codec_stage.CodecRecipe, "codec")
     folder = workshop.output / "codec"
@@ -196,21 +196,21 @@ def train_codec(workshop: Workshop) -> None:
     torch.manual_seed(recipe.encoder.seed)
     codec = codec_stage.build_codec(recipe)
     first = codec_stage.CodecTraining(codec, quantised=False)
-    draw = codec_stage.segment_drawer(corpus, chances, samples, recipe.encoder.seed)
+    draw = codec_stage.make_segment_sampler(corpus, chances, samples, recipe.encoder.seed)
     run_stage(first, draw, codec_stage.stack_segments, recipe.encoder, folder / "encoder")
     codec_stage.standardise_latents(first, _latents(codec, draw, recipe.clustering_items))
     left = codec_stage.fit_codebooks(codec, _latents(codec, draw, recipe.clustering_items))
     logger.info("variance left after each codebook: %s", [round(value, 3) for value in left])
     second = codec_stage.CodecTraining(codec, quantised=True)
     second.mel_head.load_state_dict(first.mel_head.state_dict())
-    draw = codec_stage.segment_drawer(corpus, chances, samples, recipe.quantised.seed)
+    draw = codec_stage.make_segment_sampler(corpus, chances, samples, recipe.quantised.seed)
     run_stage(second, draw, codec_stage.stack_segments, recipe.quantised, folder / "quantised")
     round_to_float16(codec)
     codec.save_pretrained(folder)
     export_codec(Codec(codec), folder / "onnx")
     _codec_preprocessor(folder, corpus.rate)
     chances = clap_stage.sampling(corpus.recordings, workshop.held_out)
-    unheard = codec_stage.segment_drawer(corpus, chances, samples, seed=0)
+    unheard = codec_stage.make_segment_sampler(corpus, chances, samples, seed=0)
     report = codec_stage.codec_report(second, torch.from_numpy(np.stack([unheard(n) for n in range(96)])))
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -237,12 +237,12 @@ def round_to_float16(model: nn.Module) -> None:
                 value.copy_(value.half().float())
 
 
-def make_tokenizer(workshop: Workshop) -> Tokenizer:
+def make_tokenizer(workshop: MiniRun) -> Tokenizer:
     """The tokenizer of captions and of CLAP's texts, trained on the grammar's phrases."""
     return train_tokenizer(all_phrases(), workshop.recipe(CaptionRecipe, "caption").vocabulary)
 
 
-def train_text(workshop: Workshop) -> None:
+def train_text(workshop: MiniRun) -> None:
     """Write clap/: the whole of CLAP as it ships, with its tokenizer and front end."""
     recipe = workshop.recipe(text_stage.TextRecipe, "text")
     seed = recipe.optimisation.seed
@@ -254,7 +254,7 @@ def train_text(workshop: Workshop) -> None:
     pad_id = SPECIAL_TOKENS.index("<pad>")
     run_stage(
         text_stage.TextContrast(clap),
-        text_stage.pair_drawer(embeddings, labels, tokenizer, seed),
+        text_stage.make_pair_sampler(embeddings, labels, tokenizer, seed),
         lambda items: text_stage.stack_pairs(items, pad_id, longest),
         recipe.optimisation,
         workshop.output / "text",
@@ -267,7 +267,7 @@ def train_text(workshop: Workshop) -> None:
 
 
 @torch.inference_mode()
-def _views(workshop: Workshop, clap: ConvClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
+def _views(workshop: MiniRun, clap: ConvClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
     """Embeddings [N, E] of single views of the recordings that CLAP saw, and their labels."""
     from enclap.model.clap import embed_crops
 
@@ -287,7 +287,7 @@ FILLED = SceneMix(order=0.45, together=0.08, background=0.12, three=0.07, filled
 """Scenes like the windows of a long recording, half of them of several sounds in order."""
 
 
-def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
+def scene_sets(workshop: MiniRun) -> list[tuple[SceneShards, SceneComposer]]:
     """The captioner's three sets of scenes: of recordings that CLAP saw, of others, and filled ones of both."""
     recipe = workshop.recipe(CaptionRecipe, "caption")
     seed = recipe.optimisation.seed
@@ -305,7 +305,7 @@ def scene_sets(workshop: Workshop) -> list[tuple[SceneShards, SceneComposer]]:
     return sets
 
 
-def prepare_scenes(workshop: Workshop, part: int = 0, parts: int = 1) -> None:
+def prepare_scenes(workshop: MiniRun, part: int = 0, parts: int = 1) -> None:
     """Write scenes/: codes, spectrograms and captions of every `parts`-th shard from `part` on."""
     codec = ExportedCodec(workshop.output / "codec")
     captions = workshop.recipe(CaptionRecipe, "caption").captions
@@ -314,7 +314,7 @@ def prepare_scenes(workshop: Workshop, part: int = 0, parts: int = 1) -> None:
             prepare_shard(shards, shard, composer, codec, FRONT_END, captions)
 
 
-def extract_features(workshop: Workshop) -> list[FeatureStore]:
+def extract_features(workshop: MiniRun) -> list[FeatureStore]:
     """Write features/: the scenes with CLAP's embeddings; returns the stores: heard, unheard, filled."""
     codec = Codec.from_folder(workshop.output / "codec")
     clap = Clap.from_folder(workshop.output / "clap")
@@ -325,7 +325,7 @@ def extract_features(workshop: Workshop) -> list[FeatureStore]:
     ]
 
 
-def train_captioner(workshop: Workshop) -> None:
+def train_captioner(workshop: MiniRun) -> None:
     """Write caption/: the captioner with its tokenizer and generation settings."""
     recipe = workshop.recipe(CaptionRecipe, "caption")
     stores = extract_features(workshop)
@@ -340,7 +340,7 @@ def train_captioner(workshop: Workshop) -> None:
     ]
     for optimisation, perturbation, count, output in (
         (recipe.optimisation, recipe.perturbation, 2, workshop.output / "training"),
-        (recipe.continued, recipe.continued_perturbation, 3, workshop.output / "training" / "continued"),
+        (recipe.second_phase, recipe.second_phase_perturbation, 3, workshop.output / "training" / "second_phase"),
     ):
         items = CaptionItems(
             join(stores[:count]),
@@ -356,7 +356,7 @@ def train_captioner(workshop: Workshop) -> None:
     folder = workshop.output / "caption"
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "generation_config.json").write_text(json.dumps(SEARCH, indent=2) + "\n", encoding="utf-8")
+    (folder / "generation_config.json").write_text(json.dumps(DEFAULT_GENERATION, indent=2) + "\n", encoding="utf-8")
 
 
 def new_captioner(recipe: CaptionRecipe, tokenizer: Tokenizer, header: StoreHeader) -> EnclapForConditionalGeneration:

@@ -33,7 +33,7 @@ class TextRecipe(Settings):
     optimisation: Optimisation
 
 
-def pair_drawer(
+def make_pair_sampler(
     embeddings: FloatArray, labels: Sequence[str], tokenizer: Tokenizer, seed: int
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
     """A function from item number to {audio [E], ids [S], group}: a view and a random text of its label."""
