@@ -22,7 +22,7 @@ from enclap.data.synthetic.grammar import finish
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.decoding.calibration import VERSION, Calibration
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.repetition import repetitions_last
+from enclap.decoding.selection import repeats_last
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import Bin, calibration_error, fit_logistic, reliability
 from enclap.evaluation.hearing import mentions_family, names
@@ -64,7 +64,7 @@ def listen(options: argparse.Namespace) -> list[Heard]:
     for labels, source in zip(wanted, sources, strict=True):
         window = next(iter(split_windows(iter([source.samples]), source.rate, DEFAULT_WINDOW)))
         features = engine.extract([window])
-        best = repetitions_last(engine.generate(features, decoding)[0], PHRASE)[0]
+        best = repeats_last(engine.generate(features, decoding)[0], PHRASE)[0]
         assert features[0].embedding is not None
         heard.append(Heard(labels, best.text, best.score, vague[int(np.argmax(texts @ features[0].embedding))]))
     return heard

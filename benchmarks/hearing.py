@@ -20,7 +20,7 @@ from enclap import Captioner
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.data.recordings import Recording, read_manifest, share
-from enclap.decoding.repetition import WORD, repeats_phrase
+from enclap.decoding.selection import WORD, repeats_phrase
 from enclap.evaluation.hearing import WORDS_READ, has_correct_order, mentions_family, names
 from enclap.types import Waveform
 from tables import RESULTS, Table, hardware, save, today

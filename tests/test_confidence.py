@@ -12,7 +12,7 @@ import pytest
 from enclap import Captioner
 from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.repetition import repeats_phrase, repetitions_last
+from enclap.decoding.selection import is_doubtful, repeats_last, repeats_phrase
 from enclap.errors import ModelError
 from enclap.evaluation.calibration import calibration_error, fit_logistic, reliability
 from enclap.types import Candidate
@@ -49,15 +49,15 @@ def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Pat
 
 
 def test_captions_that_tell_several_sounds_stay() -> None:
-    assert CURVE.is_doubtful("A clock ticks.", 0.1) and not CURVE.is_doubtful("A clock ticks.", 0.5)
-    assert not CURVE.is_doubtful("A clock ticks, and then a dog barks.", 0.1)
-    assert not CURVE.model_copy(update={"vague": ()}).is_doubtful("A clock ticks.", 0.1)
+    assert is_doubtful(CURVE, "A clock ticks.", 0.1) and not is_doubtful(CURVE, "A clock ticks.", 0.5)
+    assert not is_doubtful(CURVE, "A clock ticks, and then a dog barks.", 0.1)
+    assert not is_doubtful(CURVE.model_copy(update={"vague": ()}), "A clock ticks.", 0.1)
 
 
 def test_a_caption_that_repeats_a_phrase_is_doubtful_however_long() -> None:
     strict, twice = CURVE.model_copy(update={"phrase": 3}), "A dog barks loudly, and then a dog barks in the distance."
-    assert strict.is_doubtful(twice, 0.9) and not CURVE.is_doubtful(twice, 0.9)
-    assert not strict.model_copy(update={"vague": ()}).is_doubtful(twice, 0.9)
+    assert is_doubtful(strict, twice, 0.9) and not is_doubtful(CURVE, twice, 0.9)
+    assert not is_doubtful(strict.model_copy(update={"vague": ()}), twice, 0.9)
 
 
 def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Path, tiny_folder: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_phrase_is_found_again_whatever_its_capitals_and_stops() -> None:
 def test_candidates_that_repeat_a_phrase_come_last_and_keep_their_order() -> None:
     texts = ("A dog barks, then a dog barks.", "A dog barks.", "Rain falls and rain falls and rain.", "Rain falls.")
     candidates = [Candidate((), text, -float(place)) for place, text in enumerate(texts)]
-    assert [candidates.index(item) for item in repetitions_last(candidates, 3)] == [1, 3, 0, 2]
-    assert repetitions_last(candidates, 0) == candidates
+    assert [candidates.index(item) for item in repeats_last(candidates, 3)] == [1, 3, 0, 2]
+    assert repeats_last(candidates, 0) == candidates
 
 
 def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp_path: Path, tiny_folder: Path) -> None:
@@ -103,9 +103,9 @@ def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp
     words = next(n for n in range(1, 20) if not all(repeats_phrase(item.text, n) for item in beam))
     CURVE.model_copy(update={"threshold": 0.0, "phrase": words}).write(folder)
     captioner = Captioner.from_pretrained(folder)
-    wanted = [item.text for item in repetitions_last(beam, words)]
+    wanted = [item.text for item in repeats_last(beam, words)]
     assert not repeats_phrase(wanted[0], words)
-    ranked = captioner.caption(source, options.model_copy(update={"rank": "clap"})).captions[0].candidates
+    ranked = captioner.caption(source, options.model_copy(update={"rerank": "clap"})).captions[0].candidates
     repeating = [repeats_phrase(item.text, words) for item in ranked]
     assert repeating == sorted(repeating) and len(ranked) == 4
     for count in (1, 2, 4):

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from enclap.version import __version__
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from enclap.captioner import Captioner
     from enclap.decoding.options import DecodingOptions
     from enclap.types import Caption, CaptionResult
@@ -31,4 +31,9 @@ def __getattr__(name: str) -> object:
     """The public name, imported when first asked for (PEP 562), so that `enclap --help` loads no numpy."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(_import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names alone, for completion in notebooks and shells."""
+    return sorted(__all__)

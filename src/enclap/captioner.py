@@ -1,13 +1,18 @@
-"""The whole route: a recording -> windows -> features -> candidate sentences -> captions."""
+"""The whole route: a recording -> windows -> features -> candidate sentences -> captions.
+
+`caption_plainly` is the route in one screen, slow and obvious; `Captioner.stream` is the same route with batches and
+threads that prefetch, and a test holds it to the plain one.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -18,21 +23,20 @@ from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
 from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.repetition import repetitions_last
-from enclap.decoding.rerank import rank
+from enclap.decoding.selection import Selection, SentenceSelector
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
-from enclap.errors import AudioRefused, InputError, ModelError, UsageError
+from enclap.errors import AudioNotFinite, AudioRefused, InputError, ModelError, UsageError
 from enclap.hub.resolve import DEFAULT_MODEL, find_model
 from enclap.prefetch import Prefetcher
 from enclap.text import printable
-from enclap.types import Candidate, Caption, CaptionResult, Features, FloatArray, Window, embedding_of
+from enclap.types import Caption, CaptionResult, Features, FloatArray, Window
 
 logger = logging.getLogger("enclap")
 
 SHORTEST_WINDOW = 0.1  # seconds
-BATCHES_AHEAD = 1  # turned into features before they are asked for; as many windows are decoded
-PATIENCE = 1.0  # seconds to wait, when a stream ends early, for a read that may never return
+PREFETCHED_BATCHES = 1  # turned into features before they are asked for; as many windows are decoded
+CLOSING_SECONDS = 1.0  # to wait, when a stream ends early, for a read that may never return
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,44 +57,85 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """A window as it was read, and what its recording says about its length."""
+class _WindowRead:
+    """A window of the recording `name`, and how long the recording says that it is."""
 
+    name: str | None
     window: Window
     declared: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
-    """A window whose features are there; None for silence, which is not shown to the model."""
+class _WindowReady:
+    """A window without its audio.
+
+    features: None for silence, which the model is not asked about, and for a window that cannot be captioned; fault
+    says why.
+    """
 
     start: float
     end: float
     declared: float | None
     features: Features | None
+    fault: InputError | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class _EndOfInput:
     """The end of one input: its path when its windows came before this, else what is already known of it."""
 
     path: str | None
     known: CaptionResult | Failure | None = None
 
-    def result(self, captions: Sequence[Caption]) -> CaptionResult | Failure:
+    def result(self, captions: Sequence[Caption], fault: InputError | None) -> CaptionResult | Failure:
+        """What is given out for the input, of which these captions were made and this fault was found."""
+        if fault is not None:
+            return Failure(self.path, fault)
         return self.known or CaptionResult(self.path, captions[-1].end, tuple(captions))
 
 
-class Captioner:
-    """Describes recordings with one loaded model. Not to be used by two threads at once.
+def caption_plainly(
+    captioner: Captioner, source: Source, options: DecodingOptions | None = None, window: float = DEFAULT_WINDOW
+) -> CaptionResult:
+    """The captions of one source, by the plainest code there is: what `Captioner.caption` must give too.
 
-    While it works, `engine.extract` and `engine.generate` run in two threads, each on a batch of its own.
+    Raises InputError when the source cannot be captioned.
+    """
+    captions = []
+    with open_audio(source) as audio:
+        for piece in split_windows(audio.blocks, audio.rate, window):
+            if is_silent(piece.waveform.samples):
+                captions.append(_silence(piece))
+                continue
+            features = captioner.engine.extract([piece])
+            check_finite(features[0], piece, audio.name)
+            [selection] = captioner.selector.select(features, options or DecodingOptions())
+            captions.append(_caption(piece, selection))
+    return CaptionResult(source_name(source), captions[-1].end, tuple(captions))
+
+
+class Captioner:
+    """Describes recordings with one loaded model; several threads may use it at once, batch after batch.
+
+    engine: what runs the model. model: its name, for messages and output. calibration: None where the model has none.
+    folder: of the model, None for an engine that has none.
     """
 
-    def __init__(self, engine: Engine, model: str = "model", confidence: Calibration | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        model: str = "model",
+        calibration: Calibration | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.engine = engine
         self.model = model
-        self.confidence = confidence
+        self.calibration = calibration
+        self.folder = folder
+        self.selector = SentenceSelector(engine, calibration)
+        # Engines are not made for two calls of one kind at once; streams of several threads take turns, batch by batch.
+        self._extracting = threading.Lock()
+        self._searching = threading.Lock()
 
     @classmethod
     def from_pretrained(
@@ -108,7 +153,7 @@ class Captioner:
         """
         folder = find_model(name_or_folder)
         loaded = load_engine(folder, engine=engine, device=device, precision=precision, threads=threads)
-        return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder))
+        return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder), folder)
 
     @property
     def longest_window(self) -> float:
@@ -154,23 +199,23 @@ class Captioner:
     ) -> Generator[CaptionResult | Failure, None, None]:
         """One result or failure per source, in order, each as soon as its last window is captioned.
 
-        Windows of neighbouring sources share batches; a result or failure that is passed in comes out in its place.
-        Two threads run ahead: one takes the sources and decodes, one makes the features of the next batch while the
+        Windows of neighbouring sources share batches; a result or failure that is passed in comes out at its position.
+        Two threads prefetch: one takes the sources and decodes, one makes the features of the next batch while the
         sentences of this one are searched. Close the generator, or walk to its end, to end them.
         """
         self.check_window(window)
         options = options or DecodingOptions()
         self.check_rerank(options)
-        together = self.engine.windows_together
-        events = Prefetcher(self._read(sources, window, limits or ReadLimits()), together)
-        batches = Prefetcher(self._extracted(_batches(events, together)), BATCHES_AHEAD)
+        batch_size = self.engine.windows_together
+        events = Prefetcher(self._read(sources, window, limits or ReadLimits()), batch_size)
+        batches = Prefetcher(self._extract(_batches(events, batch_size)), PREFETCHED_BATCHES)
         try:
-            yield from self._written(batches, options, on_progress)
+            yield from self._results(batches, options, on_progress)
         finally:
             for stage in (events, batches):
                 stage.stop()
             batches.join()
-            events.join(PATIENCE)
+            events.join(CLOSING_SECONDS)
 
     def check_window(self, window: float) -> None:
         """Raises UsageError unless `window` is 0 or within what the model can read at once."""
@@ -182,109 +227,75 @@ class Captioner:
 
     def check_rerank(self, options: DecodingOptions) -> None:
         """Raises ModelError when the order of the candidates needs a text tower that the model has not."""
-        if options.rank != "likelihood" and not self.engine.can_embed_text:
-            remedy = "rank by likelihood, or use a model that has one"
-            raise ModelError(f"{self.model}: ranking by {options.rank} needs CLAP's text tower, not here; {remedy}")
+        if options.rerank != "likelihood" and not self.engine.can_embed_text:
+            remedy = "rerank by likelihood, or use a model that has one"
+            raise ModelError(f"{self.model}: reranking by {options.rerank} needs CLAP's text tower, not here; {remedy}")
 
-    def _written(
+    def _results(
         self,
-        batches: Iterable[list[_Ready | _End]],
+        batches: Iterable[list[_WindowReady | _EndOfInput]],
         options: DecodingOptions,
         on_progress: Callable[[Progress], None] | None,
     ) -> Iterator[CaptionResult | Failure]:
         """The results of batches whose features are there."""
         captions: list[Caption] = []
+        fault: InputError | None = None
         done = 0
         for number, batch in enumerate(batches):
             if number == 0 and on_progress is not None:
-                on_progress(Progress(0))  # the first sentences may take long: something is heard already
-            windows = [event for event in batch if isinstance(event, _Ready)]
-            sentences = iter(self._describe(windows, options))
+                on_progress(Progress(0))  # the first sentences may take long: some audio is read already
+            sentences = iter(self._captions([event for event in batch if isinstance(event, _WindowReady)], options))
             for event in batch:
-                if isinstance(event, _Ready):
+                if isinstance(event, _WindowReady):
                     captions.append(next(sentences))
+                    fault = fault or event.fault
                 else:
-                    yield event.result(captions)
-                    captions, done = [], done + 1
+                    yield event.result(captions, fault)
+                    captions, fault, done = [], None, done + 1
             if on_progress is not None:
                 on_progress(_progress(done, captions, batch))
 
-    def _describe(self, windows: Sequence[_Ready], options: DecodingOptions) -> list[Caption]:
+    def _captions(self, windows: Sequence[_WindowReady], options: DecodingOptions) -> list[Caption]:
         """One caption per window."""
-        heard = [window.features for window in windows if window.features is not None]
-        found = iter(self._sentences(heard, options) if heard else [])
+        features = [window.features for window in windows if window.features is not None]
+        with self._searching:
+            selections = iter(self.selector.select(features, options) if features else [])
         return [
-            _silence(window) if window.features is None else self._caption(window, window.features, next(found))
-            for window in windows
+            _silence(window) if window.features is None else _caption(window, next(selections)) for window in windows
         ]
 
-    def _sentences(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
-        """Candidates per clip, best first in the order that the options ask for; those that repeat a phrase last."""
-        phrase = 0 if self.confidence is None else self.confidence.phrase
-        found = self._generated(features, options, phrase)
-        if options.rank == "likelihood":
-            return found
-        texts = sorted({candidate.text for candidates in found for candidate in candidates})
-        vectors = dict(zip(texts, self.engine.embed_text(texts), strict=True))
-        ordered = []
-        for clip, candidates in zip(features, found, strict=True):
-            rows = np.stack([vectors[candidate.text] for candidate in candidates])  # [N, E]
-            ordered.append(repetitions_last(rank(candidates, rows @ embedding_of(clip), options.rank), phrase))
-        return ordered
-
-    def _generated(self, features: Sequence[Features], options: DecodingOptions, phrase: int) -> list[list[Candidate]]:
-        """As many candidates as the options ask for, of the whole beam where some may repeat a phrase."""
-        if not phrase or options.sample:
-            return self.engine.generate(features, options)
-        beam = self.engine.generate(features, options.model_copy(update={"candidates": options.beams}))
-        return [repetitions_last(candidates, phrase)[: options.candidates] for candidates in beam]
-
-    def _caption(self, window: _Ready, features: Features, candidates: Sequence[Candidate]) -> Caption:
-        """The best candidate, or a vaguer sentence where the model's calibration says that it is probably wrong."""
-        trust = self.confidence
-        if trust is None:
-            best = candidates[0]
-            return Caption(window.start, window.end, best.text, best.score, candidates=tuple(candidates))
-        trusted = tuple(replace(item, score=trust.probability(item.score)) for item in candidates)
-        text, score = trusted[0].text, trusted[0].score
-        if trust.is_doubtful(text, score):
-            text = trust.vaguer(embedding_of(features), self._vague_embeddings)
-        return Caption(window.start, window.end, text, score, candidates=trusted)
-
-    @cached_property
-    def _vague_embeddings(self) -> FloatArray:
-        assert self.confidence is not None
-        return self.engine.embed_text(self.confidence.vague)
-
-    def _extracted(self, batches: Iterable[list[_Heard | _End]]) -> Generator[list[_Ready | _End], None, None]:
+    def _extract(
+        self, batches: Iterable[list[_WindowRead | _EndOfInput]]
+    ) -> Generator[list[_WindowReady | _EndOfInput], None, None]:
         """The batches with features in the place of audio."""
         for batch in batches:
-            windows = [event.window for event in batch if isinstance(event, _Heard)]
+            windows = [event.window for event in batch if isinstance(event, _WindowRead)]
             silent = [is_silent(window.waveform.samples) for window in windows]
-            heard = [window for window, quiet in zip(windows, silent, strict=True) if not quiet]
-            found = iter(self.engine.extract(heard) if heard else [])
+            audible = [window for window, quiet in zip(windows, silent, strict=True) if not quiet]
+            with self._extracting:
+                found = iter(self.engine.extract(audible) if audible else [])
             features = iter([None if quiet else next(found) for quiet in silent])
-            yield [_ready(event, next(features)) if isinstance(event, _Heard) else event for event in batch]
+            yield [_ready(event, next(features)) if isinstance(event, _WindowRead) else event for event in batch]
 
     def _read(
         self, sources: Iterable[Source | CaptionResult | Failure], window: float, limits: ReadLimits
-    ) -> Generator[_Heard | _End, None, None]:
+    ) -> Generator[_WindowRead | _EndOfInput, None, None]:
         """The windows of each source, then its end."""
         for source in sources:
             if isinstance(source, CaptionResult | Failure):
-                yield _End(source.path, source)
+                yield _EndOfInput(source.path, source)
                 continue
             name = source_name(source)
             try:
                 with open_audio(source, limits) as audio:
                     blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
-                    for cut in split_windows(blocks, audio.rate, window):
-                        self._warn_if_cut(audio, cut)
-                        yield _Heard(cut, audio.declared_seconds)
+                    for piece in split_windows(blocks, audio.rate, window):
+                        self._warn_if_cut(audio, piece)
+                        yield _WindowRead(name, piece, audio.declared_seconds)
             except InputError as error:
-                yield _End(name, Failure(name, error))
+                yield _EndOfInput(name, Failure(name, error))
             else:
-                yield _End(name)
+                yield _EndOfInput(name)
 
     def _warn_if_cut(self, audio: Audio, window: Window) -> None:
         if window.waveform.seconds > self.longest_window:
@@ -293,16 +304,36 @@ class Captioner:
             logger.warning(message, name, window.waveform.seconds, self.longest_window)
 
 
-def _batches(events: Iterable[_Heard | _End], together: int) -> Iterator[list[_Heard | _End]]:
+def check_finite(features: Features, window: Window, name: str | None) -> None:
+    """Raises AudioNotFinite when an encoder gave no finite numbers for the window of the recording `name`."""
+    arrays = (features.embedding, features.log_mel)
+    if not all(array is None or bool(np.isfinite(array).all()) for array in arrays):
+        span = f"{window.start:.1f} to {window.end:.1f} s"
+        raise AudioNotFinite(f"{printable(name or 'audio')}: the encoders find no finite numbers for {span}; left out")
+
+
+def _ready(read: _WindowRead, features: Features | None) -> _WindowReady:
+    """The window with its features, or with what is wrong with them."""
+    window = read.window
+    fault = None
+    if features is not None:
+        try:
+            check_finite(features, window, read.name)
+        except InputError as error:
+            features, fault = None, error
+    return _WindowReady(window.start, window.end, read.declared, features, fault)
+
+
+def _batches(events: Iterable[_WindowRead | _EndOfInput], size: int) -> Iterator[list[_WindowRead | _EndOfInput]]:
     """Runs of events that hold a batch of windows; the end of a recording goes with its last window.
 
-    A batch is full when it holds `together` windows or the seconds of so many default ones.
+    A batch is full when it holds `size` windows or the seconds of so many default ones.
     """
-    batch: list[_Heard | _End] = []
+    batch: list[_WindowRead | _EndOfInput] = []
     windows, seconds = 0, 0.0
     for event in events:
-        if isinstance(event, _Heard):
-            if windows >= together or seconds >= together * DEFAULT_WINDOW:
+        if isinstance(event, _WindowRead):
+            if windows >= size or seconds >= size * DEFAULT_WINDOW:
                 yield batch
                 batch, windows, seconds = [], 0, 0.0
             windows, seconds = windows + 1, seconds + event.window.waveform.seconds
@@ -322,16 +353,16 @@ def _bounded(audio: Audio, seconds: float) -> Iterator[FloatArray]:
         yield block
 
 
-def _ready(heard: _Heard, features: Features | None) -> _Ready:
-    return _Ready(heard.window.start, heard.window.end, heard.declared, features)
-
-
-def _progress(done: int, captions: Sequence[Caption], batch: Sequence[_Ready | _End]) -> Progress:
+def _progress(done: int, captions: Sequence[Caption], batch: Sequence[_WindowReady | _EndOfInput]) -> Progress:
     last = batch[-1]
-    if captions and isinstance(last, _Ready):
+    if captions and isinstance(last, _WindowReady):
         return Progress(done, captions[-1].end, last.declared)
     return Progress(done)
 
 
-def _silence(window: _Ready) -> Caption:
+def _caption(window: Window | _WindowReady, selection: Selection) -> Caption:
+    return Caption(window.start, window.end, selection.text, selection.score, candidates=selection.candidates)
+
+
+def _silence(window: Window | _WindowReady) -> Caption:
     return Caption(window.start, window.end, SILENCE_TEXT, None, silence=True)

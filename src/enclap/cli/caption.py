@@ -60,7 +60,7 @@ def caption(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
-    decoding = _decoding(beams, candidates, sample, seed).model_copy(update={"rank": rank.value})
+    decoding = _decoding(beams, candidates, sample, seed).model_copy(update={"rerank": rank.value})
     inputs, plan = _inputs_and_plan(paths, styles or ["text"], outputs or [], resume)
     failures = [found for found in inputs if isinstance(found, AudioNotFound)]
     if len(failures) == len(inputs):  # nothing to load a model for

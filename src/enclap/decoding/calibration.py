@@ -1,4 +1,4 @@
-"""How far a caption can be trusted: a model's calibration, and what is said instead of what cannot be."""
+"""How far a caption can be trusted: a model's calibration, as its folder keeps it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from enclap.decoding.repetition import repeats_phrase
 from enclap.errors import ModelError
-from enclap.types import FloatArray
 
 FILE_NAME = "confidence.json"
 VERSION = 1
@@ -22,9 +19,9 @@ class Calibration(BaseModel):
 
     slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
     (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they have more than
-    `longest` words: a long caption tells several sounds, and a vague one tells one. vague: the vaguer sentences, one
-    for each family of sounds; empty where captions are never replaced. phrase: a candidate that says as many words
-    twice gives way to the next of the beam, and the last of them to a vaguer sentence; 0: none does.
+    `longest` words: a long caption names several sounds, and a vague one names one. vague: the vaguer sentences, one
+    for each family of sounds; empty where captions are never replaced. phrase: a candidate that says so many words in
+    a row twice gives way to the next of the beam, and the last of them to a vaguer sentence; 0: none does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,12 +55,3 @@ class Calibration(BaseModel):
     def probability(self, score: float) -> float:
         """How probable it is, 0 to 1, that a caption with this score names what is heard."""
         return 1.0 / (1.0 + math.exp(-(self.slope * score + self.offset)))
-
-    def is_doubtful(self, text: str, probability: float) -> bool:
-        """Whether a vaguer sentence should take the place of a caption that is right with this probability."""
-        repeats = bool(self.phrase) and repeats_phrase(text, self.phrase)
-        return bool(self.vague) and (repeats or (probability < self.threshold and len(text.split()) <= self.longest))
-
-    def vaguer(self, embedding: FloatArray, texts: FloatArray) -> str:
-        """The vague sentence nearest to a clip's embedding [E]. texts: float32 [F, E], the sentences' embeddings."""
-        return self.vague[int(np.argmax(texts @ embedding))]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cli import Run
 from enclap import Captioner, DecodingOptions
-from enclap.decoding.rerank import rank, standardised
+from enclap.decoding.selection import rerank, standardised
 from enclap.errors import ModelError
 from enclap.types import Candidate
 from fakes import EchoEngine
@@ -30,7 +30,7 @@ def test_each_order() -> None:
     likeness = np.array([0.1, 0.5, 0.6], dtype=np.float32)
     orders = {"likelihood": [0, 1, 2], "clap": [2, 1, 0], "both": [1, 2, 0]}
     for by, expected in orders.items():
-        assert [item.token_ids[1] for item in rank(candidates, likeness, by)] == expected
+        assert [item.token_ids[1] for item in rerank(candidates, likeness, by)] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,12 +38,12 @@ def test_each_order() -> None:
 def test_an_order_keeps_all_and_is_blind_to_scale(numbers: list[tuple[float, float]], by: str) -> None:
     candidates = made([score for score, _ in numbers])
     likeness = np.array([value for _, value in numbers], dtype=np.float32)
-    found = rank(candidates, likeness, by)
+    found = rerank(candidates, likeness, by)
     assert sorted(item.token_ids for item in found) == [item.token_ids for item in candidates]
     values = {"likelihood": [item.score for item in found], "clap": [likeness[item.token_ids[1]] for item in found]}
     if by in values:
         assert values[by] == sorted(values[by], reverse=True)
-    assert rank(candidates, 4 * likeness, by) == found
+    assert rerank(candidates, 4 * likeness, by) == found
 
 
 def test_equal_values_say_nothing() -> None:
@@ -57,10 +57,10 @@ def test_the_captioner_ranks_alike_alone_and_together(
 ) -> None:
     captioner = Captioner.from_pretrained(tiny_model, threads=1)
     paths = [recording(f"{number}.wav", seconds=0.5 + number / 3) for number in range(3)]
-    options = DecodingOptions(candidates=4, rank=by, sample=sample, seed=3)
+    options = DecodingOptions(candidates=4, rerank=by, sample=sample, seed=3)
     together = captioner.caption(list(paths), options)
     assert [captioner.caption(path, options).text for path in paths] == [result.text for result in together]
-    plain = captioner.caption(list(paths), options.model_copy(update={"rank": "likelihood"}))
+    plain = captioner.caption(list(paths), options.model_copy(update={"rerank": "likelihood"}))
     for ranked, unranked in zip(together, plain, strict=True):
         ours, theirs = ranked.captions[0], unranked.captions[0]
         assert sorted(ours.candidates, key=repr) == sorted(theirs.candidates, key=repr)
@@ -68,8 +68,8 @@ def test_the_captioner_ranks_alike_alone_and_together(
 
 
 def test_without_a_text_tower_one_line_says_so(recording: Callable[..., Path]) -> None:
-    with pytest.raises(ModelError, match="ranking by clap needs CLAP's text tower, not here; rank by likelihood"):
-        Captioner(EchoEngine()).caption(recording(), DecodingOptions(candidates=2, rank="clap"))
+    with pytest.raises(ModelError, match="reranking by clap needs CLAP's text tower, not here; rerank by likelihood"):
+        Captioner(EchoEngine()).caption(recording(), DecodingOptions(candidates=2, rerank="clap"))
 
 
 def test_the_command_ranks(enclap: Run, recording: Callable[..., Path]) -> None:

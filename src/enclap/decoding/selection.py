@@ -1,0 +1,142 @@
+"""Which sentence is shown for a window: the one place for reranking, repeats, calibration and vaguer sentences.
+
+The search proposes candidates; what happens to them afterwards is decided here, for every engine and every command.
+Reranking by CLAP and likelihood is EnCLAP++'s (arXiv 2409.01201). How `both` weighs the two is ours: each score is
+standardised over a clip's candidates, so that neither outweighs the other by its scale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enclap.decoding.calibration import Calibration
+from enclap.decoding.options import DecodingOptions
+from enclap.types import Candidate, Features, FloatArray, embedding_of
+
+WORD = re.compile(r"[a-z0-9'-]+")
+
+
+class SentenceModel(Protocol):
+    """What selection asks of an engine; see `enclap.engines.base.Engine`."""
+
+    def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        """Candidates per clip, best first."""
+        ...
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        """Float32 [N, E], unit length, from CLAP's text tower."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The sentence that is shown for one window, its score, and all candidates, best first."""
+
+    text: str
+    score: float
+    candidates: tuple[Candidate, ...]
+
+
+class SentenceSelector:
+    """Asks a model for candidates and decides which of them is shown. calibration: None where the model has none."""
+
+    def __init__(self, model: SentenceModel, calibration: Calibration | None) -> None:
+        self._model = model
+        self._calibration = calibration
+
+    def select(self, features: Sequence[Features], options: DecodingOptions) -> list[Selection]:
+        """One selection per clip, in order; a clip's does not depend on the clips beside it."""
+        proposed = self._propose(features, options)
+        return [self._choose(clip, candidates) for clip, candidates in zip(features, proposed, strict=True)]
+
+    def _propose(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        """Candidates per clip in the order that the options ask for; those that repeat a phrase come last."""
+        length = 0 if self._calibration is None else self._calibration.phrase
+        searched = options
+        if length and not options.sample:  # of the whole beam, where some may repeat a phrase
+            searched = options.model_copy(update={"candidates": options.beams})
+        found = self._model.generate(features, searched)
+        if not options.sample:
+            found = [repeats_last(candidates, length)[: options.candidates] for candidates in found]
+        if options.rerank == "likelihood":
+            return found
+        texts = sorted({candidate.text for candidates in found for candidate in candidates})
+        embeddings = dict(zip(texts, self._model.embed_text(texts), strict=True))
+        reranked = []
+        for clip, candidates in zip(features, found, strict=True):
+            rows = np.stack([embeddings[candidate.text] for candidate in candidates])  # [N, E]
+            order = rerank(candidates, rows @ embedding_of(clip), options.rerank)
+            reranked.append(repeats_last(order, length))
+        return reranked
+
+    def _choose(self, clip: Features, candidates: Sequence[Candidate]) -> Selection:
+        """The first candidate, or a vaguer sentence where the calibration says that it is probably wrong."""
+        calibration = self._calibration
+        if calibration is None:
+            return Selection(candidates[0].text, candidates[0].score, tuple(candidates))
+        calibrated = tuple(replace(item, score=calibration.probability(item.score)) for item in candidates)
+        text, score = calibrated[0].text, calibrated[0].score
+        if is_doubtful(calibration, text, score):
+            text = calibration.vague[int(np.argmax(self._vague_embeddings @ embedding_of(clip)))]
+        return Selection(text, score, calibrated)
+
+    @cached_property
+    def _vague_embeddings(self) -> FloatArray:
+        """Float32 [N, E] of the calibration's vaguer sentences."""
+        assert self._calibration is not None
+        return self._model.embed_text(self._calibration.vague)
+
+
+def is_doubtful(calibration: Calibration, text: str, probability: float) -> bool:
+    """Whether a vaguer sentence takes the place of a caption that is right with this probability.
+
+    It does for improbable captions that are short enough to name one sound, and for those that repeat a phrase.
+    """
+    repeats = bool(calibration.phrase) and repeats_phrase(text, calibration.phrase)
+    improbable = probability < calibration.threshold and len(text.split()) <= calibration.longest
+    return bool(calibration.vague) and (repeats or improbable)
+
+
+def rerank(candidates: Sequence[Candidate], similarity: FloatArray, by: str) -> list[Candidate]:
+    """The candidates of one clip, best first; of equals the one that stood first stays first.
+
+    similarity: float [N], cosine between the clip's CLAP embedding and each sentence's. by: "likelihood", the mean
+    log-probability; "clap", the similarity; "both", the sum of the two, each standardised.
+    """
+    likelihood = np.array([candidate.score for candidate in candidates], dtype=np.float64)
+    values = {
+        "likelihood": likelihood,
+        "clap": similarity.astype(np.float64),
+        "both": standardised(likelihood) + standardised(similarity.astype(np.float64)),
+    }[by]
+    return [candidates[index] for index in np.argsort(-values, kind="stable")]
+
+
+def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values [N] with mean 0 and standard deviation 1; zeros when all are equal."""
+    deviation = values.std()
+    return (values - values.mean()) / deviation if deviation > 1e-9 else np.zeros_like(values)
+
+
+def repeats_phrase(text: str, words: int) -> bool:
+    """Whether a sentence holds the same run of `words` words twice; capitals and punctuation do not count.
+
+    A rule on tokens misses "A dog barks, and then a dog barks.": "A" and " a" are different tokens.
+    """
+    spoken = WORD.findall(text.lower())
+    runs = [tuple(spoken[start : start + words]) for start in range(len(spoken) - words + 1)]
+    return len(set(runs)) < len(runs)
+
+
+def repeats_last(candidates: Sequence[Candidate], words: int) -> list[Candidate]:
+    """The candidates in their order, but those that repeat a phrase of `words` words after all others; 0: as given."""
+    if not words:
+        return list(candidates)
+    return sorted(candidates, key=lambda candidate: repeats_phrase(candidate.text, words))
