@@ -1,4 +1,7 @@
-"""Engines run a model folder: onnxruntime by default, PyTorch as the reference; all give the same sentences."""
+"""Engines run a model folder: onnxruntime by default, PyTorch as the reference; all give the same sentences.
+
+May import: audio, decoding, errors, hub, text, types.
+"""
 
 from __future__ import annotations
 

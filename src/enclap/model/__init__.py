@@ -1,4 +1,9 @@
-"""The caption model in PyTorch; importing this registers it with transformers' Auto classes."""
+"""The networks in PyTorch: caption model, codec and CLAP, with masks and losses; no engine and no exporter.
+
+Importing it registers the caption model with transformers' Auto classes.
+
+May import: audio, errors, hub, text, types.
+"""
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
