@@ -206,13 +206,13 @@ def test_few_private_functions_are_used_once() -> None:
     """A reader follows a helper that is used once for nothing, unless it hides detail that is worth a name."""
     used_once = []
     for path in files():
-        tree = tree(path)
+        module = tree(path)
         uses: Counter[str] = Counter()
-        for node in ast.walk(tree):
+        for node in ast.walk(module):
             if isinstance(node, ast.Name):
                 uses[node.id] += 1
             elif isinstance(node, ast.Attribute):
                 uses[node.attr] += 1
-        private = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        private = [node.name for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         used_once += [f"{path.name}:{name}" for name in private if name[:1] == "_" != name[1:2] and uses[name] == 1]
     assert len(used_once) <= MOST_PRIVATE_FUNCTIONS_USED_ONCE, used_once
