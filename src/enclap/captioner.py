@@ -253,7 +253,11 @@ class Captioner:
                     yield event.result(captions, fault)
                     captions, fault, done = [], None, done + 1
             if on_progress is not None:
-                on_progress(_progress(done, captions, batch))
+                last = batch[-1]
+                if isinstance(last, _WindowReady) and captions:
+                    on_progress(Progress(done, captions[-1].end, last.declared))
+                else:
+                    on_progress(Progress(done))
 
     def _captions(self, windows: Sequence[_WindowReady], options: DecodingOptions) -> list[Caption]:
         """One caption per window."""
@@ -290,18 +294,15 @@ class Captioner:
                 with open_audio(source, limits) as audio:
                     blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
                     for piece in split_windows(blocks, audio.rate, window):
-                        self._warn_if_cut(audio, piece)
+                        if piece.waveform.seconds > self.longest_window:
+                            message = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
+                            shown = printable(audio.name or "audio")
+                            logger.warning(message, shown, piece.waveform.seconds, self.longest_window)
                         yield _WindowRead(name, piece, audio.declared_seconds)
             except InputError as error:
                 yield _EndOfInput(name, Failure(name, error))
             else:
                 yield _EndOfInput(name)
-
-    def _warn_if_cut(self, audio: Audio, window: Window) -> None:
-        if window.waveform.seconds > self.longest_window:
-            message = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
-            name = printable(audio.name or "audio")
-            logger.warning(message, name, window.waveform.seconds, self.longest_window)
 
 
 def check_finite(features: Features, window: Window, name: str | None) -> None:
@@ -351,13 +352,6 @@ def _bounded(audio: Audio, seconds: float) -> Iterator[FloatArray]:
             name = printable(audio.name or "audio")
             raise AudioRefused(f"{name}: longer than {seconds:.0f} s, too long for one window; use --window 10")
         yield block
-
-
-def _progress(done: int, captions: Sequence[Caption], batch: Sequence[_WindowReady | _EndOfInput]) -> Progress:
-    last = batch[-1]
-    if captions and isinstance(last, _WindowReady):
-        return Progress(done, captions[-1].end, last.declared)
-    return Progress(done)
 
 
 def _caption(window: Window | _WindowReady, selection: Selection) -> Caption:

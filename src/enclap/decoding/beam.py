@@ -1,6 +1,6 @@
 """Greedy and beam search in numpy, step for step as transformers 5 searches, so that both give the same sentences.
 
-Source of the beam rules: transformers 5.23, generation/utils.py, `_beam_search`. Scores are float32 and "impossible"
+Source of the beam rules: transformers 5.24, generation/utils.py, `_beam_search`. Scores are float32 and "impossible"
 is -1e9 there as here, because rounding decides which of two nearly equal beams wins.
 """
 
@@ -56,36 +56,36 @@ class BeamSettings:
 
 
 class IncrementalDecoder:
-    """Gives a stepper the tokens that it has not seen, when their logits are wanted and not before.
+    """Gives a decoder the tokens that it has not seen, when their logits are wanted and not before.
 
     A step whose token is decided beforehand needs no logits: the decoder then reads two tokens in its next step at
     hardly more than the cost of one.
     """
 
-    def __init__(self, stepper: DecoderStep, rules: TokenRules) -> None:
-        self.stepper = stepper
+    def __init__(self, step: DecoderStep, rules: TokenRules) -> None:
+        self.step = step
         self.rules = rules
         self._seen = 0
 
     def logits(self, sequences: IntArray) -> FloatArray:
-        """Logits [B, W, V] behind sequences [B, W, L]; zeros where the next token is forced anyway."""
+        """Logits [B, W, V] after sequences [B, W, S]; zeros where the next token is forced anyway."""
         if self.rules.is_forced(sequences.shape[2]):
-            return np.zeros((*sequences.shape[:2], self.stepper.vocabulary), dtype=np.float32)
-        logits = self.stepper.step(sequences[..., self._seen :])
+            return np.zeros((*sequences.shape[:2], self.step.vocabulary), dtype=np.float32)
+        logits = self.step.step(sequences[..., self._seen :])
         self._seen = sequences.shape[2]
         return logits
 
 
-def greedy_search(stepper: DecoderStep, clips: int, rules: TokenRules) -> list[list[Hypothesis]]:
+def greedy_search(step: DecoderStep, clips: int, rules: TokenRules) -> list[list[Hypothesis]]:
     """The most likely token at every step; one hypothesis per clip, scored by its mean log-probability."""
     sequences = np.full((clips, rules.max_length), rules.pad, dtype=np.int64)
     sequences[:, 0] = rules.start
     totals = np.zeros(clips, dtype=np.float32)
     open_clips = np.ones(clips, dtype=np.bool_)
-    feed = IncrementalDecoder(stepper, rules)
+    decoder = IncrementalDecoder(step, rules)
     length = START_LENGTH
     while open_clips.any() and length < rules.max_length:
-        logits = feed.logits(sequences[:, None, :length])[:, 0]  # [B, V]
+        logits = decoder.logits(sequences[:, None, :length])[:, 0]  # [B, V]
         log_probabilities = log_softmax(logits)
         rules.apply(logits, sequences[:, :length])
         chosen = np.where(open_clips, logits.argmax(axis=-1), rules.pad)
@@ -101,7 +101,7 @@ def greedy_search(stepper: DecoderStep, clips: int, rules: TokenRules) -> list[l
     ]
 
 
-class _Search:
+class _BeamSearch:
     """The state of a beam search over B clips with W beams; every array leads with the clips."""
 
     def __init__(self, clips: int, rules: TokenRules, settings: BeamSettings) -> None:
@@ -125,18 +125,23 @@ class _Search:
         self.rules.apply(scores, self.running[..., : self.length].reshape(clips * beams, -1))
         total = scores.reshape(clips, beams, vocabulary) + self.running_scores[..., None]
         # Twice the beams, because at most one continuation of each beam can end: enough stay to go on with.
-        values, places = top(total.reshape(clips, -1), 2 * beams)
-        origins = places // vocabulary  # [B, 2 W]
+        values, indices = top(total.reshape(clips, -1), 2 * beams)
+        origins = indices // vocabulary  # [B, 2 W]
         sequences = np.take_along_axis(self.running, origins[..., None], axis=1)
-        sequences[..., self.length] = places % vocabulary
+        sequences[..., self.length] = indices % vocabulary
         ends = (sequences[..., self.length] == self.rules.end) | (self.length + 1 >= self.rules.max_length)
         self._finish(sequences, values, ends)
         going_on, chosen = top(values + ends * IMPOSSIBLE, beams)
         self.running = np.take_along_axis(sequences, chosen[..., None], axis=1)
         self.running_scores = going_on
         self.length += 1
-        self._update_improvable()
-        return np.take_along_axis(origins, chosen, axis=1), self._goes_on(ends)
+        # Note the clips whose best running sequence cannot beat their worst finished one at the present length.
+        best = self.running_scores[:, :1] / np.float32((self.length - START_LENGTH) ** self.settings.length_penalty)
+        worst = np.where(self.is_done, self.done_scores.min(axis=1, keepdims=True), IMPOSSIBLE)
+        self.improvable &= (best > worst).any(axis=1, keepdims=True)
+        stopped = self.settings.early_stopping and bool(self.is_done.all())
+        goes_on = bool(self.improvable.any()) and not stopped and not bool(ends.all())
+        return np.take_along_axis(origins, chosen, axis=1), goes_on
 
     def _finish(self, sequences: IntArray, values: FloatArray, ends: NDArray[np.bool_]) -> None:
         """Let ended ones among a clip's first W continuations compete with the sequences that ended before."""
@@ -151,17 +156,6 @@ class _Search:
         self.done = np.take_along_axis(merged, chosen[..., None], axis=1)
         self.is_done = np.take_along_axis(np.concatenate([self.is_done, just_done], axis=1), chosen, axis=1)
 
-    def _update_improvable(self) -> None:
-        """Note the clips whose best running sequence cannot beat their worst finished one at the present length."""
-        best = self.running_scores[:, :1] / np.float32((self.length - START_LENGTH) ** self.settings.length_penalty)
-        worst = np.where(self.is_done, self.done_scores.min(axis=1, keepdims=True), IMPOSSIBLE)
-        self.improvable &= (best > worst).any(axis=1, keepdims=True)
-
-    def _goes_on(self, ends: NDArray[np.bool_]) -> bool:
-        """Whether any clip can still change its result."""
-        stopped = self.settings.early_stopping and bool(self.is_done.all())
-        return bool(self.improvable.any()) and not stopped and not bool(ends.all())
-
     def results(self) -> list[list[Hypothesis]]:
         """The best finished sequences of each clip, best first."""
         keep = self.settings.keep
@@ -174,28 +168,28 @@ class _Search:
         ]
 
 
-def beam_search(stepper: DecoderStep, clips: int, rules: TokenRules, settings: BeamSettings) -> list[list[Hypothesis]]:
+def beam_search(step: DecoderStep, clips: int, rules: TokenRules, settings: BeamSettings) -> list[list[Hypothesis]]:
     """The best finished sequences of each clip, best first, scored by log-probability / length ** length_penalty.
 
     A clip's result does not depend on the others: once it can no longer change it ignores further steps.
     """
-    search, feed = _Search(clips, rules, settings), IncrementalDecoder(stepper, rules)
+    search, decoder = _BeamSearch(clips, rules, settings), IncrementalDecoder(step, rules)
     goes_on = rules.max_length > START_LENGTH
     while goes_on:
-        logits = feed.logits(search.running[..., : search.length])
+        logits = decoder.logits(search.running[..., : search.length])
         beams, goes_on = search.advance(logits)
-        stepper.reorder(beams)
+        step.reorder(beams)
     return search.results()
 
 
 def top(values: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
-    """The `count` largest values of each row of [B, N], falling, and their places; of equals the first comes first."""
-    places = np.stack([_top_places(row, count) for row in values])
-    return np.take_along_axis(values, places, axis=1), places
+    """The `count` largest values of each row of [B, N], falling, and their indices; of equals the first comes first."""
+    indices = np.stack([top_indices(row, count) for row in values])
+    return np.take_along_axis(values, indices, axis=1), indices
 
 
-def _top_places(row: FloatArray, count: int) -> IntArray:
-    """Places of the `count` largest values of [N], falling, of equals the first first.
+def top_indices(row: FloatArray, count: int) -> IntArray:
+    """Indices int64 [count] of the largest values of [N], falling, of equals the first first.
 
     Only blocks are searched whose largest value is among the `count` largest of all blocks: no other can hold one. That
     reads a vocabulary once, where sorting or partitioning it would cost as much as a decoding step.

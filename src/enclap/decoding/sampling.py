@@ -22,7 +22,7 @@ class SamplingSettings:
     seed: int
 
 
-def sample(stepper: DecoderStep, clips: int, rules: TokenRules, settings: SamplingSettings) -> list[list[Hypothesis]]:
+def sample(step: DecoderStep, clips: int, rules: TokenRules, settings: SamplingSettings) -> list[list[Hypothesis]]:
     """Drawn sequences of each clip, most likely first, scored by their mean log-probability at temperature 1.
 
     Every clip starts from the same seed, so that its sentences do not depend on the clips beside it.
@@ -33,10 +33,10 @@ def sample(stepper: DecoderStep, clips: int, rules: TokenRules, settings: Sampli
     sequences[..., 0] = rules.start
     totals = np.zeros(rows, dtype=np.float32)
     is_open = np.ones(rows, dtype=np.bool_)
-    feed = IncrementalDecoder(stepper, rules)
+    decoder = IncrementalDecoder(step, rules)
     length = START_LENGTH
     while is_open.any() and length < rules.max_length:
-        logits = feed.logits(sequences[..., :length])  # [B, W, V]
+        logits = decoder.logits(sequences[..., :length])  # [B, W, V]
         log_probabilities = log_softmax(logits)
         flat = logits.reshape(-1, logits.shape[-1])
         rules.apply(flat, sequences[..., :length].reshape(len(flat), length))
@@ -49,7 +49,14 @@ def sample(stepper: DecoderStep, clips: int, rules: TokenRules, settings: Sampli
         sequences[..., length] = chosen
         is_open &= chosen != rules.end
         length += 1
-    return [_ranked(sequences[clip, :, :length], totals[clip], rules) for clip in range(clips)]
+    found = []
+    for rows_of_clip, scores in zip(sequences[:, :, :length].tolist(), totals.tolist(), strict=True):
+        stripped = [rules.stripped(row) for row in rows_of_clip]
+        hypotheses = [
+            Hypothesis(ids, score / (len(ids) - START_LENGTH)) for ids, score in zip(stripped, scores, strict=True)
+        ]
+        found.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
+    return found
 
 
 def draw(logits: FloatArray, top_p: float, points: NDArray[np.float64]) -> IntArray:
@@ -65,15 +72,6 @@ def draw(logits: FloatArray, top_p: float, points: NDArray[np.float64]) -> IntAr
     probabilities[before >= top_p] = 0.0
     cumulative = probabilities.cumsum(axis=-1)
     target = points[:, None] * cumulative[:, -1:]
-    places = (cumulative <= target).sum(axis=-1)  # [R]
+    indices = (cumulative <= target).sum(axis=-1)  # [R]
     last = (probabilities > 0.0).sum(axis=-1) - 1
-    return np.take_along_axis(order, np.minimum(places, last)[:, None], axis=-1)[:, 0]
-
-
-def _ranked(sequences: IntArray, totals: FloatArray, rules: TokenRules) -> list[Hypothesis]:
-    stripped = [rules.stripped(row.tolist()) for row in sequences]
-    drawn = [
-        Hypothesis(tokens, float(total) / (len(tokens) - START_LENGTH))
-        for tokens, total in zip(stripped, totals, strict=True)
-    ]
-    return sorted(drawn, key=lambda hypothesis: -hypothesis.score)
+    return np.take_along_axis(order, np.minimum(indices, last)[:, None], axis=-1)[:, 0]

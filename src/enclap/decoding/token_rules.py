@@ -52,7 +52,7 @@ class TokenRules:
     def apply(self, scores: FloatArray, sequences: IntArray) -> None:
         """Set what may not follow to -inf, and a forced token to 0, in place and in transformers' order.
 
-        scores: float32 [R, V], log-probabilities or logits of the next token. sequences: int64 [R, L] so far.
+        scores: float32 [R, V], log-probabilities or logits of the next token. sequences: int64 [R, S] so far.
         """
         length = sequences.shape[1]
         ban_repeats(scores, sequences, self.no_repeat_ngram)
@@ -69,7 +69,7 @@ class TokenRules:
         return first or (length == self.max_length - 1 and self.forced_last is not None)
 
     def stripped(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        """The tokens up to and with the first end token behind the start, without padding."""
+        """The tokens up to and with the first end token after the start, without padding."""
         for index in range(START_LENGTH, len(tokens)):
             if tokens[index] == self.end:
                 return tuple(tokens[: index + 1])
@@ -79,15 +79,15 @@ class TokenRules:
 def ban_repeats(scores: FloatArray, sequences: IntArray, size: int) -> None:
     """Set to -inf, in place, every token that would complete an n-gram that its sequence holds already.
 
-    scores: [R, V]. sequences: [R, L]. size: n; 0 bans nothing.
+    scores: [R, V]. sequences: [R, S]. size: n; 0 bans nothing.
     """
     length = sequences.shape[1]
     if size == 0 or length < size:
         return
-    ngrams = sliding_window_view(sequences, size, axis=1)  # [R, L - n + 1, n]
+    ngrams = sliding_window_view(sequences, size, axis=1)  # [R, S - n + 1, n]
     tail = sequences[:, None, length - size + 1 :]  # [R, 1, n - 1]
-    rows, places = np.nonzero((ngrams[..., :-1] == tail).all(axis=-1))
-    scores[rows, ngrams[rows, places, -1]] = -np.inf
+    rows, indices = np.nonzero((ngrams[..., :-1] == tail).all(axis=-1))
+    scores[rows, ngrams[rows, indices, -1]] = -np.inf
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
