@@ -35,6 +35,7 @@ from enclap.types import Caption, CaptionResult, Features, FloatArray, Window
 logger = logging.getLogger("enclap")
 
 SHORTEST_WINDOW = 0.1  # seconds
+LONG_WINDOW = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
 PREFETCHED_BATCHES = 1  # turned into features before they are asked for; as many windows are decoded
 CLOSING_SECONDS = 1.0  # to wait, when a stream ends early, for a read that may never return
 
@@ -295,9 +296,8 @@ class Captioner:
                     blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
                     for piece in split_windows(blocks, audio.rate, window):
                         if piece.waveform.seconds > self.longest_window:
-                            message = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
                             shown = printable(audio.name or "audio")
-                            logger.warning(message, shown, piece.waveform.seconds, self.longest_window)
+                            logger.warning(LONG_WINDOW, shown, piece.waveform.seconds, self.longest_window)
                         yield _WindowRead(name, piece, audio.declared_seconds)
             except InputError as error:
                 yield _EndOfInput(name, Failure(name, error))
