@@ -1,4 +1,7 @@
-"""The caption model in PyTorch; importing this registers it with transformers' Auto classes."""
+"""The networks in PyTorch; importing this registers the caption model with transformers' Auto classes.
+
+Needs the extra "train"; imports the runtime's `types`, `errors`, `text`, `audio` and `hub`, no engine and no exporter.
+"""
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
