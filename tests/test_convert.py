@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import ClapModel, EncodecModel
 
 from cli import Run
-from enclap import files as folders
 from enclap.audio.mel import MelFrontEnd
 from enclap.convert import convert as conversion
 from enclap.convert.checkpoints import read_tensors
 from enclap.convert.convert import Checkpoint, convert, convert_clap, convert_codec
 from enclap.errors import ModelError
 from enclap.export.folder import load_caption_model
+from enclap.hub import integrity as folders
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from published import (

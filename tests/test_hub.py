@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from enclap import files as folders
 from enclap.errors import ModelError
+from enclap.hub import integrity as folders
 from enclap.hub import resolve as hub
 
 

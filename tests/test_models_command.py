@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli import Run
-from enclap import files as folders
 from enclap.convert import convert
+from enclap.hub import integrity as folders
 
 
 @pytest.fixture

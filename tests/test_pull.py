@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from cli import Done, Run, on_terminal
-from enclap import files as folders
 from enclap.errors import EnvironmentFault, ModelError
 from enclap.hub import download as fetching
+from enclap.hub import integrity as folders
 from enclap.hub import official_release as releases
 from enclap.hub import resolve as hub
 from enclap.hub.download import Repository, cached, fetch, lock_path

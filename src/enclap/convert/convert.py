@@ -25,7 +25,7 @@ from enclap.convert.published_names import caption_state, clap_audio_state, clap
 from enclap.convert.published_sizes import caption_config, clap_config, codec_config, front_end
 from enclap.errors import ModelError
 from enclap.export.folder import export_folder
-from enclap.files import CHECKSUMS, CONFIGURATION, flush_tree, scratch_folder, write_checksums
+from enclap.hub.integrity import CHECKSUMS, CONFIGURATION, flush_tree, scratch_folder, write_checksums
 from enclap.hub.model_folder import ModelFolder, read_tokenizer
 from enclap.model.captioner import EnclapForConditionalGeneration
 from enclap.model.configuration import EnclapConfig

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from enclap.errors import EnclapError, EnvironmentFault, ModelError
-from enclap.files import HASH_BLOCK, FileRecord, is_full, require_room, sha256, stays_inside, write_whole
+from enclap.hub.integrity import HASH_BLOCK, FileRecord, is_full, require_room, sha256, stays_inside, write_whole
 from enclap.text import printable
 
 LOCK_FORMAT = 1

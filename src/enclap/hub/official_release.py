@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from enclap.errors import EnvironmentFault, MissingExtra, ModelError
-from enclap.files import check_folder, new_folder, require_room
 from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch
+from enclap.hub.integrity import check_folder, new_folder, require_room
 
 CAPTION = Repository("enclap-team/enclap", kind="space", needed=(("ckpt/config.json",), ("ckpt/pytorch_model.bin",)))
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

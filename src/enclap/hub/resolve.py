@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
-from enclap.files import (
+from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
+from enclap.hub.integrity import (
     CHECKSUMS,
     CONFIGURATION,
     FileRecord,
@@ -23,7 +24,6 @@ from enclap.files import (
     sha256,
     write_checksums,
 )
-from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
 from enclap.text import printable
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"

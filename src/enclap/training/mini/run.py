@@ -22,7 +22,7 @@ import typer
 from enclap.data.attribution import write_attribution
 from enclap.errors import EnclapError
 from enclap.export.folder import export_folder, round_weights_to_float16
-from enclap.files import write_checksums
+from enclap.hub.integrity import write_checksums
 from enclap.training.mini import stages
 from enclap.training.mini.clap import TOWERS
 from enclap.training.mini.stages import MiniRun
