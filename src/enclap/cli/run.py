@@ -20,8 +20,8 @@ from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.errors import AudioNotFound
+from enclap.files import locked, remove_partial
 from enclap.hub.resolve import find_model
-from enclap.output.files import locked, remove_partial
 from enclap.output.inputs import Recording
 from enclap.output.resume import Key, ResumeLog, is_unchanged, model_fingerprint, recording_key
 from enclap.output.writer import Plan, refuse_existing

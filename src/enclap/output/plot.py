@@ -19,7 +19,7 @@ from enclap.audio.mel import hertz_to_mel
 from enclap.audio.read import open_audio
 from enclap.audio.spectrogram import BANDS, band_frequencies, reduced_spectrogram
 from enclap.errors import AudioNotFound, MissingExtra, UsageError
-from enclap.output.files import is_special, need_folder, replacing, writing
+from enclap.files import is_special, need_folder, replacing, writing
 from enclap.output.formats import clock
 from enclap.output.inputs import STANDARD_INPUT, Recording
 from enclap.text import printable

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from enclap.errors import EnvironmentFault
-from enclap.output.files import file_hash, writing
+from enclap.files import file_hash, writing
 from enclap.text import printable
 from enclap.types import Candidate, Caption, CaptionResult
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from enclap.cli.exit import discard_output
 from enclap.errors import AudioNotFound, UsageError
-from enclap.output.files import file_hash, is_special, need_folder, replacing, write_standard_output, writing
+from enclap.files import file_hash, is_special, need_folder, replacing, write_standard_output, writing
 from enclap.output.formats import FORMATS, Format
 from enclap.output.inputs import Recording
 from enclap.output.resume import ResumeLog
