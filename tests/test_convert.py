@@ -21,7 +21,7 @@ from enclap.convert.checkpoints import read_tensors
 from enclap.convert.convert import Checkpoint, convert, convert_clap, convert_codec
 from enclap.errors import ModelError
 from enclap.export.folder import load_caption_model
-from enclap.hub import integrity as folders
+from enclap.hub import integrity
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from published import (
@@ -77,8 +77,8 @@ def test_a_converted_model_captions_as_the_original(
 
 
 def test_a_converted_folder_is_whole_and_carries_its_checksums(converted: Path) -> None:
-    folders.check_folder(converted, hashes=True)
-    names = set(folders.read_checksums(converted))
+    integrity.check_folder(converted, hashes=True)
+    names = set(integrity.read_checksums(converted))
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
     assert {"codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json"} <= names
     assert "clap/tokenizer.json" not in names and not [name for name in names if name.endswith((".bin", ".pt"))]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from enclap.errors import EnvironmentFault, ModelError, UsageError
-from enclap.hub.integrity import is_full, new_folder, require_room
+from enclap.files import is_full, new_folder, require_room
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from enclap.hub.integrity import new_folder
+from enclap.files import new_folder
 with new_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("done by half")
     print("writing", flush=True)

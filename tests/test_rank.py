@@ -57,7 +57,7 @@ def test_the_captioner_ranks_alike_alone_and_together(
 ) -> None:
     captioner = Captioner.from_pretrained(tiny_model, threads=1)
     paths = [recording(f"{number}.wav", seconds=0.5 + number / 3) for number in range(3)]
-    options = DecodingOptions(candidates=4, rank=by, sample=sample, seed=3)
+    options = DecodingOptions(candidates=4, rerank=by, sample=sample, seed=3)
     together = captioner.caption(list(paths), options)
     assert [captioner.caption(path, options).text for path in paths] == [result.text for result in together]
     plain = captioner.caption(list(paths), options.model_copy(update={"rank": "likelihood"}))
@@ -69,7 +69,7 @@ def test_the_captioner_ranks_alike_alone_and_together(
 
 def test_without_a_text_tower_one_line_says_so(recording: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match="ranking by clap needs CLAP's text tower, not here; rank by likelihood"):
-        Captioner(EchoEngine()).caption(recording(), DecodingOptions(candidates=2, rank="clap"))
+        Captioner(EchoEngine()).caption(recording(), DecodingOptions(candidates=2, rerank="clap"))
 
 
 def test_the_command_ranks(enclap: Run, recording: Callable[..., Path]) -> None:

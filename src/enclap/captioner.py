@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -87,10 +88,17 @@ class Captioner:
     While it works, `engine.extract` and `engine.generate` run in two threads, each on a batch of its own.
     """
 
-    def __init__(self, engine: Engine, model: str = "model", confidence: Calibration | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        model: str = "model",
+        confidence: Calibration | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.engine = engine
         self.model = model
         self.confidence = confidence
+        self.folder = folder
 
     @classmethod
     def from_pretrained(
@@ -108,7 +116,7 @@ class Captioner:
         """
         folder = find_model(name_or_folder)
         loaded = load_engine(folder, engine=engine, device=device, precision=precision, threads=threads)
-        return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder))
+        return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder), folder)
 
     @property
     def longest_window(self) -> float:
@@ -182,9 +190,9 @@ class Captioner:
 
     def check_rerank(self, options: DecodingOptions) -> None:
         """Raises ModelError when the order of the candidates needs a text tower that the model has not."""
-        if options.rank != "likelihood" and not self.engine.can_embed_text:
+        if options.rerank != "likelihood" and not self.engine.can_embed_text:
             remedy = "rank by likelihood, or use a model that has one"
-            raise ModelError(f"{self.model}: ranking by {options.rank} needs CLAP's text tower, not here; {remedy}")
+            raise ModelError(f"{self.model}: ranking by {options.rerank} needs CLAP's text tower, not here; {remedy}")
 
     def _written(
         self,
@@ -222,14 +230,14 @@ class Captioner:
         """Candidates per clip, best first in the order that the options ask for; those that repeat a phrase last."""
         phrase = 0 if self.confidence is None else self.confidence.phrase
         found = self._generated(features, options, phrase)
-        if options.rank == "likelihood":
+        if options.rerank == "likelihood":
             return found
         texts = sorted({candidate.text for candidates in found for candidate in candidates})
         vectors = dict(zip(texts, self.engine.embed_text(texts), strict=True))
         ordered = []
         for clip, candidates in zip(features, found, strict=True):
             rows = np.stack([vectors[candidate.text] for candidate in candidates])  # [N, E]
-            ordered.append(repetitions_last(rank(candidates, rows @ embedding_of(clip), options.rank), phrase))
+            ordered.append(repetitions_last(rank(candidates, rows @ embedding_of(clip), options.rerank), phrase))
         return ordered
 
     def _generated(self, features: Sequence[Features], options: DecodingOptions, phrase: int) -> list[list[Candidate]]:

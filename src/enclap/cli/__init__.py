@@ -1,1 +1,7 @@
-""""""
+"""The command line: one thin file for each command. What it has in common with the server lives in `output`.
+
+Commands import what they need when they run, so that `enclap --help` loads next to nothing.
+
+May import: audio, captioner, convert, data, decoding, engines, errors, evaluation, export, files, hub,
+output, text, training, types.
+"""

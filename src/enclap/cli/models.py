@@ -87,8 +87,8 @@ def convert(
     EnCodec (original or transformers' format) becomes a folder that a training recipe or --clap and --codec can name.
     Pickles are opened by a reader that accepts tensors alone.
     """
+    from enclap.files import check_free
     from enclap.hub import official_release as releases
-    from enclap.hub.integrity import check_free
     from enclap.text import printable
 
     check_free(Path(output))
@@ -136,8 +136,8 @@ def _convert_part(source: Path, output: Path, tokenizer: str | None, text_tower:
     """Whether the source was a CLAP or an EnCodec; it is then converted."""
     from enclap.convert import convert as converter
     from enclap.convert.checkpoints import CAPTION, CLAP
+    from enclap.files import new_folder
     from enclap.hub import official_release as releases
-    from enclap.hub.integrity import new_folder
     from enclap.text import printable
 
     kind = converter.kind_of_source(source)

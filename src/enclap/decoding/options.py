@@ -11,7 +11,7 @@ class DecodingOptions(BaseModel):
     """Decoding settings; None leaves the choice to the model folder's generation_config.json.
 
     beams: 1 is greedy search. candidates: sentences returned per window, at most `beams` unless sampling.
-    rank: what puts the candidates in order: their "likelihood", their likeness to the sound by "clap", or "both".
+    rerank: what orders the candidates: their "likelihood", their similarity to the sound by "clap", or "both".
     Lengths count tokens with start and end tokens, as transformers counts them.
     """
 
@@ -28,4 +28,4 @@ class DecodingOptions(BaseModel):
     temperature: float = Field(default=1.0, gt=0.0)
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
     seed: int = 0
-    rank: Literal["likelihood", "clap", "both"] = "likelihood"
+    rerank: Literal["likelihood", "clap", "both"] = "likelihood"

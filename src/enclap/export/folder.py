@@ -17,6 +17,7 @@ from enclap.export.encoder_graphs import ClapAudioGraph, ClapTextGraph, CodesGra
 from enclap.export.fused_clap import ClapFusedGraph
 from enclap.export.graph_files import Axes, GraphFolder
 from enclap.export.int8 import write_int8
+from enclap.files import replacement_path
 from enclap.model.captioner import EnclapForConditionalGeneration
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
@@ -130,10 +131,9 @@ def round_weights_to_float16(folder: Path) -> None:
     """
     for path in sorted(folder.glob("**/model.safetensors")):
         rounded = {name: _rounded(tensor) for name, tensor in load_file(path).items()}
-        temporary = path.with_suffix(".partial")
-        save_file(rounded, temporary, metadata={"format": "pt"})
-        temporary.chmod(0o644)  # safetensors writes files that only their owner may read
-        temporary.replace(path)
+        with replacement_path(path) as temporary:
+            save_file(rounded, temporary, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def _rounded(tensor: Tensor) -> Tensor:

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
+from enclap.files import check_free, new_folder, require_room, sha256
 from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
 from enclap.hub.integrity import (
     CHECKSUMS,
     CONFIGURATION,
     FileRecord,
     check_folder,
-    check_free,
     folder_size,
-    new_folder,
     read_configuration,
-    require_room,
-    sha256,
     write_checksums,
 )
 from enclap.text import printable
@@ -85,7 +82,7 @@ def pull_model(name: str, update: bool = False, text_tower: bool = False) -> Pat
 def bundle_model(name: str, output: Path, update: bool = False, text_tower: bool = False) -> None:
     """Write a folder that is all that another machine without a network needs to use the model.
 
-    Raises what `pull_model` and `folders.new_folder` raise.
+    Raises what `pull_model` and `files.new_folder` raise.
     """
     check_free(output)
     source = pull_model(name, update, text_tower)
