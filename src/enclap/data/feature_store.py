@@ -7,7 +7,6 @@ are refused rather than misread.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enclap.errors import DataError
+from enclap.files import replacement_path, sha256
 from enclap.types import Features
 
 FORMAT_VERSION = 1
@@ -54,10 +54,8 @@ class Clip:
 
 def fingerprint(folder: Path) -> str:
     """A hash over the weights of a folder's codec and CLAP: features of equal fingerprints are interchangeable."""
-    digest = hashlib.sha256()
-    for part in ("codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json"):
-        digest.update((folder / part).read_bytes())
-    return digest.hexdigest()[:32]
+    parts = ("codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json")
+    return sha256(*(folder / part for part in parts))[:32]
 
 
 def _schema(header: StoreHeader) -> pa.Schema:
@@ -76,9 +74,8 @@ def _schema(header: StoreHeader) -> pa.Schema:
 def write_shard(path: Path, header: StoreHeader, clips: Iterable[Clip]) -> int:
     """Write one shard under a temporary name and rename it; returns the number of its clips."""
     rows = [_row(clip, header) for clip in clips]
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=_schema(header)), temporary, compression="none")
-    temporary.replace(path)
+    with replacement_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(header)), temporary, compression="none")
     return len(rows)
 
 

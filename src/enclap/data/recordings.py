@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.errors import DataError
+from enclap.files import replacement_path, write_whole
 from enclap.types import FloatArray
 
 PEAK = 32767.0
@@ -112,9 +113,7 @@ def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
     names = [recording.path for recording in recordings]
     if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["paths"] != names:
         lengths = _decode_all(recordings_folder, recordings, data, rate)
-        temporary = index.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"paths": names, "lengths": lengths}), encoding="utf-8")
-        temporary.replace(index)
+        write_whole(index, json.dumps({"paths": names, "lengths": lengths}))
     lengths = json.loads(index.read_text(encoding="utf-8"))["lengths"]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     samples = np.memmap(data, dtype=np.int16, mode="r", shape=(int(starts[-1]),))
@@ -124,14 +123,12 @@ def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
 def _decode_all(folder: Path, recordings: Sequence[Recording], data: Path, rate: int) -> list[int]:
     """Write all recordings at `rate` as int16 to `data`; returns their lengths in samples."""
     lengths = []
-    temporary = data.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
+    with replacement_path(data) as temporary, temporary.open("wb") as stream:
         for recording in recordings:
             samples = resample(read_audio(folder / recording.path), rate)
             pcm = np.round(np.clip(samples, -1.0, 1.0) * PEAK).astype("<i2")
             stream.write(pcm.tobytes())
             lengths.append(len(pcm))
-    temporary.replace(data)
     return lengths
 
 

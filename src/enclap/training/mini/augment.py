@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from enclap.audio.mel import FLOOR, MelFrontEnd
 from enclap.data.recordings import Corpus
+from enclap.files import replacement_path, write_whole
 from enclap.training.recipe import Settings
 from enclap.types import FloatArray
 
@@ -58,10 +59,9 @@ def open_mel_bank(corpus: Corpus, front_end: MelFrontEnd, cache: Path) -> MelBan
     key = {"front_end": repr(front_end), "samples": int(corpus.starts[-1])}
     if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["key"] != key:
         parts = [front_end.log_mel(corpus.audio(number)).astype(np.float16) for number in range(len(corpus))]
-        temporary = data.with_suffix(".tmp.npy")
-        np.save(temporary, np.concatenate(parts))
-        temporary.replace(data)
-        index.write_text(json.dumps({"key": key, "lengths": [len(part) for part in parts]}), encoding="utf-8")
+        with replacement_path(data) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(parts))
+        write_whole(index, json.dumps({"key": key, "lengths": [len(part) for part in parts]}))
     lengths = json.loads(index.read_text(encoding="utf-8"))["lengths"]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return MelBank(np.load(data), starts, front_end.frames)

@@ -22,7 +22,8 @@ import typer
 from enclap.data.attribution import write_attribution
 from enclap.errors import EnclapError
 from enclap.export.folder import export_folder, round_weights_to_float16
-from enclap.files import write_checksums
+from enclap.files import replacement_folder
+from enclap.hub.integrity import write_checksums
 from enclap.training.mini import stages
 from enclap.training.mini.clap import TOWERS
 from enclap.training.mini.stages import MiniRun
@@ -52,14 +53,11 @@ def assemble(workshop: MiniRun) -> None:
 
 def install(workshop: MiniRun, target: Path) -> None:
     """Replace the model folder `target` by the finished model; its card (README.md) stays."""
-    fresh = target.with_name(f".{target.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(workshop.output / "model", fresh)
-    if (target / CARD).exists():
-        shutil.copy(target / CARD, fresh / CARD)
-    write_checksums(fresh)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    with replacement_folder(target) as fresh:
+        shutil.copytree(workshop.output / "model", fresh, dirs_exist_ok=True)
+        if (target / CARD).exists():
+            shutil.copy(target / CARD, fresh / CARD)
+        write_checksums(fresh)
 
 
 STAGES: dict[str, Stage] = {

@@ -25,6 +25,7 @@ from enclap.data.synthetic.grammar import canonical, describe
 from enclap.data.synthetic.scenes import Scene, SceneComposer
 from enclap.engines.onnx.codec import OnnxCodec
 from enclap.engines.onnx.sessions import open_session
+from enclap.files import replacement_path
 from enclap.hub.layout import Graph, graph_file
 from enclap.model.clap import Clap
 from enclap.types import Features, FloatArray, IntArray
@@ -92,15 +93,14 @@ def prepare_shard(
         codes.append(codec.encode(resample(scene.waveform, codec.rate)))
         mels.append(front_end(resample(scene.waveform, front_end.rate)))
         rows.append(_description(scene, number, captions))
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        codes=np.concatenate(codes).astype(np.uint16),
-        lengths=np.asarray([len(item) for item in codes]),
-        mels=np.concatenate(mels),
-        rows=np.frombuffer(json.dumps(rows).encode(), dtype=np.uint8),
-    )
-    temporary.replace(path)
+    with replacement_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            codes=np.concatenate(codes).astype(np.uint16),
+            lengths=np.asarray([len(item) for item in codes]),
+            mels=np.concatenate(mels),
+            rows=np.frombuffer(json.dumps(rows).encode(), dtype=np.uint8),
+        )
     logger.info("%s: %d scenes", path, len(rows))
 
 
