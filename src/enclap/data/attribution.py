@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
@@ -56,12 +55,6 @@ def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
         os.fsync(stream.fileno())
     partial.replace(target)
     return target
-
-
-def licence_counts(recordings: Iterable[Recording]) -> dict[str, int]:
-    """How many recordings each licence covers, the most frequent first."""
-    counts = Counter(recording.licence for recording in recordings)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _refuse_unusable(recordings: list[Recording]) -> None:
