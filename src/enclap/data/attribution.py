@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
@@ -51,12 +50,6 @@ def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
     target = folder / FILE_NAME
     write_whole(target, text.getvalue())
     return target
-
-
-def licence_counts(recordings: Iterable[Recording]) -> dict[str, int]:
-    """How many recordings each licence covers, the most frequent first."""
-    counts = Counter(recording.licence for recording in recordings)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _refuse_unusable(recordings: list[Recording]) -> None:

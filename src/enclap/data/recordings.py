@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +17,14 @@ from enclap.errors import DataError
 from enclap.files import replacement_path, write_whole
 from enclap.types import FloatArray
 
+MANIFEST_SPLITS = ("train", "test")
 PEAK = 32767.0
 """Full scale of the 16-bit samples in which decoded recordings are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One row of the manifest: a recording, what is heard in it, and where it comes from."""
+    """One row of the manifest: a recording, what can be heard in it, and where it comes from."""
 
     path: str
     labels: tuple[str, ...]
@@ -49,11 +49,15 @@ def read_manifest(path: Path) -> list[Recording]:
     """All rows of a manifest.csv in their order; DataError names what is wrong with the file."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return [_recording(row) for row in csv.DictReader(stream)]
+            recordings = [_recording(row) for row in csv.DictReader(stream)]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such manifest; give the folder that holds manifest.csv") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not a recordings manifest ({error!r})") from error
+    unknown = sorted({recording.split for recording in recordings} - set(MANIFEST_SPLITS))
+    if unknown:  # a recording that was meant to be kept apart must not be trained on
+        raise DataError(f"{path}: split {', '.join(map(repr, unknown))}; write {' or '.join(MANIFEST_SPLITS)}")
+    return recordings
 
 
 def _recording(row: dict[str, str]) -> Recording:
@@ -71,11 +75,6 @@ def _recording(row: dict[str, str]) -> Recording:
         source_url=row["source_url"],
         recording=row["recording"],
     )
-
-
-def share(key: str, salt: str = "") -> float:
-    """A number in [0, 1) that depends on the text alone: the seedless draw by which recordings are set apart."""
-    return int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big") / 2.0**64
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Corpus:
         return int(self.starts[index + 1] - self.starts[index])
 
     def audio(self, index: int, start: int = 0, length: int | None = None) -> FloatArray:
-        """Float32 [N] samples of one recording at `rate`, or of a stretch of it."""
+        """Float32 [N] samples of one recording at `rate`, or of `length` samples of it from `start` on."""
         first = self.starts[index] + start
         end = self.starts[index + 1] if length is None else min(first + length, self.starts[index + 1])
         return self.samples[first:end].astype(np.float32) / np.float32(PEAK)
@@ -130,8 +129,3 @@ def _decode_all(folder: Path, recordings: Sequence[Recording], data: Path, rate:
             stream.write(pcm.tobytes())
             lengths.append(len(pcm))
     return lengths
-
-
-def labels_of(recordings: Iterable[Recording]) -> list[str]:
-    """All labels, each once, sorted."""
-    return sorted({label for recording in recordings for label in recording.labels})
