@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from enclap.cli.exit import print_error
+from enclap.cli.memory import require_address_space
 
 if TYPE_CHECKING:
     from enclap.engines import Engine
@@ -47,13 +48,14 @@ class SelfTest:
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="The model to try; nothing is fetched.")] = "mini",
-    engine: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    model: Annotated[str, typer.Option(metavar="NAME", help="Model to test; nothing is downloaded.")] = "mini",
+    engine: Annotated[str, typer.Option(metavar="NAME", help="auto, onnx or torch.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Show versions, engines, devices, models and cache, and caption one clip.
+    """Report versions and test this installation.
 
-    Paste what it prints into a bug report. The exit code is 3 when the clip could not be captioned.
+    Shows versions, engines, devices, models and cache, then captions one clip. Paste the output into a bug report. The
+    exit code is 3 when the clip could not be captioned.
     """
     from enclap.text import printable
 
@@ -66,6 +68,7 @@ def doctor(
     ):
         _show(title, lines)
     try:
+        require_address_space()
         test = _self_test(model, engine, device)
     except Exception as error:  # whatever goes wrong here is what the user came for
         typer.echo(f"self-test of {printable(model)}: FAILED")
@@ -118,8 +121,8 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 def _engines() -> Iterator[tuple[str, str]]:
     yield "onnx", _found(_onnx_devices)
-    there = all(util.find_spec(name) is not None for name in ("torch", "transformers"))
-    yield "torch", _found(_torch_devices) if there else "not installed: pip install 'enclap[train]'"
+    installed = all(util.find_spec(name) is not None for name in ("torch", "transformers"))
+    yield "torch", _found(_torch_devices) if installed else "not installed: pip install 'enclap[train]'"
 
 
 def _found(look: Callable[[], str]) -> str:
@@ -148,14 +151,15 @@ def _torch_devices() -> str:
 def _models() -> Iterator[tuple[str, str]]:
     import shutil
 
+    from enclap.files import is_folder
     from enclap.hub.download import cache_folder
     from enclap.hub.resolve import bundled_models, fetched_models
 
     for entry in (*bundled_models(), *fetched_models()):
         yield entry.name, f"{entry.size / MEGABYTE:.1f} MB in {entry.folder}"
     cache = cache_folder()
-    there = next(path for path in (cache, *cache.parents) if path.is_dir())
-    yield "cache", f"{cache}, {shutil.disk_usage(there).free / GIGABYTE:.1f} GB free"
+    present = next(path for path in (cache, *cache.parents) if is_folder(path))
+    yield "cache", f"{cache}, {shutil.disk_usage(present).free / GIGABYTE:.1f} GB free"
 
 
 def _self_test(model: str, engine: str, device: str) -> SelfTest:
