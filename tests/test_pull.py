@@ -156,7 +156,7 @@ def test_a_connection_that_breaks_half_way_is_resumed(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what arrived in whole chunks is kept
     online.put(f"model/{OURS}", tiny_model)
     online.cut = 5000
-    folder = fetch(Repository(OURS, welcome=hub.MODEL_FILES)).folder
+    folder = fetch(Repository(OURS, optional=hub.MODEL_FILES)).folder
     resumed = [request for request in online.requests if request[2] == "bytes=5000-"]
     assert len(resumed) == 1 and online.cut is None
     for name in folders.read_checksums(tiny_model) or ("model.safetensors", "onnx/decoder.onnx"):
@@ -194,9 +194,9 @@ def test_a_small_file_is_held_to_git_s_hash(online: Hub) -> None:
 def test_what_was_locked_is_what_counts_from_then_on(enclap: Run, online: Hub, tiny_model: Path) -> None:
     """The repository moves on: the locked revision stays in use, and is asked for when the cache is gone."""
     online.put(f"model/{OURS}", tiny_model)
-    locked = fetch(Repository(OURS, welcome=hub.MODEL_FILES))
+    locked = fetch(Repository(OURS, optional=hub.MODEL_FILES))
     online.repositories[f"model/{OURS}"]["README.md"] = b"# A newer model\n"
-    assert fetch(Repository(OURS, welcome=hub.MODEL_FILES)) == locked
+    assert fetch(Repository(OURS, optional=hub.MODEL_FILES)) == locked
     shutil.rmtree(locked.folder.parents[1])
     done = enclap("models", "pull", OURS)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
@@ -210,7 +210,7 @@ def test_what_was_locked_is_what_counts_from_then_on(enclap: Run, online: Hub, t
 def test_a_file_that_changed_under_its_revision_is_refused(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub, or someone between, that gives other bytes for the commit that was locked."""
     online.repositories["model/a/b"] = {"config.json": b"{}", "x.safetensors": b"true weights"}
-    wanted = Repository("a/b", welcome=("*.safetensors",))
+    wanted = Repository("a/b", optional=("*.safetensors",))
     first = fetch(wanted)
     shutil.rmtree(first.folder.parents[1])
     monkeypatch.setattr(online, "commit", lambda _: first.revision)
@@ -221,7 +221,7 @@ def test_a_file_that_changed_under_its_revision_is_refused(online: Hub, monkeypa
 
 def test_a_damaged_cache_is_mended(online: Hub, tiny_model: Path) -> None:
     online.put(f"model/{OURS}", tiny_model)
-    wanted = Repository(OURS, welcome=hub.MODEL_FILES)
+    wanted = Repository(OURS, optional=hub.MODEL_FILES)
     weights = fetch(wanted).folder / "model.safetensors"
     os.truncate(weights.resolve(), 100)
     assert cached(wanted) is None
@@ -256,7 +256,7 @@ def test_half_a_snapshot_is_not_taken_for_a_model_offline(
     from huggingface_hub import constants
 
     online.put(f"model/{OURS}", tiny_model)
-    folder = fetch(Repository(OURS, welcome=hub.MODEL_FILES)).folder
+    folder = fetch(Repository(OURS, optional=hub.MODEL_FILES)).folder
     (folder / "onnx" / "decoder.onnx").unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     done = enclap("caption", recording(), "--model", OURS)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from enclap.data.feature_store import Clip
-from enclap.model.masking import IGNORED, clip_generator, hidden_frames, hide
+from enclap.model.masking import IGNORED, clip_generator, hidden_frames, mask_codes
 from enclap.training.recipe import Settings
 from enclap.types import FloatArray, IntArray
 
@@ -99,7 +99,7 @@ class CaptionItems:
             probability=settings.mask_probability,
             span=settings.mask_span,
         )
-        shown, wanted = hide(codes, hidden, self._entries)
+        shown, wanted = mask_codes(codes, hidden, self._entries)
         if generator.random() < settings.codes_dropout:
             shown, wanted = np.full_like(shown, self._entries), np.full_like(wanted, IGNORED)
         captions = self._captions[index]

@@ -25,7 +25,8 @@ from enclap.data.synthetic.grammar import canonical, describe
 from enclap.data.synthetic.scenes import Scene, SceneComposer
 from enclap.engines.onnx.codec import OnnxCodec
 from enclap.engines.onnx.sessions import open_session
-from enclap.model.clap import Clap, embed_crops
+from enclap.hub.layout import Graph, graph_file
+from enclap.model.clap import Clap
 from enclap.types import Features, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,9 @@ class ExportedCodec:
         table = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.rate = int(table["sampling_rate"])
         hop = math.prod(table["upsampling_ratios"])
-        graphs = [folder / "onnx" / f"{name}.onnx" for name in ("codec_frames", "codec_codes")]
-        frames, codes = (open_session(path, threads=1) for path in graphs)
-        self._codec = OnnxCodec(frames, codes, hop=hop, stretch=self.rate // hop)
+        graphs = [folder / graph_file(name) for name in (Graph.CODEC_LATENTS, Graph.CODEC_CODES)]
+        latents, codes = (open_session(path, threads=1) for path in graphs)
+        self._codec = OnnxCodec(latents, codes, hop=hop, segment=self.rate // hop)
 
     def encode(self, samples: FloatArray) -> IntArray:
         """Codes int64 [T, K] of samples float32 [N] at `rate`."""
@@ -129,7 +130,7 @@ def _tower(clap: Clap) -> Callable[[FloatArray], FloatArray]:
 
     @torch.inference_mode()
     def embed(mels: FloatArray) -> FloatArray:
-        embeddings: FloatArray = embed_crops(clap.model, torch.from_numpy(mels)[:, None]).numpy()
+        embeddings: FloatArray = clap.encoder.embed(torch.from_numpy(mels)[:, None]).numpy()
         return embeddings
 
     return embed

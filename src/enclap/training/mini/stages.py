@@ -269,15 +269,15 @@ def train_text(workshop: MiniRun) -> None:
 @torch.inference_mode()
 def _views(workshop: MiniRun, clap: ConvClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
     """Embeddings [N, E] of single views of the recordings that CLAP saw, and their labels."""
-    from enclap.model.clap import embed_crops
-
     single = Augmentation(mixture=0.0, sequence=0.0)
     chances = choose(workshop)
     views = [
         draw_view(workshop.mels, chances, single, np.random.default_rng((seed, number))) for number in range(count)
     ]
     mels = [torch.from_numpy(view.mel)[None] for view in views]
-    parts = [embed_crops(clap, torch.stack(mels[start : start + 25])) for start in range(0, count, 25)]
+    parts = [
+        clap.get_audio_features(torch.stack(mels[start : start + 25])).pooler_output for start in range(0, count, 25)
+    ]
     names = [workshop.corpus.recordings[view.recordings[0]].label for view in views]
     embeddings: FloatArray = torch.cat(parts).numpy()
     return embeddings, names
