@@ -15,12 +15,12 @@ from torch import Tensor
 from transformers import ClapModel, EncodecModel
 
 from cli import Run
-from enclap import files as folders
 from enclap.audio.mel import MelFrontEnd
 from enclap.convert import convert as conversion
 from enclap.convert.checkpoints import read_tensors
 from enclap.convert.convert import Checkpoint, convert, convert_clap, convert_codec
 from enclap.errors import ModelError
+from enclap.hub import integrity
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.loading import load_caption_model
@@ -77,8 +77,8 @@ def test_a_converted_model_captions_as_the_original(
 
 
 def test_a_converted_folder_is_whole_and_carries_its_checksums(converted: Path) -> None:
-    folders.check_folder(converted, hashes=True)
-    names = set(folders.read_checksums(converted))
+    integrity.check_folder(converted, hashes=True)
+    names = set(integrity.read_checksums(converted))
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
     assert {"codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json"} <= names
     assert "clap/tokenizer.json" not in names and not [name for name in names if name.endswith((".bin", ".pt"))]

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from cli import Done, Run, on_terminal
-from enclap import files as folders
 from enclap.errors import EnvironmentFault, ModelError
+from enclap.files import sha256
 from enclap.hub import download as fetching
+from enclap.hub import integrity
 from enclap.hub import official_release as releases
 from enclap.hub import resolve as hub
 from enclap.hub.download import Repository, cached, fetch, lock_path
@@ -98,7 +99,7 @@ def test_the_first_fetch_is_trusted_and_said_so_once(enclap: Run, online: Hub, t
     assert (first.returncode, second.returncode) == (0, 0)
     table = json.loads(lock_path(Repository(OURS)).read_text())
     assert table["revision"] == online.commit(f"model/{OURS}")
-    digest = folders.sha256(tiny_model / "onnx" / "encoder.onnx")
+    digest = sha256(tiny_model / "onnx" / "encoder.onnx")
     assert table["files"]["onnx/encoder.onnx"]["sha256"] == digest
     assert first.stderr == (
         f"{OURS}: its first fetch is trusted, and revision and checksums are locked in {lock_path(Repository(OURS))}\n"
@@ -159,8 +160,8 @@ def test_a_connection_that_breaks_half_way_is_resumed(
     folder = fetch(Repository(OURS, optional=hub.MODEL_FILES)).folder
     resumed = [request for request in online.requests if request[2] == "bytes=5000-"]
     assert len(resumed) == 1 and online.cut is None
-    for name in folders.read_checksums(tiny_model) or ("model.safetensors", "onnx/decoder.onnx"):
-        assert folders.sha256(folder / name) == folders.sha256(tiny_model / name)
+    for name in integrity.read_checksums(tiny_model) or ("model.safetensors", "onnx/decoder.onnx"):
+        assert sha256(folder / name) == sha256(tiny_model / name)
 
 
 def test_a_file_with_a_wrong_hash_is_refused_and_removed(enclap: Run, online: Hub, tiny_model: Path) -> None:
@@ -226,7 +227,7 @@ def test_a_damaged_cache_is_mended(online: Hub, tiny_model: Path) -> None:
     os.truncate(weights.resolve(), 100)
     assert cached(wanted) is None
     fetch(wanted)
-    assert folders.sha256(weights) == folders.sha256(tiny_model / "model.safetensors")
+    assert sha256(weights) == sha256(tiny_model / "model.safetensors")
 
 
 OFFLINE = "is not in the local cache and the hub cannot be reached; connect once or use --model mini"
@@ -377,7 +378,7 @@ def test_a_bundle_works_where_there_is_no_network_and_no_cache(
     shutil.rmtree(tmp_path / "home", ignore_errors=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     bundle = tmp_path / "carried" / "model"
-    folders.check_folder(bundle, hashes=True)
+    integrity.check_folder(bundle, hashes=True)
     files = [path for path in bundle.rglob("*") if path.is_file()]
     assert not [path for path in files if path.is_symlink() or path.suffix in (".py", ".bin")]
     sound = recording()
@@ -393,12 +394,12 @@ def test_a_converted_folder_that_was_damaged_is_made_again(
     put_official(online, tiny_model, tmp_path / "release")
     folder = hub.pull_model("official")
     graph = folder / "onnx" / "encoder.onnx"
-    before = folders.sha256(graph)
+    before = sha256(graph)
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
     assert hub.pull_model("official") == folder
-    assert folders.sha256(graph) == before
+    assert sha256(graph) == before
 
 
 @pytest.mark.usefixtures("quick_graphs")

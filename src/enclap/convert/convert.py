@@ -24,7 +24,8 @@ from enclap.convert.published_names import caption_state, clap_audio_state, clap
 from enclap.convert.published_sizes import caption_config, clap_config, codec_config, front_end
 from enclap.errors import ModelError
 from enclap.export.folder import export_folder
-from enclap.files import CHECKSUMS, flush_tree, scratch_folder, write_checksums
+from enclap.files import flush_tree, replace_folder, scratch_folder
+from enclap.hub.integrity import CHECKSUMS, write_checksums
 from enclap.hub.layout import (
     CARD,
     CONFIGURATION,
@@ -35,12 +36,8 @@ from enclap.hub.layout import (
     write_codec_front_end,
     write_json,
 )
-from enclap.hub.layout import (
-    CLAP as CLAP_FOLDER,
-)
-from enclap.hub.layout import (
-    CODEC as CODEC_FOLDER,
-)
+from enclap.hub.layout import CLAP as CLAP_FOLDER
+from enclap.hub.layout import CODEC as CODEC_FOLDER
 from enclap.hub.model_folder import ModelFolder, read_tokenizer
 from enclap.model.captioner import EnclapForConditionalGeneration
 from enclap.model.configuration import EnclapConfig
@@ -109,9 +106,7 @@ def export_in_place(folder: Path) -> None:
         export_folder(scratch)
         flush_tree(scratch / GRAPHS)
         (folder / CHECKSUMS).unlink(missing_ok=True)  # which lists the graphs that now go
-        if (folder / GRAPHS).exists():
-            (folder / GRAPHS).rename(scratch / "replaced")
-        (scratch / GRAPHS).rename(folder / GRAPHS)
+        replace_folder(scratch / GRAPHS, folder / GRAPHS, scratch / "replaced")
     write_checksums(folder)
 
 

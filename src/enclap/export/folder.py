@@ -14,6 +14,7 @@ from enclap.export.encoder_graphs import ClapAudioGraph, ClapTextGraph, CodesGra
 from enclap.export.fused_clap import traceable_fusion
 from enclap.export.graph_files import Axes, GraphFolder
 from enclap.export.int8 import write_int8
+from enclap.files import replacement_path
 from enclap.hub.layout import CLAP, CODEC, CONTEXT_FRAMES, GRAPHS, WEIGHTS, Graph, cross_names
 from enclap.model.audio_encoder import HtsatClap
 from enclap.model.captioner import EnclapForConditionalGeneration
@@ -123,10 +124,9 @@ def round_weights_to_float16(folder: Path) -> None:
     """
     for path in sorted(folder.glob(f"**/{WEIGHTS}")):
         rounded = {name: _rounded(tensor) for name, tensor in load_file(path).items()}
-        temporary = path.with_suffix(".partial")
-        save_file(rounded, temporary, metadata={"format": "pt"})
-        temporary.chmod(0o644)  # safetensors writes files that only their owner may read
-        temporary.replace(path)
+        with replacement_path(path) as temporary:
+            save_file(rounded, temporary, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def _rounded(tensor: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from enclap.engines.onnx.sessions import SILENT
+from enclap.files import replacement_folder
 from enclap.hub.layout import EXTERNAL_WEIGHTS
 
 OPSET = 20
@@ -44,22 +45,18 @@ class GraphFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.partial = folder.with_name(folder.name + ".partial")
+        self._replacement = replacement_folder(folder)
         self._offsets: dict[bytes, int] = {}
         self._weights: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        self.partial = self._replacement.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):  # type: ignore[no-untyped-def]
         if self._weights is not None:
             self._weights.close()
-        if kind is None:
-            replace_folder(self.partial, self.folder)
-        else:
-            shutil.rmtree(self.partial, ignore_errors=True)
+        self._replacement.__exit__(kind, error, trace)
 
     def write(
         self,
@@ -120,16 +117,6 @@ def separate_lookups(graph: onnx.GraphProto) -> None:
                 stored[node.input[0]] = graph.initializer.add()
                 stored[node.input[0]].CopyFrom(stored[table])
                 stored[node.input[0]].name = node.input[0]
-
-
-def replace_folder(new: Path, old: Path) -> None:
-    """Let the folder `new` replace `old`, which may exist; an interruption loses neither."""
-    retired = old.with_name(old.name + ".old")
-    shutil.rmtree(retired, ignore_errors=True)
-    if old.exists():
-        old.rename(retired)
-    new.rename(old)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def trace(

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from enclap.errors import EnclapError, EnvironmentFault, ModelError
-from enclap.files import HASH_BLOCK, FileRecord, is_full, require_room, sha256, stays_inside, write_whole
+from enclap.files import is_full, require_room, sha256, stays_inside, write_whole
+from enclap.hub.integrity import FileRecord
 from enclap.hub.layout import CONFIGURATION
 from enclap.text import first_line, printable
 
@@ -199,9 +200,7 @@ def _git_hash(path: Path, size: int) -> str:
     """Git's name for a file's content: SHA-1 over a header and the bytes (as the hub lists small files)."""
     digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 def _discard(path: Path) -> None:

@@ -91,7 +91,10 @@ def read_json(path: Path) -> dict[str, Any]:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{shown}: missing; the model folder is incomplete, fetch or export it again") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"{shown}: cannot be read: {reason}; see that you may read it") from error
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{shown}: damaged, it is not JSON ({first_line(error)}); fetch the model again") from error
     if not isinstance(table, dict):
         raise ModelError(f"{shown}: damaged, it holds no table; fetch the model again")

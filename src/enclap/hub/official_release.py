@@ -12,8 +12,9 @@ from importlib import import_module
 from pathlib import Path
 
 from enclap.errors import EnvironmentFault, MissingExtra, ModelError
-from enclap.files import check_folder, new_folder, require_room
+from enclap.files import new_folder, require_room
 from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch
+from enclap.hub.integrity import check_folder
 from enclap.hub.layout import CONFIGURATION, FRONT_END, WEIGHTS
 from enclap.hub.layout import TOKENIZER as TOKENIZER_FILE
 

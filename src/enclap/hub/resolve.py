@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
-from enclap.files import (
+from enclap.files import check_free, new_folder, require_room, sha256
+from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
+from enclap.hub.integrity import (
     CHECKSUMS,
     FileRecord,
     check_folder,
-    check_free,
     folder_size,
-    new_folder,
-    require_room,
-    sha256,
     write_checksums,
 )
-from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
 from enclap.hub.layout import ATTRIBUTION, CARD, CONFIGURATION, MODEL_TYPE, read_configuration
 from enclap.text import printable
 
