@@ -22,10 +22,11 @@ PLACE := $(shell pwd | cksum | cut -d' ' -f1)
 RUNTIME := $(VENV)/.runtime-$(PLACE)
 TRAIN := $(VENV)/.train-$(PLACE)
 DEV := $(VENV)/.dev-$(PLACE)
+DOCS := $(subst .runtime,.docs,$(RUNTIME))
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-shared test-full test-slow fuzz mini install-mini corpus lint report speed speed-official examples wheel clean venv recordings shared
+.PHONY: help demo test test-shared test-full test-slow fuzz mini install-mini corpus lint docs report speed speed-official examples wheel clean venv recordings shared
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -61,6 +62,9 @@ fuzz: $(DEV) ## read ten thousand damaged recordings (FUZZ_ARGUMENTS="--seed 7 -
 lint: $(DEV) ## ruff and mypy
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+docs: $(DOCS) ## build the documentation into build/site; a warning is an error
+	$(RUN) -m zensical build --strict --clean
 
 # glibc gives large blocks back to the kernel at once, and taking them again costs more here than the arithmetic.
 mini: recordings $(TRAIN) ## train the bundled model again from the recordings (hours; may be stopped and started)
@@ -117,6 +121,11 @@ $(DEV): pyproject.toml constraints.txt $(MAKE_VENV)
 	@echo "Installing what the tests need into $(VENV) (PyTorch among it: this can take minutes) ..."
 	@$(PIP_INSTALL) --editable '.[dev]' || { $(INSTALL_FAILED); }
 	@touch $@ $(TRAIN) $(RUNTIME)
+
+$(DOCS): pyproject.toml constraints.txt $(RUNTIME)
+	@echo "Installing what the documentation needs into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[docs]' || { $(INSTALL_FAILED); }
+	@touch $@
 
 define INSTALL_FAILED
 echo "error: pip could not install the packages; its own words stand above." >&2; \

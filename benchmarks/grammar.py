@@ -45,7 +45,7 @@ def main() -> None:
     share = 100.0 * (len(sentences) - len(faulty)) / len(sentences)
     result = Table(
         title="English of mini's captions",
-        columns=("what", "measured", "asked: at least", "captions"),
+        columns=("what", "measured", "target: at least", "captions"),
         rows=(("link-grammar parses the caption", f"{share:.1f} %", "99 %", str(len(sentences))),),
         command=f"python benchmarks/grammar.py {options.captions.name}",
         date=today(),

@@ -179,7 +179,7 @@ def table(figures: Figures, options: argparse.Namespace) -> Table:
     ]
     return Table(
         title=f"Hearing of {options.model}, {options.split} recordings",
-        columns=("what", "measured", "captions shuffled", "best constant caption", "asked: at least", "items"),
+        columns=("what", "measured", "captions shuffled", "best constant caption", "target: at least", "items"),
         rows=tuple(rows),
         command=f"python benchmarks/hearing.py --model {options.model} --split {options.split}",
         date=today(),

@@ -68,7 +68,7 @@ def rule_rows(folder: Path, clips: int) -> list[Row]:
     name = folder.name
     return [
         (f"{name}: equal captions", "", percent(equal_share(ids["float32"], ids["int8"])), f"{clips}"),
-        (f"{name}: equal words, place by place", "", percent(float(same)), f"{clips}"),
+        (f"{name}: equal words, position by position", "", percent(float(same)), f"{clips}"),
         (f"{name}: mean log-probability per word", f"{scores[0]:.3f}", f"{scores[1]:.3f}", f"{clips}"),
     ]
 
