@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from enclap.engines import Engine
     from enclap.types import Candidate
 
-RUNTIME = ("numpy", "av", "soxr", "onnxruntime", "tokenizers", "huggingface_hub", "pydantic")
-EXTRAS = ("torch", "transformers", "safetensors", "onnx")
+RUNTIME = ""  # as the extra in whose name the packages of the runtime are required
+EXTRAS = ("train", "eval", "serve", "batch", "ray", "search", "plot")
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "HF_ENDPOINT",
@@ -112,11 +112,33 @@ def _machine() -> Iterator[tuple[str, str]]:
 
 
 def _packages() -> Iterator[tuple[str, str]]:
-    for name in (*RUNTIME, *EXTRAS):
-        try:
-            yield name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            yield name, "not installed (extra 'train')" if name in EXTRAS else "MISSING: install enclap again"
+    """The packages that enclap's metadata name and their versions, with a remark on one outside the tested range.
+
+    The range is that of pyproject.toml. Packages of the extra "train" are listed also where they are missing.
+    """
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(text) for text in metadata.requires("enclap") or ()]
+    shown: set[str] = set()
+    for extra in (RUNTIME, *EXTRAS):
+        for requirement in requirements:
+            needed = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            if not needed or requirement.name in shown:
+                continue
+            version = _installed_version(requirement.name)
+            if version is not None:
+                tested = requirement.specifier.contains(version, prereleases=True)
+                yield requirement.name, version if tested else f"{version}, OUTSIDE the tested {requirement.specifier}"
+            elif extra in (RUNTIME, "train"):
+                yield requirement.name, "not installed (extra 'train')" if extra else "MISSING: install enclap again"
+            shown.add(requirement.name)
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _engines() -> Iterator[tuple[str, str]]:
