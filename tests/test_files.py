@@ -244,7 +244,7 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         with (
-            pytest.raises(EnvironmentFault, match="^out: another enclap is writing there; "),
+            pytest.raises(EnvironmentFault, match=r"^out: another enclap is writing there; "),
             files.locked(path, "out"),
         ):
             pytest.fail("two hold it")
