@@ -172,6 +172,9 @@ def _renamed(path: Path) -> Iterator[Path]:
     """A temporary name whose file is flushed and renamed when the block ends well, else removed."""
     target = Path(os.path.realpath(path))
     temporary = target.with_name(_temporary_name(target.name))
+    with translate_write_errors(path):
+        if target.is_symlink():  # only of links that form a loop is one left
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     try:
         yield temporary
         with translate_write_errors(path):

@@ -77,9 +77,10 @@ def descriptor_of(path: Path) -> int | None:
         if parent in folders and step.name.isdecimal():
             return int(step.name)
         step = parent / step.name
-        if not step.is_symlink():
-            return None
-        step = parent / step.readlink()
+        try:
+            step = parent / step.readlink()
+        except OSError:
+            return None  # no link, or one that cannot be seen
     return None
 
 
@@ -120,7 +121,7 @@ def require_parent(path: Path) -> None:
         return
     with translate_write_errors(path):
         fault = "is not a folder" if exists(real) else "does not exist; make it first"
-    shown = real if path.is_symlink() else path.parent
+        shown = real if path.is_symlink() else path.parent
     raise UsageError(f"{printable(str(path))}: the folder {printable(str(shown))} {fault}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
-from enclap.files import check_free, new_folder, require_room, sha256
+from enclap.files import check_free, is_folder, new_folder, require_room, sha256
 from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
 from enclap.hub.integrity import (
     CHECKSUMS,
@@ -71,7 +71,7 @@ def pull_model(name: str, update: bool = False, text_tower: bool = False) -> Pat
     """
     if text_tower and name != OFFICIAL:
         raise UsageError(f"{printable(name)}: its folder has a text tower or not; --text-tower is for {OFFICIAL}")
-    on_hub = name == OFFICIAL or (HUB_ID.fullmatch(name) is not None and not Path(name).is_dir())
+    on_hub = name == OFFICIAL or (HUB_ID.fullmatch(name) is not None and not is_folder(name))
     folder = _pull(name, update, text_tower) if on_hub else find_local_model(name)
     check_folder(folder, hashes=True)
     return folder
@@ -120,9 +120,9 @@ def _local_folder(text: str) -> Path | None:
         from enclap.hub.official_release import official_folder
 
         return official_folder()
-    if text and Path(text).is_dir():
+    if text and is_folder(text):
         return Path(text)
-    if re.fullmatch(r"\w+", text) and bundled.is_dir():
+    if re.fullmatch(r"\w+", text) and is_folder(bundled):
         return bundled
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
