@@ -27,28 +27,12 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "pythons"
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "hatchling")
-EXTRA_MODULES = frozenset(
-    [
-        "torch",
-        "transformers",
-        "accelerate",
-        "safetensors",
-        "pyarrow",
-        "yaml",
-        "onnx",
-        "matplotlib",
-        "pycocoevalcap",
-        "fastapi",
-        "uvicorn",
-        "gradio",
-        "multipart",
-        "mcp",
-        "ray",
-        "lancedb",
-        "zensical",
-        "mkdocstrings",
-    ]
-)
+# fmt: off
+EXTRA_MODULES = frozenset({
+    "torch", "transformers", "accelerate", "safetensors", "pyarrow", "yaml", "onnx", "matplotlib", "pycocoevalcap",
+    "fastapi", "uvicorn", "gradio", "multipart", "mcp", "ray", "lancedb", "zensical", "mkdocstrings",
+})
+# fmt: on
 """What only an extra brings: a test file that imports one of them is not a runtime test."""
 NEWEST, LOWEST = "newest", "lowest"
 STEP_SECONDS = 1500  # the longest that one step may take
