@@ -14,7 +14,6 @@ from enclap.files import check_free, is_folder, new_folder, require_room, sha256
 from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
 from enclap.hub.integrity import (
     CHECKSUMS,
-    FileRecord,
     check_folder,
     folder_size,
     write_checksums,
@@ -126,8 +125,11 @@ def _local_folder(text: str) -> Path | None:
         return bundled
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
-        folder = None if snapshot is None else _snapshot_copy(text, snapshot)
-        return folder if snapshot and folder and _has_sizes(folder, snapshot) else None
+        if snapshot is not None:
+            folder = _snapshot_copy(text, snapshot)
+            sizes = {folder / name: item.size for name, item in snapshot.files.items()}
+            if all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()):
+                return folder
     return None
 
 
@@ -156,7 +158,10 @@ def _copy_snapshot(identifier: str, snapshot: Snapshot) -> Path:
     """
     folder = _snapshot_copy(identifier, snapshot)
     if folder.is_dir():
-        if all(_is_same(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()):
+        pairs = [(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()]
+        if all(
+            copy.is_file() and (copy.samefile(source) or sha256(copy) == item.sha256) for copy, source, item in pairs
+        ):
             return folder
         shutil.rmtree(folder)
     with new_folder(folder) as temporary:
@@ -168,16 +173,6 @@ def _copy_snapshot(identifier: str, snapshot: Snapshot) -> Path:
             except OSError:  # another disk, or a file system without hard links
                 shutil.copyfile(source, target)
     return folder
-
-
-def _has_sizes(folder: Path, snapshot: Snapshot) -> bool:
-    """Whether all of a snapshot's files lie in the folder, with the right sizes."""
-    sizes = {folder / name: item.size for name, item in snapshot.files.items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
-
-
-def _is_same(copy: Path, source: Path, record: FileRecord) -> bool:
-    return copy.is_file() and (copy.samefile(source) or sha256(copy) == record.sha256)
 
 
 def _repository(identifier: str) -> Repository:
