@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.evaluation.hearing import names
+from enclap.evaluation.hearing import mentions_label
 from tables import today
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ def confusions(rows: list[tuple[str, bool, str]], classes: dict[str, str]) -> li
     for label, short in classes.items():
         said: Counter[str] = Counter()
         for _, _, caption in (row for row in rows if row[0] == label):
-            named = [other for name, other in classes.items() if names(caption, name)]
+            named = [other for name, other in classes.items() if mentions_label(caption, name)]
             said.update(named or [NONE])
         lines.append(f"| **{short}** | " + " | ".join(str(said[column] or "") for column in columns) + " |")
     return lines
