@@ -17,7 +17,7 @@ from enclap.data.recordings import read_manifest
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.evaluation.hearing import has_correct_order
-from enclap.hub.model_folder import read_json
+from enclap.hub.layout import read_json
 from enclap.hub.resolve import find_model
 from enclap.types import Features, Waveform, Window
 from hearing import PAIRS, ROOT, both_named, common_groups, draw_pairs, join, select

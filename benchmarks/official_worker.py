@@ -19,11 +19,12 @@ from enclap import Captioner, DecodingOptions
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.engines.batching import clap_input, encoder_inputs, frame_count
-from enclap.engines.onnx.codec import OnnxCodec
 from enclap.engines.onnx.decoder import CrossAttentionCache
-from enclap.engines.onnx.engine import GRAPHS, OnnxEngine
+from enclap.engines.onnx.engine import GRAPH_SUFFIXES, OnnxEngine
+from enclap.engines.onnx.features import load_codec
 from enclap.engines.onnx.sessions import Sessions, providers, usable_cores
-from enclap.hub.model_folder import SPECIAL_SLOTS, ModelFolder
+from enclap.hub.layout import SPECIAL_SLOTS, Graph
+from enclap.hub.model_folder import ModelFolder
 from enclap.types import Features, Waveform, Window
 
 Seconds = dict[str, float]
@@ -77,15 +78,14 @@ def stages(options: argparse.Namespace) -> Seconds:
     window = whole_window(options.recordings[0])
     clip = engine.extract([window])[0]
     samples = resample(window.waveform, folder.codec_rate or 0)
-    frames, codes = (sessions.get(name, threads=1) for name in ("codec_frames", "codec_codes"))
-    codec = OnnxCodec(frames, codes, round((folder.codec_rate or 0) / engine.code_rate), round(engine.code_rate))
+    codec = load_codec(folder, sessions)
 
     def encode_codec() -> None:
         with ThreadPoolExecutor(usable_cores()) as pool:
             codec.finish(np.concatenate([part.result() for part in codec.begin(samples, pool)], axis=1))
 
     def embed() -> None:
-        sessions.get("clap_audio", threads=1).run(None, {"mel": clap_input(folder, window)})
+        sessions.get(Graph.CLAP_AUDIO, threads=1).run(None, {"mel": clap_input(folder, window)})
 
     encoder = median(encoder_pass(folder, sessions, options.precision, clip), options.runs)
     whole = median(lambda: engine.generate([clip], DecodingOptions()), options.runs)
@@ -100,7 +100,7 @@ def stages(options: argparse.Namespace) -> Seconds:
 
 def encoder_pass(folder: ModelFolder, sessions: Sessions, precision: str, clip: Features) -> Callable[[], object]:
     """One run of the caption model's encoder."""
-    encoder = sessions.get(f"encoder{GRAPHS[precision]}")
+    encoder = sessions.get(Graph.ENCODER + GRAPH_SUFFIXES[precision])
     caption = folder.caption
     heads, slots = caption.decoder_attention_heads, frame_count(folder, clip) + SPECIAL_SLOTS
     names = [item.name for item in encoder.get_outputs()]

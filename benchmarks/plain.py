@@ -12,10 +12,10 @@ import torch
 
 from enclap.audio.resample import resample
 from enclap.engines.batching import clap_input
-from enclap.export.folder import load_caption_model
 from enclap.hub.model_folder import ModelFolder
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
+from enclap.model.loading import load_caption_model
 from enclap.types import Window
 
 BANDWIDTH = 12.0  # kbps: 16 codebooks

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from enclap.files import CHECKSUMS, write_checksums
+from enclap.hub.integrity import CHECKSUMS, write_checksums
 from tables import RESULTS, load_all
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from enclap.files import write_whole
+
 RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMA = 1
 
@@ -50,10 +52,8 @@ def save(table: Table, name: str, folder: Path = RESULTS) -> Path:
     """The path of the JSON file that now holds the table; a name's last measurement stays."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.json"
-    partial = target.with_suffix(".partial")
     content = {"schema": SCHEMA, **asdict(table)}
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_whole(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return target
 
 

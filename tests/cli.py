@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from enclap.output.writer import RESUME_LOG_OF_FOLDER
+from enclap.output.plan import RESUME_LOG_OF_FOLDER
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden" / "enclap_tiny"
 
 
 def our_tensors(official: dict[str, Tensor], entries: int) -> dict[str, Tensor]:
-    """Official tensors under our names; code tables lose the rows behind the hidden code's, which no id reaches."""
+    """Official tensors under our names; code tables lose the rows after the hidden code's, which no id reaches."""
     ours = {renamed(name, CAPTION_NAMES): tensor for name, tensor in official.items()}
     return {
         name: tensor[: entries + 1] if name.startswith("frame_embedding") else tensor for name, tensor in ours.items()

@@ -145,10 +145,10 @@ def test_external_data_outside_the_folder_is_not_read(
     folder = Path(shutil.copytree(tiny_model, tmp_path / "hostile"))
     (folder / "onnx" / "link.bin").symlink_to(secret)
     location = {"relative": "../../secret.bin", "absolute": str(secret), "link": "link.bin"}[way]
-    (folder / "onnx" / "codec_frames.onnx").write_bytes(graph_that_reads(location))
+    (folder / "onnx" / "codec_latents.onnx").write_bytes(graph_that_reads(location))
     done = enclap("caption", recording(), "--model", folder)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
-    assert "codec_frames.onnx" in done.stderr and "xternal data" in done.stderr
+    assert "codec_latents.onnx" in done.stderr and "xternal data" in done.stderr
 
 
 def test_external_data_inside_the_folder_is_read(
@@ -231,7 +231,7 @@ def test_the_tokenizer_of_the_tests_is_one_that_is_accepted(tmp_path: Path) -> N
     """`renumbered` must fail for the ids that it changes, not for something else."""
     from tokenizers import Tokenizer
 
-    from enclap.hub.model_folder import SPECIAL_TOKENS
+    from enclap.hub.layout import SPECIAL_TOKENS
 
     save_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))

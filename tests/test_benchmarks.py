@@ -62,7 +62,7 @@ def test_a_document_without_one_pair_of_markers_is_left_alone(folder: Path, cont
 
 
 def test_checksums_of_a_model_folder_follow_its_card(folder: Path) -> None:
-    from enclap.files import check_folder, write_checksums
+    from enclap.hub.integrity import check_folder, write_checksums
 
     (folder / "config.json").write_text("{}", encoding="utf-8")
     (folder / "README.md").write_text(MARKERS, encoding="utf-8")

@@ -15,15 +15,15 @@ from torch import Tensor
 from transformers import ClapModel, EncodecModel
 
 from cli import Run
-from enclap import files as folders
 from enclap.audio.mel import MelFrontEnd
 from enclap.convert import convert as conversion
 from enclap.convert.checkpoints import read_tensors
 from enclap.convert.convert import Checkpoint, convert, convert_clap, convert_codec
 from enclap.errors import ModelError
-from enclap.export.folder import load_caption_model
+from enclap.hub import integrity
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
+from enclap.model.loading import load_caption_model
 from published import (
     caption_tensors,
     published_caption,
@@ -77,8 +77,8 @@ def test_a_converted_model_captions_as_the_original(
 
 
 def test_a_converted_folder_is_whole_and_carries_its_checksums(converted: Path) -> None:
-    folders.check_folder(converted, hashes=True)
-    names = set(folders.read_checksums(converted))
+    integrity.check_folder(converted, hashes=True)
+    names = set(integrity.read_checksums(converted))
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
     assert {"codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json"} <= names
     assert "clap/tokenizer.json" not in names and not [name for name in names if name.endswith((".bin", ".pt"))]
@@ -126,7 +126,7 @@ def test_a_laion_file_becomes_the_audio_tower(tmp_path: Path) -> None:
     convert_clap(laion_file(tmp_path / "clap.pt", state), tmp_path / "clap")
     clap = Clap.from_folder(tmp_path / "clap")
     assert clap.tokenizer is None and clap.dim == 12
-    found = clap.model.state_dict()
+    found = clap.encoder.network.state_dict()
     norm = "audio_model.audio_encoder.layers.0.blocks.1.layernorm_after.weight"
     assert torch.equal(found[norm], state["audio_branch.layers.0.blocks.1.norm2.weight"])
     assert {name for name in found if name.startswith("audio_")} == {
@@ -142,7 +142,7 @@ def test_a_laion_file_with_its_text_tower(tmp_path: Path) -> None:
     state = published_clap() | published_text()
     convert_clap(laion_file(tmp_path / "clap.pt", state), tmp_path / "clap", tokenizer=tmp_path / "tokenizer.json")
     clap = Clap.from_folder(tmp_path / "clap")
-    word = clap.model.state_dict()["text_model.encoder.layer.0.attention.self.value.weight"]
+    word = clap.encoder.network.state_dict()["text_model.encoder.layer.0.attention.self.value.weight"]
     assert torch.equal(word, state["text_branch.encoder.layer.0.attention.self.value.weight"])
     assert clap.embed_text(["a dog", "b"]).shape == (2, 12)
 

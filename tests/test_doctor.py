@@ -68,7 +68,7 @@ def test_a_broken_model_is_exit_code_3_after_the_report(
 
 def test_a_silent_fault_is_found(enclap: Run, tiny_model: Path, tmp_path: Path) -> None:
     """A flipped bit in a graph would change captions, not crash; the checksums tell."""
-    from enclap.files import write_checksums
+    from enclap.hub.integrity import write_checksums
 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "flipped"))
     write_checksums(folder)

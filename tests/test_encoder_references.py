@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from enclap.model.audio_encoder import HtsatClap
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.types import FloatArray
@@ -37,7 +38,7 @@ def codec(reference: Path) -> Codec:
 
 @pytest.fixture(scope="module")
 def clap(reference: Path) -> Clap:
-    return Clap(rule_clap(reference), tokenizer=None)
+    return Clap(HtsatClap(rule_clap(reference), CLAP_FRONT_END), tokenizer=None)
 
 
 def samples(outputs: dict[str, np.ndarray], name: str) -> FloatArray:

@@ -196,7 +196,7 @@ def use_everything(folder: Path, engine: str) -> None:
     loaded.embed_text(["a dog"])
 
 
-GRAPHS = ("codec_frames", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder")
+GRAPHS = ("codec_latents", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder")
 ONNX_FILES = [f"onnx/{name}.onnx" for name in GRAPHS]
 SHARED_FILES = [
     "config.json",

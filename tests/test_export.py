@@ -19,9 +19,11 @@ from enclap.engines.onnx.codec import OnnxCodec
 from enclap.errors import ModelError
 from enclap.export import graph_files
 from enclap.export.encoder_graphs import BranchFreeConv
-from enclap.export.folder import export_codec, export_folder, load_caption_model, round_weights_to_float16
+from enclap.export.folder import export_codec, export_folder, round_weights_to_float16
 from enclap.export.graph_files import GraphFolder, halve_exact_weights
+from enclap.hub.layout import EXTERNAL_WEIGHTS
 from enclap.model.codec import Codec
+from enclap.model.loading import load_caption_model
 from tiny import CODEBOOKS, ENTRIES
 
 
@@ -34,30 +36,30 @@ def test_codec_at_unseen_lengths(tiny_folder: Path, samples: int) -> None:
     values = (np.random.default_rng(samples).standard_normal((3, samples)) * 0.2).astype(np.float32)
     codec = Codec.from_folder(tiny_folder / "codec", CODEBOOKS)
     expected = np.stack([codec.encode(clip) for clip in values])
-    frames, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
-    found = codes.run(None, {"frames": frames.run(None, {"samples": values[:, None]})[0]})[0]
+    latents, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("latents", "codes"))
+    found = codes.run(None, {"latents": latents.run(None, {"samples": values[:, None]})[0]})[0]
     assert found.shape == expected.shape == (3, -(-samples // 640), CODEBOOKS)
     assert (found == expected).mean() > 0.99  # a residual between two entries may round either way
 
 
 @pytest.mark.parametrize("samples", [1, 639, 6400, 16_001, 47_999])
-def test_stretches_give_the_frames_of_the_whole(tiny_folder: Path, samples: int) -> None:
-    frames, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
+def test_segments_give_the_latents_of_the_whole(tiny_folder: Path, samples: int) -> None:
+    latents, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("latents", "codes"))
     values = (np.random.default_rng(samples).standard_normal(samples) * 0.2).astype(np.float32)
-    expected = frames.run(None, {"samples": values[None, None]})[0][0]
-    for stretch in (1, 7, 25):
-        codec = OnnxCodec(frames, codes, hop=640, stretch=stretch)
+    expected = latents.run(None, {"samples": values[None, None]})[0][0]
+    for segment in (1, 7, 25):
+        codec = OnnxCodec(latents, codes, hop=640, segment=segment)
         assert not codec.looks_ahead
         with ThreadPoolExecutor(2) as pool:
             found = np.concatenate([part.result() for part in codec.begin(values, pool)], axis=1)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_a_codec_that_looks_ahead_is_not_taken_in_stretches(tmp_path: Path) -> None:
+def test_a_codec_that_looks_ahead_is_not_convolved_in_segments(tmp_path: Path) -> None:
     config = EncodecConfig(use_causal_conv=False, num_filters=2, hidden_size=4, codebook_size=4)
     export_codec(Codec(EncodecModel(config)), tmp_path / "onnx")
-    frames, codes = (session(tmp_path / "onnx" / f"codec_{part}.onnx") for part in ("frames", "codes"))
-    assert OnnxCodec(frames, codes, hop=320, stretch=75).looks_ahead
+    latents, codes = (session(tmp_path / "onnx" / f"codec_{part}.onnx") for part in ("latents", "codes"))
+    assert OnnxCodec(latents, codes, hop=320, segment=75).looks_ahead
 
 
 def test_weights_of_large_graphs_are_stored_once_in_a_file_of_their_own(
@@ -65,21 +67,21 @@ def test_weights_of_large_graphs_are_stored_once_in_a_file_of_their_own(
 ) -> None:
     monkeypatch.setattr(graph_files, "LARGEST_INSIDE", 1000)
     table = numpy_helper.from_array(np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32), "table")
-    places = helper.make_tensor_value_info("places", TensorProto.INT64, [2])
+    indices = helper.make_tensor_value_info("indices", TensorProto.INT64, [2])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 300])
     nodes = [
-        helper.make_node("Gather", ["table", "places"], ["rows"]),
+        helper.make_node("Gather", ["table", "indices"], ["rows"]),
         helper.make_node("Gemm", ["rows", "table"], ["y"], transB=1),
     ]
-    graph = helper.make_graph(nodes, "tied", [places], [result], [table])
+    graph = helper.make_graph(nodes, "tied", [indices], [result], [table])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"places": np.array([3, 7])})[0]
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"indices": np.array([3, 7])})[0]
     with GraphFolder(tmp_path / "onnx") as graphs:
         graphs.save("one", onnx.ModelProto.FromString(model.SerializeToString()))
         graphs.save("two", model)
-    assert (tmp_path / "onnx" / graph_files.WEIGHT_FILE).stat().st_size == 300 * 8 * 4
+    assert (tmp_path / "onnx" / EXTERNAL_WEIGHTS).stat().st_size == 300 * 8 * 4
     for name in ("one", "two"):
-        found = session(tmp_path / "onnx" / f"{name}.onnx").run(None, {"places": np.array([3, 7])})[0]
+        found = session(tmp_path / "onnx" / f"{name}.onnx").run(None, {"indices": np.array([3, 7])})[0]
         np.testing.assert_array_equal(found, expected)
 
 
@@ -141,7 +143,7 @@ def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, fra
 
 def test_weights_are_stored_as_float16_once(tiny_folder: Path) -> None:
     sizes = {path.stem: path.stat().st_size for path in (tiny_folder / "onnx").iterdir()}
-    assert set(sizes) == {"codec_frames", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder"}
+    assert set(sizes) == {"codec_latents", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder"}
     decoder = onnx.load(tiny_folder / "onnx" / "decoder.onnx")
     full = [tensor for tensor in decoder.graph.initializer if tensor.data_type == TensorProto.FLOAT]
     assert all(np.prod(tensor.dims) < 1000 for tensor in full)

@@ -16,9 +16,9 @@ import torch
 
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import Engine, load_engine
-from enclap.engines.onnx.threads import ENOUGH
-from enclap.export.folder import load_caption_model
-from enclap.model.slots import Inputs
+from enclap.engines.onnx.threads import CLIPS_PER_CORE
+from enclap.model.loading import load_caption_model
+from enclap.model.slots import EncoderInputs
 from enclap.types import Features, Waveform, Window
 from rule_weights import SIZES, rule_folder
 
@@ -117,7 +117,7 @@ def test_with_a_core_for_each_clip_the_sentences_are_the_same(
     folder: Path, encoders: Arrays, outputs: Arrays, size: str
 ) -> None:
     engine = load_engine(folder, "onnx", device="cpu", threads=2)
-    sounds = SOUNDS * ENOUGH  # as many as two cores want to take clips of their own
+    sounds = SOUNDS * CLIPS_PER_CORE  # so many that two cores take batches of their own
     found = engine.generate([features(encoders, sound) for sound in sounds], SEARCHES["forced20"])
     expected = [outputs[f"{size}_{sound}_forced20_ids"].ravel().tolist() for sound in sounds]
     assert [list(clip[0].token_ids) for clip in found] == expected
@@ -129,7 +129,7 @@ def test_encoder_slots_are_those_of_the_published_model(
 ) -> None:
     model, clip = load_caption_model(folder), features(encoders, sound)
     assert clip.embedding is not None
-    inputs = Inputs(torch.from_numpy(clip.codes)[None], None, torch.from_numpy(clip.embedding)[None])
+    inputs = EncoderInputs(torch.from_numpy(clip.codes)[None], None, torch.from_numpy(clip.embedding)[None])
     with torch.inference_mode():
         found = model.encode(inputs)[0].last_hidden_state[0]
     frames = len(clip.codes)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from enclap import files as folders
 from enclap.errors import ModelError
+from enclap.hub import integrity
 from enclap.hub import resolve as hub
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     (made / "onnx").mkdir(parents=True)
     (made / "config.json").write_text('{"model_type": "enclap"}')
     (made / "onnx" / "encoder.onnx").write_bytes(b"graph")
-    folders.write_checksums(made)
+    integrity.write_checksums(made)
     return made
 
 
@@ -38,16 +38,16 @@ def test_bundled_models_are_found_by_name(folder: Path, monkeypatch: pytest.Monk
 def test_checksums_are_those_of_sha256sum(folder: Path) -> None:
     if shutil.which("sha256sum") is None:
         pytest.fail("sha256sum is missing; install coreutils")
-    checked = subprocess.run(["sha256sum", "--check", "--strict", folders.CHECKSUMS], cwd=folder, capture_output=True)
+    checked = subprocess.run(["sha256sum", "--check", "--strict", integrity.CHECKSUMS], cwd=folder, capture_output=True)
     assert checked.returncode == 0, checked.stderr
 
 
 def test_sizes_are_checked_always_and_contents_on_request(folder: Path) -> None:
     graph = folder / "onnx" / "encoder.onnx"
     graph.write_bytes(b"GRAPH")
-    folders.check_folder(folder)
+    integrity.check_folder(folder)
     with pytest.raises(ModelError, match=r"encoder\.onnx: wrong checksum"):
-        folders.check_folder(folder, hashes=True)
+        integrity.check_folder(folder, hashes=True)
     graph.write_bytes(b"cut")
     with pytest.raises(ModelError, match="has 3 bytes where 5 belong"):
         hub.find_model(folder)
@@ -58,7 +58,7 @@ def test_sizes_are_checked_always_and_contents_on_request(folder: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", "\xff\xfe"])
 def test_a_damaged_configuration_is_named(folder: Path, content: str) -> None:
-    (folder / folders.CHECKSUMS).unlink()
+    (folder / integrity.CHECKSUMS).unlink()
     (folder / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(ModelError, match=r"config\.json: damaged"):
         hub.find_model(folder)
@@ -66,7 +66,7 @@ def test_a_damaged_configuration_is_named(folder: Path, content: str) -> None:
 
 @pytest.mark.parametrize("line", ["nonsense", "0" * 64 + "  ../outside", "0" * 64 + "  config.json"])
 def test_a_damaged_checksum_file_is_named(folder: Path, line: str) -> None:
-    (folder / folders.CHECKSUMS).write_text(f"# 3 ../outside\n{line}\n")
+    (folder / integrity.CHECKSUMS).write_text(f"# 3 ../outside\n{line}\n")
     with pytest.raises(ModelError, match="cannot be read"):
         hub.find_model(folder)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from enclap.model.losses import codebook_weights, count_items
-from enclap.model.masking import hide
+from enclap.model.masking import mask_codes
 from reference_tiny import from_official_slots, golden, reference_model
 
 
@@ -52,7 +52,7 @@ def test_counted_items() -> None:
 def test_one_frame_trains_hidden_or_not() -> None:
     model = reference_model()
     for is_hidden in (False, True):
-        codes, labels = hide(np.full((1, 4), 3), np.full((1, 4), is_hidden), 64)
+        codes, labels = mask_codes(np.full((1, 4), 3), np.full((1, 4), is_hidden), 64)
         output = model(
             codes=torch.from_numpy(codes)[None],
             clap_embedding=torch.ones(1, 16),

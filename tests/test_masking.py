@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enclap.model.masking import IGNORED, clip_generator, hidden_frames, hide
+from enclap.model.masking import IGNORED, clip_generator, hidden_frames, mask_codes
 from reference_tiny import golden
 
 
@@ -51,6 +51,6 @@ def test_hidden_arrays_are_the_official_ones() -> None:
         codes = arrays[f"codes_{clip}"].astype(np.int64)
         frames = len(codes)
         labels = arrays["train_pair_mcm_labels"][row, 2 : 2 + frames]
-        ours, our_labels = hide(codes, labels != IGNORED, 1024)
+        ours, our_labels = mask_codes(codes, labels != IGNORED, 1024)
         np.testing.assert_array_equal(ours, arrays["train_pair_input_ids"][row, 2 : 2 + frames])
         np.testing.assert_array_equal(our_labels, labels)

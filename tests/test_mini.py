@@ -16,7 +16,7 @@ from enclap.audio.read import read_audio
 from enclap.data.recordings import Recording, read_manifest
 from enclap.engines import Engine, load_engine
 from enclap.evaluation.hearing import names
-from enclap.files import check_folder
+from enclap.hub.integrity import check_folder
 from enclap.hub.resolve import find_model
 from enclap.types import Features, Waveform, Window
 

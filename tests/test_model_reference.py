@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from enclap.model import EnclapForConditionalGeneration
-from enclap.model.slots import Inputs
+from enclap.model.slots import EncoderInputs
 from reference_tiny import GOLDEN, from_official_slots, golden, our_tensors, reference_model
 
 ABSOLUTE = 1e-5  # float32 sums in another order
@@ -85,7 +85,7 @@ def test_generation(model: EnclapForConditionalGeneration, case: str) -> None:
     assert output.sequences.tolist() == arrays["output_ids"].tolist()
     if "sequence_score" in arrays:
         torch.testing.assert_close(output.sequences_scores, arrays["sequence_score"], atol=ABSOLUTE, rtol=0)
-    encoded, _ = model.encode(Inputs(**inputs))
+    encoded, _ = model.encode(EncoderInputs(**inputs))
     expected = arrays["encoder_last_hidden_state"]
     torch.testing.assert_close(encoded.last_hidden_state.detach(), expected, atol=ABSOLUTE, rtol=0)
 

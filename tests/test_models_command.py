@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from cli import Run
-from enclap import files as folders
 from enclap.convert import convert
+from enclap.hub import integrity
 
 
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Path:
     copy = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-    folders.write_checksums(copy)
+    integrity.write_checksums(copy)
     return copy
 
 
@@ -27,8 +27,8 @@ def test_graphs_are_made_again_from_the_weights(enclap: Run, folder: Path, recor
         path.write_bytes(b"worn out")
     done = enclap("models", "export", folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder / 'onnx'}\n", "")
-    folders.check_folder(folder, hashes=True)
-    assert "onnx/encoder.onnx" in folders.read_checksums(folder)
+    integrity.check_folder(folder, hashes=True)
+    assert "onnx/encoder.onnx" in integrity.read_checksums(folder)
     assert enclap("caption", sound, "--model", folder, "--engine", "onnx").stdout == before
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -47,7 +47,7 @@ def test_an_export_that_fails_leaves_the_graphs_that_were_there(
         3,
         f"enclap: {folder}: no room left on the disk; free some and try again\n",
     )
-    folders.check_folder(folder, hashes=True)
+    integrity.check_folder(folder, hashes=True)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model"]
 
 
@@ -62,14 +62,14 @@ def test_a_folder_without_weights_cannot_be_exported(enclap: Run, folder: Path) 
 def test_a_folder_of_a_newer_format_is_not_exported(enclap: Run, folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    (folder / folders.CHECKSUMS).unlink()
+    (folder / integrity.CHECKSUMS).unlink()
     done = enclap("models", "export", folder)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "format_version 2 is not known" in done.stderr
 
 
 def test_a_card_is_shown_without_terminal_escapes(enclap: Run, folder: Path) -> None:
-    (folder / folders.CHECKSUMS).unlink()
+    (folder / integrity.CHECKSUMS).unlink()
     (folder / "README.md").write_text("# A model\nred \x1b[31m words\n")
     done = enclap("models", "card", folder)
     assert (done.returncode, done.stdout) == (0, "# A model\nred \\x1b[31m words\n")
@@ -95,7 +95,7 @@ def test_a_card_of_nothing(enclap: Run, name: str, words: str) -> None:
 
 
 def test_a_folder_without_a_card(enclap: Run, folder: Path) -> None:
-    (folder / folders.CHECKSUMS).unlink()
+    (folder / integrity.CHECKSUMS).unlink()
     (folder / "README.md").unlink()
     assert enclap("models", "card", folder).stderr == f"enclap: {folder}: has no card (README.md)\n"
 

@@ -15,9 +15,10 @@ from transformers import ClapFeatureExtractor
 from enclap.audio.mel import MelFrontEnd
 from enclap.convert.published_names import clap_audio_state, encodec_state
 from enclap.errors import ModelError
-from enclap.export.folder import _export_clap
+from enclap.export.folder import export_clap
 from enclap.export.graph_files import GraphFolder
-from enclap.model.clap import embed_crops
+from enclap.model.audio_encoder import HtsatClap
+from enclap.model.clap import Clap
 from published import State, published_clap, published_encodec, small_clap, small_encodec
 
 FUSED_FRONT_END = MelFrontEnd(
@@ -37,28 +38,28 @@ def case(request: pytest.FixtureRequest) -> Case:
     return clap_audio_state, published_clap(), model.state_dict()
 
 
-def test_every_encodec_tensor_finds_its_place() -> None:
+def test_every_encodec_tensor_gets_its_name() -> None:
     model, official = small_encodec(), published_encodec()
     state = encodec_state(official, model.state_dict())
     model.load_state_dict(state)
     assert len(state) == len(official)
-    places = {
+    names = {
         "encoder.model.3.conv.conv.weight_g": "encoder.layers.3.conv.parametrizations.weight.original0",
         "encoder.model.1.block.1.conv.conv.weight_v": "encoder.layers.1.block.1.conv.parametrizations.weight.original1",
         "decoder.model.3.convtr.convtr.bias": "decoder.layers.3.conv.bias",
         "encoder.model.4.lstm.bias_hh_l0": "encoder.layers.4.lstm.bias_hh_l0",
         "quantizer.vq.layers.1._codebook.embed": "quantizer.layers.1.codebook.embed",
     }
-    assert all(torch.equal(state[ours], official[theirs]) for theirs, ours in places.items())
+    assert all(torch.equal(state[ours], official[theirs]) for theirs, ours in names.items())
 
 
-def test_every_clap_audio_tensor_finds_its_place() -> None:
+def test_every_clap_audio_tensor_gets_its_name() -> None:
     model, official = small_clap(), published_clap()
     state = clap_audio_state(official, model.state_dict())
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and not [name for name in missing if name.startswith("audio_")]
     tower = "audio_model.audio_encoder."
-    places = {
+    names = {
         "audio_branch.bn0.running_var": f"{tower}batch_norm.running_var",
         "audio_branch.norm.bias": f"{tower}norm.bias",
         "audio_branch.layers.0.blocks.1.norm1.weight": f"{tower}layers.0.blocks.1.layernorm_before.weight",
@@ -69,7 +70,7 @@ def test_every_clap_audio_tensor_finds_its_place() -> None:
         "audio_projection.0.weight": "audio_projection.linear1.weight",
         "audio_projection.2.weight": "audio_projection.linear2.weight",
     }
-    assert all(torch.equal(state[ours], official[theirs]) for theirs, ours in places.items())
+    assert all(torch.equal(state[ours], official[theirs]) for theirs, ours in names.items())
 
 
 def test_stacked_projections_are_taken_apart() -> None:
@@ -108,7 +109,7 @@ def test_each_tensor_that_is_taken_away_is_missed(case: Case) -> None:
         try:
             assert mapped(rest, expected).keys() == used.keys()
         except ModelError as error:
-            missed |= {place for place in used if place in str(error)}
+            missed |= {target for target in used if target in str(error)}
     assert missed == set(used)
 
 
@@ -126,7 +127,7 @@ def test_one_error_names_every_tensor_that_does_not_fit(case: Case) -> None:
     assert f"{second} {list(expected[second].shape)} instead of [5]" in line
 
 
-def test_two_tensors_for_one_place_are_an_error() -> None:
+def test_two_tensors_for_one_name_are_an_error() -> None:
     official, expected = published_clap(), small_clap().state_dict()
     with pytest.raises(ModelError, match=r"\(left over: module\.audio_branch\.bn0\.bias\)"):
         clap_audio_state({**official, "module.audio_branch.bn0.bias": torch.zeros(16)}, expected)
@@ -144,12 +145,12 @@ def test_a_fused_tower_reads_one_channel_as_four_equal_ones() -> None:
     model, mels = small_clap().eval(), torch.randn(3, 1, 251, 16)
     longer = torch.zeros(3, 1, dtype=torch.bool)
     stacked = model.get_audio_features(mels.repeat(1, 4, 1, 1), is_longer=longer).pooler_output
-    torch.testing.assert_close(embed_crops(model, mels), stacked)
+    torch.testing.assert_close(HtsatClap(model, FUSED_FRONT_END).embed(mels), stacked)
 
 
 def export_clap_alone(folder: Path, target: Path) -> None:
     with GraphFolder(target) as graphs:
-        _export_clap(folder, graphs)
+        export_clap(Clap.from_folder(folder), graphs)
 
 
 @torch.inference_mode()
@@ -160,17 +161,18 @@ def test_a_fused_tower_is_exported_for_any_number_of_crops(tmp_path: Path) -> No
     front_end.save(tmp_path)
     assert MelFrontEnd.from_folder(tmp_path) == front_end
     export_clap_alone(tmp_path, tmp_path / "onnx")
+    embed = HtsatClap(model, front_end).embed
     graph = onnxruntime.InferenceSession(tmp_path / "onnx" / "clap_audio.onnx")
     for crops in (1, 3):
         mels = torch.randn(crops, 1, front_end.frames, front_end.bands)
         (embeddings,) = graph.run(None, {"mel": mels.numpy()})
-        np.testing.assert_allclose(embeddings, embed_crops(model, mels).numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(embeddings, embed(mels).numpy(), rtol=0, atol=1e-5)
     fused = onnxruntime.InferenceSession(tmp_path / "onnx" / "clap_fused.onnx")
     for clips in (1, 3):
         mels = torch.randn(clips, 4, front_end.frames, front_end.bands)
         longer = torch.ones(clips, 1, dtype=torch.bool)
         expected = model.get_audio_features(mels, is_longer=longer).pooler_output
-        torch.testing.assert_close(embed_crops(model, mels), expected)
+        torch.testing.assert_close(embed(mels), expected)
         (embeddings,) = fused.run(None, {"mel": mels.numpy()})
         np.testing.assert_allclose(embeddings, expected.numpy(), rtol=0, atol=1e-5)
 

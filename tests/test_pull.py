@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from cli import Done, Run, on_terminal
-from enclap import files as folders
 from enclap.errors import EnvironmentFault, ModelError
+from enclap.files import sha256
 from enclap.hub import download as fetching
+from enclap.hub import integrity
 from enclap.hub import official_release as releases
 from enclap.hub import resolve as hub
 from enclap.hub.download import Repository, cached, fetch, lock_path
@@ -98,7 +99,7 @@ def test_the_first_fetch_is_trusted_and_said_so_once(enclap: Run, online: Hub, t
     assert (first.returncode, second.returncode) == (0, 0)
     table = json.loads(lock_path(Repository(OURS)).read_text())
     assert table["revision"] == online.commit(f"model/{OURS}")
-    digest = folders.sha256(tiny_model / "onnx" / "encoder.onnx")
+    digest = sha256(tiny_model / "onnx" / "encoder.onnx")
     assert table["files"]["onnx/encoder.onnx"]["sha256"] == digest
     assert first.stderr == (
         f"{OURS}: its first fetch is trusted, and revision and checksums are locked in {lock_path(Repository(OURS))}\n"
@@ -156,11 +157,11 @@ def test_a_connection_that_breaks_half_way_is_resumed(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what arrived in whole chunks is kept
     online.put(f"model/{OURS}", tiny_model)
     online.cut = 5000
-    folder = fetch(Repository(OURS, welcome=hub.MODEL_FILES)).folder
+    folder = fetch(Repository(OURS, optional=hub.MODEL_FILES)).folder
     resumed = [request for request in online.requests if request[2] == "bytes=5000-"]
     assert len(resumed) == 1 and online.cut is None
-    for name in folders.read_checksums(tiny_model) or ("model.safetensors", "onnx/decoder.onnx"):
-        assert folders.sha256(folder / name) == folders.sha256(tiny_model / name)
+    for name in integrity.read_checksums(tiny_model) or ("model.safetensors", "onnx/decoder.onnx"):
+        assert sha256(folder / name) == sha256(tiny_model / name)
 
 
 def test_a_file_with_a_wrong_hash_is_refused_and_removed(enclap: Run, online: Hub, tiny_model: Path) -> None:
@@ -194,9 +195,9 @@ def test_a_small_file_is_held_to_git_s_hash(online: Hub) -> None:
 def test_what_was_locked_is_what_counts_from_then_on(enclap: Run, online: Hub, tiny_model: Path) -> None:
     """The repository moves on: the locked revision stays in use, and is asked for when the cache is gone."""
     online.put(f"model/{OURS}", tiny_model)
-    locked = fetch(Repository(OURS, welcome=hub.MODEL_FILES))
+    locked = fetch(Repository(OURS, optional=hub.MODEL_FILES))
     online.repositories[f"model/{OURS}"]["README.md"] = b"# A newer model\n"
-    assert fetch(Repository(OURS, welcome=hub.MODEL_FILES)) == locked
+    assert fetch(Repository(OURS, optional=hub.MODEL_FILES)) == locked
     shutil.rmtree(locked.folder.parents[1])
     done = enclap("models", "pull", OURS)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
@@ -210,7 +211,7 @@ def test_what_was_locked_is_what_counts_from_then_on(enclap: Run, online: Hub, t
 def test_a_file_that_changed_under_its_revision_is_refused(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub, or someone between, that gives other bytes for the commit that was locked."""
     online.repositories["model/a/b"] = {"config.json": b"{}", "x.safetensors": b"true weights"}
-    wanted = Repository("a/b", welcome=("*.safetensors",))
+    wanted = Repository("a/b", optional=("*.safetensors",))
     first = fetch(wanted)
     shutil.rmtree(first.folder.parents[1])
     monkeypatch.setattr(online, "commit", lambda _: first.revision)
@@ -221,12 +222,12 @@ def test_a_file_that_changed_under_its_revision_is_refused(online: Hub, monkeypa
 
 def test_a_damaged_cache_is_mended(online: Hub, tiny_model: Path) -> None:
     online.put(f"model/{OURS}", tiny_model)
-    wanted = Repository(OURS, welcome=hub.MODEL_FILES)
+    wanted = Repository(OURS, optional=hub.MODEL_FILES)
     weights = fetch(wanted).folder / "model.safetensors"
     os.truncate(weights.resolve(), 100)
     assert cached(wanted) is None
     fetch(wanted)
-    assert folders.sha256(weights) == folders.sha256(tiny_model / "model.safetensors")
+    assert sha256(weights) == sha256(tiny_model / "model.safetensors")
 
 
 OFFLINE = "is not in the local cache and the hub cannot be reached; connect once or use --model mini"
@@ -256,7 +257,7 @@ def test_half_a_snapshot_is_not_taken_for_a_model_offline(
     from huggingface_hub import constants
 
     online.put(f"model/{OURS}", tiny_model)
-    folder = fetch(Repository(OURS, welcome=hub.MODEL_FILES)).folder
+    folder = fetch(Repository(OURS, optional=hub.MODEL_FILES)).folder
     (folder / "onnx" / "decoder.onnx").unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     done = enclap("caption", recording(), "--model", OURS)
@@ -377,7 +378,7 @@ def test_a_bundle_works_where_there_is_no_network_and_no_cache(
     shutil.rmtree(tmp_path / "home", ignore_errors=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     bundle = tmp_path / "carried" / "model"
-    folders.check_folder(bundle, hashes=True)
+    integrity.check_folder(bundle, hashes=True)
     files = [path for path in bundle.rglob("*") if path.is_file()]
     assert not [path for path in files if path.is_symlink() or path.suffix in (".py", ".bin")]
     sound = recording()
@@ -393,12 +394,12 @@ def test_a_converted_folder_that_was_damaged_is_made_again(
     put_official(online, tiny_model, tmp_path / "release")
     folder = hub.pull_model("official")
     graph = folder / "onnx" / "encoder.onnx"
-    before = folders.sha256(graph)
+    before = sha256(graph)
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
     assert hub.pull_model("official") == folder
-    assert folders.sha256(graph) == before
+    assert sha256(graph) == before
 
 
 @pytest.mark.usefixtures("quick_graphs")

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from enclap.errors import ModelError
+from enclap.hub.layout import max_frames
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
-from enclap.model.slots import Inputs, max_frames, pad_codes, slot_mask
+from enclap.model.slots import EncoderInputs, pad_codes, slot_mask
 from reference_tiny import golden, reference_model, to_official_slots
 from tiny import caption_model
 
@@ -38,7 +39,7 @@ def test_slots_of_a_padded_batch() -> None:
     model = reference_model()
     codes, mask = pad_codes([np.full((3, 4), 7), np.full((1, 4), 9)], 64, 61)
     embedding = torch.ones(2, 16)
-    slots = model.embed_slots(Inputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
+    slots = model.embed_slots(EncoderInputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
     tokens = model.get_input_embeddings().weight
     tables = model.frame_embedding.tables
     nine = sum(table.weight[9] for table in tables)
@@ -65,9 +66,9 @@ def test_padding_never_changes_a_clip() -> None:
     clips = [generator.integers(0, 64, (length, 4)) for length in (1, 20, 7)]
     codes, mask = pad_codes(clips, 64, 61)
     embedding = torch.from_numpy(generator.standard_normal((3, 16)).astype(np.float32))
-    beside, _ = model.encode(Inputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
+    beside, _ = model.encode(EncoderInputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
     for index, clip in enumerate(clips):
-        alone, _ = model.encode(Inputs(torch.from_numpy(clip)[None], None, embedding[index : index + 1]))
+        alone, _ = model.encode(EncoderInputs(torch.from_numpy(clip)[None], None, embedding[index : index + 1]))
         length = len(clip) + 3
         torch.testing.assert_close(
             beside.last_hidden_state[index, :length], alone.last_hidden_state[0], atol=1e-5, rtol=0
@@ -94,7 +95,7 @@ def test_ablations_are_settings(use_clap: bool, acoustic_input: str, slots: int)
 def test_without_clap_slot_zero_holds_the_start_token() -> None:
     torch.manual_seed(0)
     model = caption_model(64, False, "codes")
-    slots = model.embed_slots(Inputs(torch.zeros(1, 1, 4, dtype=torch.long)))
+    slots = model.embed_slots(EncoderInputs(torch.zeros(1, 1, 4, dtype=torch.long)))
     torch.testing.assert_close(slots[0, 0], slots[0, 1])
 
 
@@ -103,8 +104,8 @@ def test_log_mel_padding_never_changes_a_clip() -> None:
     model = caption_model(64, True, "log_mel")
     log_mel, embedding = torch.randn(1, 6, 16) * 20, torch.ones(1, 16)
     mask = torch.tensor([[1, 1, 1, 1, 0, 0]])
-    padded, _ = model.encode(Inputs(None, mask, embedding, log_mel))
-    alone, _ = model.encode(Inputs(None, None, embedding, log_mel[:, :4]))
+    padded, _ = model.encode(EncoderInputs(None, mask, embedding, log_mel))
+    alone, _ = model.encode(EncoderInputs(None, None, embedding, log_mel[:, :4]))
     torch.testing.assert_close(padded.last_hidden_state[:, :7], alone.last_hidden_state, atol=1e-5, rtol=0)
 
 

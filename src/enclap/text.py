@@ -1,8 +1,9 @@
-"""File names as text that any terminal, log or JSON file can carry."""
+"""File names and errors as text that any terminal, log or JSON file can carry."""
 
 from __future__ import annotations
 
 FIRST_ESCAPED, LAST_ESCAPED = 0xDC80, 0xDCFF  # PEP 383: bytes that are not UTF-8, inside a str
+LONGEST_LINE = 200  # characters of another library's error that a message of ours quotes
 
 
 def printable(text: str) -> str:
@@ -12,6 +13,11 @@ def printable(text: str) -> str:
     recolour a terminal, reverse the writing direction or break a line.
     """
     return "".join(character if character.isprintable() else _escape(ord(character)) for character in text)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, cut to a length that fits into a message of ours."""
+    return (str(error).strip() or repr(error)).splitlines()[0][:LONGEST_LINE]
 
 
 def _escape(code: int) -> str:

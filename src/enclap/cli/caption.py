@@ -7,29 +7,28 @@ from typing import TYPE_CHECKING
 
 from enclap.cli import caption_options as options
 from enclap.cli.choices import DeviceName, EngineName, PrecisionName, RerankName, chosen_formats
-from enclap.cli.exit import SOME_FAILED, print_error
+from enclap.cli.exit import SOME_FAILED
+from enclap.cli.progress import ProgressBar, messages_shown
 from enclap.errors import AudioNotFound, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from enclap.decoding.options import DecodingOptions
-    from enclap.output.inputs import Recording
-    from enclap.output.writer import Plan
+    from enclap.output.inputs import Input
+    from enclap.output.plan import Plan
 
 DEFAULT_BEAMS = 4
 
 
 def caption(
     paths: options.Paths,
-    styles: options.Formats = None,
+    formats: options.Formats = None,
     outputs: options.Outputs = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     plot: options.Plot = None,
     window: options.Window = 10.0,
     candidates: options.Candidates = 1,
-    rank: options.Rank = RerankName.likelihood,
+    rerank: options.Rerank = RerankName.likelihood,
     beams: options.Beams = None,
     sample: options.Sample = False,
     seed: options.Seed = None,
@@ -60,19 +59,26 @@ def caption(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
-    decoding = _decoding(beams, candidates, sample, seed).model_copy(update={"rerank": rank.value})
-    inputs, plan = _inputs_and_plan(paths, styles or ["text"], outputs or [], resume)
-    failures = [found for found in inputs if isinstance(found, AudioNotFound)]
-    if len(failures) == len(inputs):  # nothing to load a model for
-        for failure in failures:
-            print_error(f"enclap: {failure}")
-        raise SystemExit(SOME_FAILED)
-    from enclap.cli.run import Job, ModelOptions, execute
+    decoding = _decoding(beams, candidates, sample, seed).model_copy(update={"rerank": rerank.value})
+    bar = ProgressBar(wanted=not quiet)
+    with messages_shown(bar, quiet=quiet, verbose=verbose):
+        inputs, plan = _inputs_and_plan(paths, formats or ["text"], outputs or [], resume)
+        from enclap.cli.run import Job, ModelOptions, execute, execute_nothing
 
-    picture = _picture(plot, inputs, overwrite)
-    job = Job(decoding, window, plan, resume, overwrite, quiet, verbose, picture)
-    if execute(inputs, job, ModelOptions(model, engine.value, device.value, precision.value, threads)):
-        raise SystemExit(SOME_FAILED)
+        faults = [found for found in inputs if isinstance(found, AudioNotFound)]
+        if len(faults) == len(inputs):
+            execute_nothing(faults, plan, model)
+            raise SystemExit(SOME_FAILED)
+        bar.total = len(inputs)
+        target = None
+        if plot is not None:
+            from enclap.output.plot import check_plot
+
+            target = check_plot(plot, inputs, plan, overwrite)
+        job = Job(decoding, window, plan, resume, overwrite, quiet, verbose, target)
+        model_options = ModelOptions(model, engine.value, device.value, precision.value, threads)
+        if execute(inputs, job, model_options, bar):
+            raise SystemExit(SOME_FAILED)
 
 
 def _decoding(beams: int | None, candidates: int, sample: bool, seed: int | None) -> DecodingOptions:
@@ -91,24 +97,15 @@ def _decoding(beams: int | None, candidates: int, sample: bool, seed: int | None
 
 
 def _inputs_and_plan(
-    paths: Sequence[str], styles: Sequence[str], outputs: Sequence[str], resume: bool
-) -> tuple[list[Recording | AudioNotFound], Plan]:
+    paths: Sequence[str], formats: Sequence[str], outputs: Sequence[str], resume: bool
+) -> tuple[list[Input], Plan]:
     """The recordings that are meant, and where their captions go."""
-    names = chosen_formats(styles)
+    names = chosen_formats(formats)
     from enclap.output.inputs import expand
-    from enclap.output.writer import planned
+    from enclap.output.plan import make_plan
 
     inputs = expand(paths)
-    plan = planned(names, outputs, inputs)
-    if resume and plan.ledger() is None:
+    plan = make_plan(names, outputs, inputs)
+    if resume and plan.resume_log() is None:
         raise UsageError("--resume needs an output to go on with; add --output FILE or FOLDER/")
     return inputs, plan
-
-
-def _picture(plot: str | None, inputs: Sequence[Recording | AudioNotFound], overwrite: bool) -> Path | None:
-    """The file that `--plot` names, if it does."""
-    if plot is None:
-        return None
-    from enclap.output.plot import check_plot
-
-    return check_plot(plot, inputs, overwrite)

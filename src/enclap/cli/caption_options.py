@@ -39,7 +39,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that
 Plot = Annotated[str | None, typer.Option(metavar="FILE", help="Draw spectrogram and captions, as .png or .svg.")]
 Window = Annotated[float, typer.Option(metavar="SECONDS", help="Audio per caption; 0: one for each recording.")]
 Candidates = Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="Sentences for each caption, with scores.")]
-Rank = Annotated[RerankName, typer.Option(help="Best is the likeliest, the nearest by CLAP, or both.")]
+Rerank = Annotated[RerankName, typer.Option(help="Best is the likeliest, the nearest by CLAP, or both.")]
 Beams = Annotated[
     int | None, typer.Option(min=1, max=MOST, metavar="N", help="Width of the search, 4 unless set; 1 is greedy.")
 ]

@@ -108,7 +108,8 @@ def convert(
 def card(name: Annotated[str, typer.Argument(metavar="NAME", help="A model that is on this machine.")]) -> None:
     """Show a model's card: what it was trained on, how good it is, what it must not be used for."""
     from enclap.errors import ModelError
-    from enclap.hub.resolve import CARD, find_local_model
+    from enclap.hub.layout import CARD
+    from enclap.hub.resolve import find_local_model
     from enclap.text import printable
 
     path = find_local_model(name) / CARD
@@ -138,6 +139,7 @@ def _convert_part(source: Path, output: Path, tokenizer: str | None, text_tower:
     from enclap.convert.checkpoints import CAPTION, CLAP
     from enclap.files import new_folder
     from enclap.hub import official_release as releases
+    from enclap.hub.layout import TOKENIZER
     from enclap.text import printable
 
     kind = converter.kind_of_source(source)
@@ -145,13 +147,13 @@ def _convert_part(source: Path, output: Path, tokenizer: str | None, text_tower:
         return False
     words = None
     if kind == CLAP and text_tower:
-        words = source if (source / converter.TOKENIZER).is_file() else _place(tokenizer, releases.TOKENIZER)
+        words = source if (source / TOKENIZER).is_file() else _place(tokenizer, releases.TOKENIZER)
     with new_folder(output) as temporary:
         if kind == CLAP:
             converter.convert_clap(source, temporary, words)
         else:
             converter.convert_codec(source, temporary)
-    typer.echo(f"{converter.WORDS[kind]}: {printable(str(output))}")
+    typer.echo(f"{converter.DESCRIPTIONS[kind]}: {printable(str(output))}")
     return True
 
 

@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
     from enclap.captioner import Progress
 
-PATIENCE = 0.7  # seconds before a bar appears: short work gets none, and does not pay for importing it
+DELAY = 0.7  # seconds before a bar appears: short work gets none, and does not pay for importing it
 
 
 class ProgressBar:
-    """Counts recordings; a long recording moves the bar by the share of it that is captioned."""
+    """Counts recordings; a long recording moves the bar by the share of it that is captioned.
 
-    def __init__(self, total: int, wanted: bool) -> None:
-        self._total = total
+    total: how many recordings there are; set it before the first update.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self.total = 0
         self._wanted = wanted and sys.stderr is not None and sys.stderr.isatty()
-        self._shows_from = time.monotonic() + PATIENCE
+        self._shows_from = time.monotonic() + DELAY
         self._bar: rich.progress.Progress | None = None
 
     def update(self, progress: Progress) -> None:
@@ -35,7 +38,7 @@ class ProgressBar:
         share = min(progress.seconds / progress.declared, 1.0) if progress.declared else 0.0
         if self._bar is None:
             self._bar = _new_bar()
-            self._bar.add_task("captioning", total=self._total, count="")
+            self._bar.add_task("captioning", total=self.total, count="")
         self._bar.start()
         task = self._bar.task_ids[0]
         self._bar.update(task, completed=progress.done + share, count=self._count(progress))
@@ -54,11 +57,28 @@ class ProgressBar:
             self._bar = None
 
     def _count(self, progress: Progress) -> str:
-        heard = f", {progress.seconds:.0f} s of the next" if progress.seconds else ""
-        return f"{progress.done}/{self._total}{heard}"
+        partly = f", {progress.seconds:.0f} s of the next" if progress.seconds else ""
+        return f"{progress.done}/{self.total}{partly}"
 
 
-class AsideHandler(logging.Handler):
+@contextmanager
+def messages_shown(bar: ProgressBar, *, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Shows what is logged, as much as was asked for, beside the bar, which is closed in the end."""
+    logger = logging.getLogger("enclap")
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    handler = _AsideHandler(bar, level)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        bar.close()
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _AsideHandler(logging.Handler):
     """Writes warnings as lines on standard error, beside the bar."""
 
     def __init__(self, bar: ProgressBar, level: int) -> None:

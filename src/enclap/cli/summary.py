@@ -1,4 +1,4 @@
-"""What a run amounted to, in one line."""
+"""The summary of a run, in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Tally:
     seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
-    def is_worth_telling(self) -> bool:
+    def needs_summary(self) -> bool:
         """Whether there is more to say than the captions themselves do."""
         return self.captioned + self.skipped + self.failed > 1 or self.seconds >= LONG
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from enclap.files import CHECKSUMS
+from enclap.hub.integrity import CHECKSUMS
 from enclap.hub.resolve import bundled_models
 from enclap.version import __version__
 

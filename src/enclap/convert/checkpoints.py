@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from enclap.errors import ModelError
-from enclap.text import printable
+from enclap.hub.official_release import WEIGHT_FILES
+from enclap.text import first_line, printable
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What a folder's weights may be called; the first that is there is read."""
 WRAPPERS = ("state_dict", "best_state")
 """Keys under which training programs put the tensors, beside losses and the like."""
 GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -34,7 +33,7 @@ MARKS = {
 
 
 class _Ignored:
-    """Stands in for numpy's scalars and their types, which checkpoints hold beside the tensors (a best loss, say).
+    """Replaces numpy's scalars and their types, which checkpoints hold beside the tensors (a best loss, say).
 
     numpy's own would turn bytes from the file into objects; this one drops them.
     """
@@ -46,7 +45,7 @@ class _Ignored:
         pass
 
 
-STAND_INS = [
+REPLACEMENTS = [
     (_Ignored, f"numpy.{name}")
     for name in ("core.multiarray.scalar", "_core.multiarray.scalar", "dtype", "dtypes.Float64DType")
 ]
@@ -76,7 +75,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             return dict(load_file(path))
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{shown}: damaged or half a download ({_line(error)}); fetch it again") from error
+            raise ModelError(f"{shown}: damaged or half a download ({first_line(error)}); fetch it again") from error
     return _tensors_of(_unpickled(path), shown)
 
 
@@ -93,7 +92,7 @@ def _unpickled(path: Path) -> Any:
     """What PyTorch's restricted reader makes of a file; nothing that is named in it is imported or called."""
     shown = printable(str(path))
     try:
-        with safe_globals(STAND_INS):  # type: ignore[arg-type]  # pairs are documented, the annotation is older
+        with safe_globals(REPLACEMENTS):  # type: ignore[arg-type]  # pairs are documented, the annotation is older
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except UnpicklingError as error:
         culprit = GLOBAL.search(str(error))
@@ -102,7 +101,7 @@ def _unpickled(path: Path) -> Any:
         held = f"it names {culprit[1]}, which could run code"
         raise ModelError(f"{shown}: holds more than tensors ({held}); it was not opened, do not trust it") from error
     except Exception as error:  # whatever a damaged archive makes of the reader
-        raise ModelError(f"{shown}: damaged or half a download ({_line(error)}); fetch it again") from error
+        raise ModelError(f"{shown}: damaged or half a download ({first_line(error)}); fetch it again") from error
 
 
 def _tensors_of(content: Any, shown: str) -> dict[str, Tensor]:
@@ -110,12 +109,8 @@ def _tensors_of(content: Any, shown: str) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping):
-        raise ModelError(f"{shown}: holds a {type(content).__name__} where tensors by name belong")
+        raise ModelError(f"{shown}: holds a {type(content).__name__} where tensors by name are expected")
     strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if strange:
         raise ModelError(f"{shown}: not all of it is tensors: {', '.join(strange[:3])}")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -6,7 +6,6 @@ meet exactly.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,21 +24,36 @@ from enclap.convert.published_names import caption_state, clap_audio_state, clap
 from enclap.convert.published_sizes import caption_config, clap_config, codec_config, front_end
 from enclap.errors import ModelError
 from enclap.export.folder import export_folder
-from enclap.files import CHECKSUMS, CONFIGURATION, flush_tree, scratch_folder, write_checksums
+from enclap.files import flush_tree, replace_folder, scratch_folder
+from enclap.hub.integrity import CHECKSUMS, write_checksums
+from enclap.hub.layout import (
+    CARD,
+    CONFIGURATION,
+    GENERATION,
+    GRAPHS,
+    TOKENIZER,
+    WEIGHTS,
+    write_codec_front_end,
+    write_json,
+)
+from enclap.hub.layout import CLAP as CLAP_FOLDER
+from enclap.hub.layout import CODEC as CODEC_FOLDER
 from enclap.hub.model_folder import ModelFolder, read_tokenizer
 from enclap.model.captioner import EnclapForConditionalGeneration
 from enclap.model.configuration import EnclapConfig
 from enclap.text import printable
 
-WEIGHTS = "model.safetensors"
-GRAPHS = "onnx"
-TOKENIZER = "tokenizer.json"
 ARCHITECTURES = {
     EncodecConfig: "EncodecModel",
     ClapConfig: "ClapModel",
     EnclapConfig: "EnclapForConditionalGeneration",
 }
-WORDS = {CAPTION: "an EnCLAP caption model", CLAP: "CLAP", CODEC: "EnCodec", OURS: "a model folder of this program"}
+DESCRIPTIONS = {
+    CAPTION: "an EnCLAP caption model",
+    CLAP: "CLAP",
+    CODEC: "EnCodec",
+    OURS: "a model folder of this program",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +61,7 @@ class Checkpoint:
     """Where the parts of a model come from; each is a file or a folder, as published or in transformers' format.
 
     caption: folder with config.json and pytorch_model.bin or model.safetensors. tokenizer: tokenizer.json or a folder
-    that holds it. text_tower: whether CLAP's is wanted, which ranking captions by CLAP needs. card: text of README.md.
+    that holds it. text_tower: whether to keep CLAP's, which ranking captions by CLAP needs. card: text of README.md.
     """
 
     caption: Path
@@ -66,13 +80,13 @@ def convert(checkpoint: Checkpoint, folder: Path, graphs: bool = True) -> None:
     tokenizer = _file_in(checkpoint.tokenizer, TOKENIZER)
     read_tokenizer(tokenizer)
     shutil.copyfile(tokenizer, folder / TOKENIZER)
-    codec = convert_codec(checkpoint.codec, folder / "codec")
-    clap = convert_clap(checkpoint.clap, folder / "clap", tokenizer if checkpoint.text_tower else None)
+    codec = convert_codec(checkpoint.codec, folder / CODEC_FOLDER)
+    clap = convert_clap(checkpoint.clap, folder / CLAP_FOLDER, tokenizer if checkpoint.text_tower else None)
     caption = _convert_caption(checkpoint.caption, folder, codec.sampling_rate / codec.hop_length)
     _require_fit(caption, codec, clap)
     ModelFolder.read(folder)  # what would be refused later is refused now
     if checkpoint.card:
-        (folder / "README.md").write_text(checkpoint.card, encoding="utf-8")
+        (folder / CARD).write_text(checkpoint.card, encoding="utf-8")
     if graphs:
         with _quiet_transformers():
             export_folder(folder)
@@ -92,9 +106,7 @@ def export_in_place(folder: Path) -> None:
         export_folder(scratch)
         flush_tree(scratch / GRAPHS)
         (folder / CHECKSUMS).unlink(missing_ok=True)  # which lists the graphs that now go
-        if (folder / GRAPHS).exists():
-            (folder / GRAPHS).rename(scratch / "replaced")
-        (scratch / GRAPHS).rename(folder / GRAPHS)
+        replace_folder(scratch / GRAPHS, folder / GRAPHS, scratch / "replaced")
     write_checksums(folder)
 
 
@@ -104,8 +116,7 @@ def convert_codec(source: Path, folder: Path) -> EncodecConfig:
     config = codec_config(_configuration(source), tensors)
     expected = _expected(EncodecModel, config, source)
     _save(_named(source, encodec_state, tensors, expected), config, folder)
-    table = {"feature_extractor_type": "EncodecFeatureExtractor", "sampling_rate": config.sampling_rate}
-    _write_json(folder / "preprocessor_config.json", table | {"feature_size": config.audio_channels})
+    write_codec_front_end(folder, config.sampling_rate, config.audio_channels)
     return config
 
 
@@ -143,12 +154,12 @@ def kind_of_source(source: Path) -> str:
 
 def _convert_caption(source: Path, folder: Path, frame_rate: float) -> EnclapConfig:
     """The caption model's configuration, after writing it, its weights and how it searches to `folder`."""
-    place = source if source.is_dir() else source.parent
-    config, search = caption_config(place / CONFIGURATION, frame_rate)
+    directory = source if source.is_dir() else source.parent
+    config, generation = caption_config(directory / CONFIGURATION, frame_rate)
     tensors = _tensors(source, CAPTION)
     expected = _expected(EnclapForConditionalGeneration, config, source)
     _save(_named(source, caption_state, tensors, expected), config, folder)
-    _write_json(folder / "generation_config.json", search)
+    write_json(folder / GENERATION, generation)
     return config
 
 
@@ -158,7 +169,7 @@ def _tensors(source: Path, kind: str) -> dict[str, Tensor]:
     tensors = read_tensors(weights_in(source))
     found = kind_of(tensors, shown)
     if found != kind:
-        raise ModelError(f"{shown}: holds {WORDS[found]} where {WORDS[kind]} belongs")
+        raise ModelError(f"{shown}: holds {DESCRIPTIONS[found]} where {DESCRIPTIONS[kind]} belongs")
     return tensors
 
 
@@ -232,10 +243,6 @@ def _require_vocabulary(path: Path, size: int) -> None:
 
 def _file_in(source: Path, name: str) -> Path:
     return source / name if source.is_dir() else source
-
-
-def _write_json(path: Path, table: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from enclap.errors import ModelError
+from enclap.model.loading import list_faults
 
 Names = tuple[tuple[str, str], ...]
 """Patterns and their replacements, applied one after the other."""
@@ -65,14 +66,11 @@ CLAP_UNUSED = re.compile(
 TEXT_CONSTANT = re.compile(r"^text_model\.embeddings\.(position_ids|token_type_ids)$")
 """Tables that follow from the configuration; which of them are stored depends on the version of transformers."""
 
-NAMED = 8
-"""Tensors that an error names of each kind before it only counts."""
-
 
 def caption_state(official: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """State dict of our caption model, with the token table once, from that of the published class.
 
-    The published code tables have rows behind the hidden code's, which no id reaches; they are cut off. expected: the
+    The published code tables have rows after the hidden code's, which no id reaches; they are cut off. expected: the
     target model's own state dict, of which no value is read. ModelError names every tensor that does not fit.
     """
     rows, copies = [], {}
@@ -85,9 +83,9 @@ def caption_state(official: Mapping[str, Tensor], expected: Mapping[str, Tensor]
         else:
             rows.append((source, target, tensor))
     state = fitted("EnCLAP", rows, {name: tensor for name, tensor in expected.items() if not TIED.search(name)})
-    strange = [name for name, tensor in copies.items() if not torch.equal(tensor, state[TOKEN_TABLE])]
-    if strange:
-        raise ModelError(f"EnCLAP stores its token table several times; these differ from it: {', '.join(strange)}")
+    unequal = [name for name, tensor in copies.items() if not torch.equal(tensor, state[TOKEN_TABLE])]
+    if unequal:
+        raise ModelError(f"EnCLAP stores its token table several times; these differ from it: {', '.join(unequal)}")
     return state
 
 
@@ -167,17 +165,6 @@ def fitted(model: str, rows: Iterable[tuple[str, str, Tensor]], expected: Mappin
             reshaped.append(f"{target} {list(tensor.shape)} instead of {list(expected[target].shape)}")
     missing = [name for name in expected if name not in state]
     faults = {"missing": missing, "left over": left_over, "of another shape": reshaped}
-    if any(faults.values()):
-        raise ModelError(f"these are not the weights of the published {model}, fetch them again ({named(faults)})")
+    if listed := list_faults(faults):
+        raise ModelError(f"these are not the weights of the published {model}, fetch them again ({listed})")
     return state
-
-
-def named(faults: Mapping[str, Iterable[str]]) -> str:
-    """What is wrong with which tensors, in one line; empty when nothing is. faults: tensors by kind of fault."""
-    lists = {fault: list(names) for fault, names in faults.items()}
-    return "; ".join(f"{fault}: {_listed(names)}" for fault, names in lists.items() if names)
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -15,7 +15,7 @@ from transformers import ClapConfig, EncodecConfig
 from enclap.audio.mel import MelFrontEnd
 from enclap.convert.published_names import CLAP_AUDIO_NAMES, CLAP_TEXT_NAMES, ENCODEC_NAMES, renamed
 from enclap.errors import ModelError
-from enclap.hub.model_folder import read_json
+from enclap.hub.layout import FRONT_END, read_json
 from enclap.model.configuration import EnclapConfig
 from enclap.text import printable
 
@@ -81,7 +81,7 @@ PLACEHOLDER_TEXT = {
     "num_attention_heads": 1,
     "max_position_embeddings": 4,
 }
-"""Sizes of the text tower that stands in where none is wanted, since transformers' class cannot be without one."""
+"""Sizes of the text tower where none is asked for, since transformers' class cannot be without one."""
 
 
 def caption_config(path: Path, frame_rate: float) -> tuple[EnclapConfig, dict[str, Any]]:
@@ -115,7 +115,7 @@ def codec_config(path: Path | None, tensors: Mapping[str, Tensor]) -> EncodecCon
 
 
 def clap_config(path: Path | None, tensors: Mapping[str, Tensor], text_tower: bool) -> ClapConfig:
-    """CLAP's configuration: that in the file at `path`, else read off the tensors; a placeholder for unwanted text."""
+    """CLAP's configuration: that in the file at `path`, else read off the tensors; text_tower false: a placeholder."""
     config = _stored(ClapConfig, path) if path is not None else _measured(_clap_sizes, tensors, "CLAP")
     if text_tower:
         return config
@@ -129,10 +129,10 @@ def front_end(folder: Path | None, tower: Any) -> MelFrontEnd:
     tower: the configuration of the audio tower.
     """
     bands = tower.num_mel_bins
-    if folder is not None and (folder / "preprocessor_config.json").is_file():
+    if folder is not None and (folder / FRONT_END).is_file():
         found = MelFrontEnd.from_folder(folder)
         if found.bands != bands:
-            where = printable(str(folder / "preprocessor_config.json"))
+            where = printable(str(folder / FRONT_END))
             raise ModelError(f"{where}: {found.bands} mel bands, but the weights read {bands}")
         return found
     return replace(RELEASED_FRONT_END, bands=bands, fused=tower.enable_fusion)
@@ -160,7 +160,7 @@ def _codec_sizes(tensors: Mapping[str, Tensor]) -> EncodecConfig:
     convolutions = sorted((int(match[1]), name) for name in shapes if (match := re.fullmatch(direct, name)))
     first, *strided, last = (shapes[name] for _, name in convolutions)
     ratios = [shape[2] // 2 for shape in strided]  # a kernel spans two strides
-    books = _count(shapes, r"quantizer\.layers\.(\d+)\.")
+    codebooks = _count(shapes, r"quantizer\.layers\.(\d+)\.")
     entries, latent = shapes["quantizer.layers.0.codebook.embed"]
     blocks = _count(shapes, r"encoder\.layers\.(\d+)\.block\.")
     frame_rate = math.ceil(CODEC_RATE / math.prod(ratios))
@@ -175,7 +175,7 @@ def _codec_sizes(tensors: Mapping[str, Tensor]) -> EncodecConfig:
         num_lstm_layers=_count(shapes, r"encoder\.layers\.\d+\.lstm\.weight_ih_l(\d+)"),
         codebook_size=entries,
         codebook_dim=latent,
-        target_bandwidths=[books * math.ceil(math.log2(entries)) * frame_rate / 1000],  # kbit/s
+        target_bandwidths=[codebooks * math.ceil(math.log2(entries)) * frame_rate / 1000],  # kbit/s
     )
 
 
@@ -231,7 +231,7 @@ def _text_sizes(shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(names: Mapping[str, Any], pattern: str) -> int:
-    """How many different numbers stand where the pattern's group is."""
+    """How many different numbers the pattern's group finds."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from enclap.data.recordings import Recording
 from enclap.errors import DataError
+from enclap.files import write_whole
 
 FILE_NAME = "ATTRIBUTION.csv"
 COLUMNS = ("path", "title", "author", "licence", "licence_url", "link")
@@ -49,19 +48,8 @@ def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
     writer.writerow(COLUMNS)
     writer.writerows(_row(recording) for recording in rows)
     target = folder / FILE_NAME
-    partial = target.with_name(f".{FILE_NAME}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as stream:
-        stream.write(text.getvalue())
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(target)
+    write_whole(target, text.getvalue())
     return target
-
-
-def licence_counts(recordings: Iterable[Recording]) -> dict[str, int]:
-    """How many recordings each licence covers, the most frequent first."""
-    counts = Counter(recording.licence for recording in recordings)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _refuse_unusable(recordings: list[Recording]) -> None:

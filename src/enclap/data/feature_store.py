@@ -1,29 +1,38 @@
-"""The feature store: what codec and CLAP found in each clip, as Parquet shards that are read memory-mapped.
+"""The feature store: codes and embedding of each clip, as Parquet shards of which clips are read one at a time.
 
 A row is a clip: its name, codes as bytes, embedding as bytes, captions, labels, seconds. The schema's metadata holds
 the store's format version, the sizes, and a fingerprint of the encoders, so that features of another model or format
-are refused rather than misread.
+are refused rather than misread. Parquet cannot be used as it lies in the file, so "memory-mapped" needs small row
+groups: only the group of the clip that is asked for is decoded, and a store of any size takes no memory.
 """
 
 from __future__ import annotations
 
-import hashlib
+import bisect
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enclap.errors import DataError
-from enclap.types import Features
+from enclap.files import replacement_path, sha256
+from enclap.types import Features, IntArray
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"enclap"
 CODE_TYPE = np.dtype("<u2")
 EMBEDDING_TYPE = np.dtype("<f4")
+CLIPS_PER_GROUP = 16
+"""Rows of a row group. Fewer make larger files; more make each random read decode clips that nobody asked for."""
+GROUPS_KEPT = 8
+"""Row groups that a store keeps decoded, for those who read clips in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +63,8 @@ class Clip:
 
 def fingerprint(folder: Path) -> str:
     """A hash over the weights of a folder's codec and CLAP: features of equal fingerprints are interchangeable."""
-    digest = hashlib.sha256()
-    for part in ("codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json"):
-        digest.update((folder / part).read_bytes())
-    return digest.hexdigest()[:32]
+    parts = ("codec/model.safetensors", "clap/model.safetensors", "clap/preprocessor_config.json")
+    return sha256(*(folder / part for part in parts))[:32]
 
 
 def _schema(header: StoreHeader) -> pa.Schema:
@@ -76,9 +83,9 @@ def _schema(header: StoreHeader) -> pa.Schema:
 def write_shard(path: Path, header: StoreHeader, clips: Iterable[Clip]) -> int:
     """Write one shard under a temporary name and rename it; returns the number of its clips."""
     rows = [_row(clip, header) for clip in clips]
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=_schema(header)), temporary, compression="none")
-    temporary.replace(path)
+    table = pa.Table.from_pylist(rows, schema=_schema(header))
+    with replacement_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=CLIPS_PER_GROUP, compression="none")
     return len(rows)
 
 
@@ -99,40 +106,75 @@ def _row(clip: Clip, header: StoreHeader) -> dict[str, object]:
     }
 
 
-class FeatureStore:
-    """All shards of a folder, in the order of their names; clips are read one at a time from mapped files."""
+class FeatureStore(Sequence[Clip]):
+    """The clips of all shards of one or more folders, in the order of the folders and of the shards' names.
 
-    def __init__(self, folder: Path) -> None:
-        paths = sorted(folder.glob("*.parquet"))
-        if not paths:
-            raise DataError(f"{folder}: holds no feature shards (*.parquet); extract features first")
-        self.header = _read_header(paths[0])
-        tables = []
+    header: what all shards share. Clips are read from mapped files when they are asked for. DataError when a folder
+    holds no shards, or one that was made with another model or format.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        paths = [path for folder in folders for path in _shards(folder)]
+        self.header = read_header(paths[0])
         for path in paths:
-            if _read_header(path) != self.header:
-                raise DataError(f"{path}: made with another model or format than {paths[0].name}; extract again")
-            tables.append(pq.read_table(path, memory_map=True))
-        self._table = pa.concat_tables(tables).combine_chunks()
+            if read_header(path) != self.header:
+                raise DataError(f"{path}: made with another model or format than {paths[0]}; extract again")
+        self._files = [pq.ParquetFile(path, memory_map=True) for path in paths]
+        self._groups = [(file, group) for file in self._files for group in range(file.num_row_groups)]
+        sizes = [file.metadata.row_group(group).num_rows for file, group in self._groups]
+        self._starts: list[int] = [0, *itertools.accumulate(sizes)]
+        self._decoded: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path, ...]]:
+        """Pickled as the names of its folders, so that a data loader's worker maps the files itself."""
+        return FeatureStore, self._folders
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return self._starts[-1]
 
-    def __getitem__(self, index: int) -> Clip:
-        row = {name: self._table.column(name)[index].as_py() for name in self._table.column_names}
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Clip]: ...
+
+    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        number = range(len(self))[index]  # counts from the end when negative; raises IndexError
+        group = bisect.bisect_right(self._starts, number) - 1
+        [row] = self._decode(group).slice(number - self._starts[group], 1).to_pylist()
         codes = np.frombuffer(row["codes"], CODE_TYPE).reshape(row["frames"], self.header.codebooks)
         embedding = np.frombuffer(row["embedding"], EMBEDDING_TYPE) if self.header.embedding else None
         features = Features(codes.astype(np.int64), embedding)
         return Clip(row["name"], features, tuple(row["captions"]), tuple(row["labels"]), row["seconds"])
 
-    def __iter__(self) -> Iterator[Clip]:
-        return (self[index] for index in range(len(self)))
+    def _decode(self, group: int) -> pa.Table:
+        """The clips of one row group; those used last stay decoded."""
+        if group not in self._decoded:
+            file, number = self._groups[group]
+            self._decoded[group] = file.read_row_group(number, use_threads=False)
+        self._decoded.move_to_end(group)
+        if len(self._decoded) > GROUPS_KEPT:
+            self._decoded.popitem(last=False)
+        return self._decoded[group]
 
-    def lengths(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def lengths(self) -> IntArray:
         """Code frames of every clip, int64 [N]."""
-        return np.asarray(self._table.column("frames"), dtype=np.int64)
+        columns = [file.read(columns=["frames"]).column("frames").to_numpy() for file in self._files]
+        return np.concatenate(columns).astype(np.int64)
 
 
-def _read_header(path: Path) -> StoreHeader:
+def _shards(folder: Path) -> list[Path]:
+    """The shards in a folder, at least one."""
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise DataError(f"{folder}: holds no feature shards (*.parquet); extract features first")
+    return paths
+
+
+def read_header(path: Path) -> StoreHeader:
     """A shard's header; DataError when it is no shard, or of a format that is not known."""
     try:
         metadata = pq.read_schema(path).metadata or {}
@@ -142,8 +184,3 @@ def _read_header(path: Path) -> StoreHeader:
     if table.get("version") != FORMAT_VERSION:
         raise DataError(f"{path}: format {table.get('version')!r}; this version reads {FORMAT_VERSION}")
     return StoreHeader(**table)
-
-
-def join(stores: Sequence[FeatureStore]) -> list[Clip]:
-    """The clips of several stores one after the other."""
-    return [clip for store in stores for clip in store]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import logging
 import os
-import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from enclap.audio.resample import resample
 from enclap.data.recordings import Recording, read_manifest
 from enclap.data.synthetic.acoustics import fade, loudness
 from enclap.errors import DataError, EnclapError, EnvironmentFault
+from enclap.files import replace_folder, replacement_path, scratch_folder
 from enclap.types import FloatArray, Waveform
 
 logger = logging.getLogger(__name__)
@@ -71,20 +71,19 @@ def _clone(repository: str, folder: Path, host: str) -> Path:
     target = folder / repository.replace("/", "--")
     if target.exists():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.partial")
-    command = ["git", "clone", "--quiet", "--depth", "1", f"{host}/{repository}", str(temporary)]
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        subprocess.run(command, check=True, capture_output=True, text=True, env=_unattended())
-    except FileNotFoundError as error:
-        raise EnvironmentFault("git is needed to fetch the recordings; install it and run this again") from error
-    except subprocess.CalledProcessError as error:
-        reasons = [line for line in error.stderr.splitlines() if line.startswith("fatal:")] or [
-            "fatal: no reason given"
-        ]
-        raise DataError(f"{repository}: cannot be cloned from {host} ({reasons[0]})") from error
-    temporary.rename(target)
+    with scratch_folder(target) as scratch:
+        clone = scratch / "clone"
+        command = ["git", "clone", "--quiet", "--depth", "1", f"{host}/{repository}", str(clone)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, env=_unattended())
+        except FileNotFoundError as error:
+            raise EnvironmentFault("git is needed to fetch the recordings; install it and run this again") from error
+        except subprocess.CalledProcessError as error:
+            reasons = [line for line in error.stderr.splitlines() if line.startswith("fatal:")] or [
+                "fatal: no reason given"
+            ]
+            raise DataError(f"{repository}: cannot be cloned from {host} ({reasons[0]})") from error
+        replace_folder(clone, target, scratch / "replaced")
     return target
 
 
@@ -134,22 +133,23 @@ def _cut(audio: FloatArray, length: int, rate: int, loudest: bool) -> FloatArray
 
 def _write_flac(waveform: Waveform, target: Path) -> None:
     """Encode 16-bit FLAC at `target`, by way of a temporary name."""
-    temporary = target.with_suffix(".partial.flac")
     pcm = np.round(np.clip(waveform.samples, -1.0, 1.0) * 32767.0).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(pcm[np.newaxis], "s16", "mono")
     frame.sample_rate = waveform.rate
-    with av.open(str(temporary), "w", format="flac") as container:
+    with replacement_path(target) as temporary, av.open(str(temporary), "w", format="flac") as container:
         stream = container.add_stream("flac", rate=waveform.rate, layout="mono", format="s16")
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    temporary.replace(target)
 
 
 def _write_manifest(manifest: Path, output: Path) -> None:
     """Write the manifest of what lies in `output`."""
     output.mkdir(parents=True, exist_ok=True)
-    temporary = output / "manifest.csv.partial"
-    with manifest.open(encoding="utf-8", newline="") as source, temporary.open("w", encoding="utf-8", newline="") as to:
+    with (
+        manifest.open(encoding="utf-8", newline="") as source,
+        replacement_path(output / "manifest.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as to,
+    ):
         reader = csv.DictReader(source)
         writer = csv.DictWriter(to, reader.fieldnames or [], lineterminator="\n")
         writer.writeheader()
@@ -157,7 +157,6 @@ def _write_manifest(manifest: Path, output: Path) -> None:
             path = rebuilt_path(row["path"])
             if (output / path).exists():
                 writer.writerow({**row, "path": path})
-    temporary.replace(output / "manifest.csv")
 
 
 def main(

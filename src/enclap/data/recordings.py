@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +14,17 @@ from numpy.typing import NDArray
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.errors import DataError
+from enclap.files import replacement_path, write_whole
 from enclap.types import FloatArray
 
+MANIFEST_SPLITS = ("train", "test")
 PEAK = 32767.0
 """Full scale of the 16-bit samples in which decoded recordings are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One row of the manifest: a recording, what is heard in it, and where it comes from."""
+    """One row of the manifest: a recording, what can be heard in it, and where it comes from."""
 
     path: str
     labels: tuple[str, ...]
@@ -48,11 +49,15 @@ def read_manifest(path: Path) -> list[Recording]:
     """All rows of a manifest.csv in their order; DataError names what is wrong with the file."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return [_recording(row) for row in csv.DictReader(stream)]
+            recordings = [_recording(row) for row in csv.DictReader(stream)]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such manifest; give the folder that holds manifest.csv") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not a recordings manifest ({error!r})") from error
+    unknown = sorted({recording.split for recording in recordings} - set(MANIFEST_SPLITS))
+    if unknown:  # a recording that was meant to be kept apart must not be trained on
+        raise DataError(f"{path}: split {', '.join(map(repr, unknown))}; write {' or '.join(MANIFEST_SPLITS)}")
+    return recordings
 
 
 def _recording(row: dict[str, str]) -> Recording:
@@ -70,11 +75,6 @@ def _recording(row: dict[str, str]) -> Recording:
         source_url=row["source_url"],
         recording=row["recording"],
     )
-
-
-def share(key: str, salt: str = "") -> float:
-    """A number in [0, 1) that depends on the text alone: the seedless draw by which recordings are set apart."""
-    return int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big") / 2.0**64
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Corpus:
         return int(self.starts[index + 1] - self.starts[index])
 
     def audio(self, index: int, start: int = 0, length: int | None = None) -> FloatArray:
-        """Float32 [N] samples of one recording at `rate`, or of a stretch of it."""
+        """Float32 [N] samples of one recording at `rate`, or of `length` samples of it from `start` on."""
         first = self.starts[index] + start
         end = self.starts[index + 1] if length is None else min(first + length, self.starts[index + 1])
         return self.samples[first:end].astype(np.float32) / np.float32(PEAK)
@@ -112,9 +112,7 @@ def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
     names = [recording.path for recording in recordings]
     if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["paths"] != names:
         lengths = _decode_all(recordings_folder, recordings, data, rate)
-        temporary = index.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"paths": names, "lengths": lengths}), encoding="utf-8")
-        temporary.replace(index)
+        write_whole(index, json.dumps({"paths": names, "lengths": lengths}))
     lengths = json.loads(index.read_text(encoding="utf-8"))["lengths"]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     samples = np.memmap(data, dtype=np.int16, mode="r", shape=(int(starts[-1]),))
@@ -124,17 +122,10 @@ def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
 def _decode_all(folder: Path, recordings: Sequence[Recording], data: Path, rate: int) -> list[int]:
     """Write all recordings at `rate` as int16 to `data`; returns their lengths in samples."""
     lengths = []
-    temporary = data.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
+    with replacement_path(data) as temporary, temporary.open("wb") as stream:
         for recording in recordings:
             samples = resample(read_audio(folder / recording.path), rate)
             pcm = np.round(np.clip(samples, -1.0, 1.0) * PEAK).astype("<i2")
             stream.write(pcm.tobytes())
             lengths.append(len(pcm))
-    temporary.replace(data)
     return lengths
-
-
-def labels_of(recordings: Iterable[Recording]) -> list[str]:
-    """All labels, each once, sorted."""
-    return sorted({label for recording in recordings for label in recording.labels})

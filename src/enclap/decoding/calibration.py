@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from enclap.errors import ModelError
+from enclap.files import write_whole
 
 FILE_NAME = "confidence.json"
 VERSION = 1
@@ -47,10 +48,8 @@ class Calibration(BaseModel):
             raise ModelError(f"{path}: not a calibration that this enclap reads ({line})") from error
 
     def write(self, folder: Path) -> None:
-        """Write it into a model folder, by way of a temporary name."""
-        temporary = folder / f"{FILE_NAME}.partial"
-        temporary.write_text(json.dumps(self.model_dump(), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / FILE_NAME)
+        """Write it into a model folder."""
+        write_whole(folder / FILE_NAME, json.dumps(self.model_dump(), indent=1) + "\n")
 
     def probability(self, score: float) -> float:
         """How probable it is, 0 to 1, that a caption with this score names what is heard."""

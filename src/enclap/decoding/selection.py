@@ -54,7 +54,17 @@ class SentenceSelector:
     def select(self, features: Sequence[Features], options: DecodingOptions) -> list[Selection]:
         """One selection per clip, in order; a clip's does not depend on the clips beside it."""
         proposed = self._propose(features, options)
-        return [self._choose(clip, candidates) for clip, candidates in zip(features, proposed, strict=True)]
+        calibration = self._calibration
+        if calibration is None:
+            return [Selection(found[0].text, found[0].score, tuple(found)) for found in proposed]
+        selections = []
+        for clip, found in zip(features, proposed, strict=True):
+            candidates = tuple(replace(item, score=calibration.probability(item.score)) for item in found)
+            text, score = candidates[0].text, candidates[0].score
+            if is_doubtful(calibration, text, score):  # a vaguer sentence, the one nearest to the sound
+                text = calibration.vague[int(np.argmax(self._vague_embeddings @ embedding_of(clip)))]
+            selections.append(Selection(text, score, candidates))
+        return selections
 
     def _propose(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per clip in the order that the options ask for; those that repeat a phrase come last."""
@@ -75,17 +85,6 @@ class SentenceSelector:
             order = rerank(candidates, rows @ embedding_of(clip), options.rerank)
             reranked.append(repeats_last(order, length))
         return reranked
-
-    def _choose(self, clip: Features, candidates: Sequence[Candidate]) -> Selection:
-        """The first candidate, or a vaguer sentence where the calibration says that it is probably wrong."""
-        calibration = self._calibration
-        if calibration is None:
-            return Selection(candidates[0].text, candidates[0].score, tuple(candidates))
-        calibrated = tuple(replace(item, score=calibration.probability(item.score)) for item in candidates)
-        text, score = calibrated[0].text, calibrated[0].score
-        if is_doubtful(calibration, text, score):
-            text = calibration.vague[int(np.argmax(self._vague_embeddings @ embedding_of(clip)))]
-        return Selection(text, score, calibrated)
 
     @cached_property
     def _vague_embeddings(self) -> FloatArray:

@@ -6,12 +6,14 @@ May import: audio, decoding, errors, hub, text, types.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from enclap.engines.base import Engine
-from enclap.errors import MissingExtra, ModelError, UsageError
+from enclap.errors import MissingExtra, UsageError
+from enclap.hub.layout import GRAPHS, WEIGHTS
 
-__all__ = ["Engine", "load_engine"]
+__all__ = ["ENGINES", "REFERENCE", "Engine", "load_engine"]
 
 
 def load_engine(
@@ -23,26 +25,33 @@ def load_engine(
 ) -> Engine:
     """An engine for a model folder; ModelError when the folder is incomplete, damaged or of an unknown version.
 
-    engine: "onnx", "torch" or "auto" (onnx where the folder holds its graphs, else torch). threads: None leaves the
-    number of threads to the engine's library.
+    engine: a name in ENGINES, or "auto" (onnx where the folder holds its graphs, else torch). device: "auto" takes the
+    first accelerator that the engine can use. threads: of the processor, None for all.
     """
     path = Path(folder)
     if engine == "auto":
-        engine = "onnx" if (path / "onnx").is_dir() or not _has_torch_weights(path) else "torch"
-    if engine == "onnx":
-        from enclap.engines.onnx.engine import OnnxEngine
-
-        return OnnxEngine(path, device=device, precision=precision, threads=threads)
-    if engine == "torch":
-        if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
-            raise MissingExtra("the torch engine", "train")
-        from enclap.engines.torch import TorchEngine
-
-        return TorchEngine(path, device=device, precision=precision, threads=threads)
-    raise UsageError(f"unknown engine {engine!r}; use auto, onnx or torch")
+        has_weights_only = (path / WEIGHTS).is_file() and not (path / GRAPHS).is_dir()
+        engine = REFERENCE if has_weights_only else DEFAULT
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}; use auto, {' or '.join(ENGINES)}")
+    return ENGINES[engine]()(path, device=device, precision=precision, threads=threads)
 
 
-def _has_torch_weights(path: Path) -> bool:
-    if not path.is_dir():
-        raise ModelError(f"{path}: no such model folder; check the name, or see `enclap models list`")
-    return (path / "model.safetensors").is_file()
+def _onnx_engine() -> Callable[..., Engine]:
+    from enclap.engines.onnx.engine import OnnxEngine
+
+    return OnnxEngine
+
+
+def _torch_engine() -> Callable[..., Engine]:
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
+        raise MissingExtra("the torch engine", "train")
+    from enclap.engines.torch import TorchEngine
+
+    return TorchEngine
+
+
+ENGINES: dict[str, Callable[[], Callable[..., Engine]]] = {"onnx": _onnx_engine, "torch": _torch_engine}
+"""By name: what imports an engine and gives its class. See `Engine` for how to add one."""
+DEFAULT, REFERENCE = "onnx", "torch"
+"""The engine that `auto` prefers, and the one that all others are held to."""

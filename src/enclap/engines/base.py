@@ -10,7 +10,20 @@ from enclap.types import Candidate, Features, FloatArray, Window
 
 
 class Engine(Protocol):
-    """Runs one model folder. Every engine gives the torch engine's token ids in float32."""
+    """Runs one model folder. Every engine gives the torch engine's token ids in float32.
+
+    `extract` and `generate` may run at the same time, each in a thread of its own, as the captioner does: one makes the
+    features of the next batch while the other searches the sentences of this one. `embed_text` is called by the thread
+    that calls `generate`. No method is called by two threads at once.
+
+    How to add an engine, for an accelerator say:
+    1. One file in `engines/` with a class that has the members below. Its constructor takes a folder, and device,
+       precision and threads as keywords; it raises UsageError for a choice that it does not know and EnvironmentFault
+       for a device that is not there. `hub.model_folder.ModelFolder` reads and checks the folder, `engines.batching`
+       turns windows into the networks' inputs, and `decoding` searches, given a `DecoderStep` over the networks.
+    2. One line in `engines.ENGINES`, which `load_engine` reads, and the name in `cli/choices.py`.
+    The agreement tests (tests/test_engines.py) then run it beside the torch engine, without a change.
+    """
 
     name: str
     code_rate: float
@@ -30,7 +43,10 @@ class Engine(Protocol):
         ...
 
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
-        """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
+        """Candidates per item, best first; an item's candidates do not depend on the rest of the batch.
+
+        Raises UsageError when the options contradict each other, ModelError when features lack what the model reads.
+        """
         ...
 
     def embed_text(self, texts: Sequence[str]) -> FloatArray:

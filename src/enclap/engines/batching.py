@@ -1,4 +1,4 @@
-"""What every engine does around its networks: windows to network inputs, equal lengths together, ids to text."""
+"""What every engine does around its networks: windows to network inputs, similar lengths together, ids to text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_BATCH = 16
-"""Items of one length that run together: more gain nothing on a CPU and cost memory."""
+"""Clips that run together on a processor: more gain nothing there and cost memory."""
 
 
 def in_groups(
@@ -43,16 +43,16 @@ def in_groups(
 
 
 def similar_lengths(lengths: Sequence[int], limit: Callable[[int], int]) -> list[list[int]]:
-    """Places of items that may run together, each place once, longest items first.
+    """Batches of indices of items that may run together, each index once, longest items first.
 
     limit: how many items of a length may run together. Items are padded to the longest of their batch, so a batch
     holds none of less than 4/5 of its length.
     """
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches = []
     while order:
         longest = lengths[order[0]]
-        batches.append([place for place in order[: limit(longest)] if 5 * lengths[place] >= 4 * longest])
+        batches.append([index for index in order[: limit(longest)] if 5 * lengths[index] >= 4 * longest])
         order = order[len(batches[-1]) :]
     return batches
 
@@ -67,13 +67,6 @@ def clap_input(folder: ModelFolder, window: Window) -> FloatArray | None:
     if folder.clap is None:
         return None
     return folder.clap.tower_input(resample(window.waveform, folder.clap.rate))
-
-
-def mean_direction(embeddings: FloatArray) -> FloatArray:
-    """Float32 [E], unit length: the direction of the mean of embeddings [C, E]."""
-    mean = embeddings.mean(axis=0)
-    direction: FloatArray = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
-    return direction
 
 
 def log_mel(folder: ModelFolder, window: Window) -> FloatArray | None:

@@ -28,15 +28,17 @@ from enclap.engines.batching import (
     no_codes,
 )
 from enclap.errors import EnvironmentFault, ModelError, UsageError
-from enclap.export.folder import load_caption_model
+from enclap.hub.layout import CLAP, CODEC, TOKENIZER, WEIGHTS
 from enclap.hub.model_folder import ModelFolder
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
+from enclap.model.loading import load_caption_model
 from enclap.types import Candidate, Features, FloatArray, IntArray, Window
 
 ACCELERATED_BATCH = 64
-"""Clips that run together on an accelerator, which a few leave idle."""
+"""Clips that run together on an accelerator, which fewer would leave idle."""
 PROCESSOR_WINDOWS = 4
+"""Windows that are best given together on a processor."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -62,7 +64,7 @@ class TorchEngine:
         self._together = MAX_BATCH if on_processor else ACCELERATED_BATCH
         self.windows_together = PROCESSOR_WINDOWS if on_processor else ACCELERATED_BATCH
         disable_progress_bar()  # transformers shows one for every load, even where no terminal is
-        self.folder.require("model.safetensors")
+        self.folder.require(WEIGHTS)
         self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])
         if threads is not None:
             torch.set_num_threads(threads)
@@ -70,7 +72,7 @@ class TorchEngine:
     @property
     def can_embed_text(self) -> bool:
         """Whether the folder has CLAP's text tower."""
-        return self.folder.clap is not None and (self.folder.path / "clap" / "tokenizer.json").is_file()
+        return self.folder.clap is not None and (self.folder.path / CLAP / TOKENIZER).is_file()
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
@@ -165,11 +167,11 @@ class TorchEngine:
 
     @cached_property
     def _codec(self) -> Codec:
-        return Codec.from_folder(self.folder.path / "codec", self.folder.caption.codebooks, self._device)
+        return Codec.from_folder(self.folder.path / CODEC, self.folder.caption.codebooks, self._device)
 
     @cached_property
     def _clap(self) -> Clap:
-        return Clap.from_folder(self.folder.path / "clap", self._device)
+        return Clap.from_folder(self.folder.path / CLAP, self._device)
 
 
 def _mean_log_probabilities(output: Any, rules: TokenRules) -> list[float]:

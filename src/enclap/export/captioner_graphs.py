@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enclap.model.captioner import EnclapForConditionalGeneration
-from enclap.model.slots import POSITION_OFFSET, Inputs
+from enclap.model.slots import POSITION_OFFSET, EncoderInputs
 
 ONNXRUNTIME_DOMAIN = "com.microsoft"
 """Operators that onnxruntime has beside the standard ones."""
@@ -18,7 +18,8 @@ ONNXRUNTIME_DOMAIN = "com.microsoft"
 class EncoderGraph(nn.Module):
     """A clip's inputs to the cross-attention keys and values of every decoder layer, computed once per clip.
 
-    Keys [B, H, D / H, S] lie transposed, ready for the decoder's products; values are [B, H, S, D / H].
+    With H heads and L slots, keys [B, H, D / H, L] lie transposed, ready for the decoder's products; values are
+    [B, H, L, D / H].
     """
 
     custom_opsets: ClassVar[dict[str, int]] = {ONNXRUNTIME_DOMAIN: 1}
@@ -27,11 +28,11 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.model = model
         self.encoder: Any = model.get_encoder()
-        self.names = encoder_inputs(model)
+        self.names = encoder_input_names(model)
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Key, value, key, value, … of the layers, first layer first."""
-        slots = self.model.embed_slots(Inputs(**dict(zip(self.names, values, strict=True))))  # [B, S, D]
+        slots = self.model.embed_slots(EncoderInputs(**dict(zip(self.names, values, strict=True))))  # [B, L, D]
         states = slots + self.encoder.embed_positions(slots[:, :, -1])  # needed for the shape only
         states = self.encoder.layernorm_embedding(states)
         for layer in self.encoder.layers:
@@ -41,7 +42,7 @@ class EncoderGraph(nn.Module):
         return self._cross(states)
 
     def _attend(self, attention: Any, states: Tensor) -> Tensor:
-        """What the attention adds to states [B, S, D]."""
+        """What the attention adds to states [B, L, D]."""
         query, key, value = attention.q_proj(states), attention.k_proj(states), attention.v_proj(states)
         mixed = _FusedAttention.apply(query, key, value, attention.num_heads)  # type: ignore[no-untyped-call]
         return cast(Tensor, attention.out_proj(mixed))
@@ -51,22 +52,22 @@ class EncoderGraph(nn.Module):
         results = []
         for layer in cast(Any, self.model.get_decoder()).layers:
             attention = layer.encoder_attn
-            key = attention.k_proj(states).unflatten(-1, (heads, -1))  # [B, S, H, D / H]
+            key = attention.k_proj(states).unflatten(-1, (heads, -1))  # [B, L, H, D / H]
             value = attention.v_proj(states).unflatten(-1, (heads, -1))
             results += [key.permute(0, 2, 3, 1), value.permute(0, 2, 1, 3)]
         return tuple(results)
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Attention of queries, keys and values [B, S, D] with H heads, exported as one operator.
+    """Attention of queries, keys and values [B, L, D] with H heads, exported as one operator.
 
-    onnxruntime computes it in tiles that stay in the processor's cache; written out, the weights [B, H, S, S] of every
+    onnxruntime computes it in tiles that stay in the processor's cache; written out, the weights [B, H, L, L] of every
     layer go through memory three times.
     """
 
     @staticmethod
     def forward(_context: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """The mixed values [B, S, D]."""
+        """The mixed values [B, L, D]."""
         query, key, value = (item.view(*item.shape[:2], heads, -1).transpose(1, 2) for item in (query, key, value))
         return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)  # of [B, H, S, …]
 
@@ -82,8 +83,8 @@ class DecoderGraph(nn.Module):
 
     The beams of a clip are query positions of one cross-attention, so they share its keys and values without a copy.
     past: self-attention keys and values [P, layers, 2, B, W, H, D / H]; positions lie outermost, so that the caller can
-    append in place; P = 0 in the first step. cross_bias: [B, S], added to the cross-attention's scores: 0 for a clip's
-    slots, very negative for the padding behind a shorter clip's.
+    append in place; P = 0 in the first step. cross_bias: [B, L], added to the cross-attention's scores: 0 for a clip's
+    slots, very negative for the padding after a shorter clip's.
     """
 
     def __init__(self, model: EnclapForConditionalGeneration) -> None:
@@ -93,15 +94,15 @@ class DecoderGraph(nn.Module):
         self.heads: int = model.config.decoder_attention_heads
 
     def forward(self, tokens: Tensor, past: Tensor, cross_bias: Tensor, *cross: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, W, V] behind the last of tokens [B, W, N], and their keys and values [N, layers, 2, B, W, …]."""
+        """Logits [B, W, V] after the last of tokens [B, W, N], and their keys and values [N, layers, 2, B, W, …]."""
         decoder = self.decoder
         before, new = past.shape[0], tokens.shape[2]
-        places = torch.arange(before, before + new)
+        positions = torch.arange(before, before + new)
         vectors = decoder.embed_tokens(tokens) + functional.embedding(
-            places + POSITION_OFFSET, decoder.embed_positions.weight
+            positions + POSITION_OFFSET, decoder.embed_positions.weight
         )
         states = decoder.layernorm_embedding(vectors)  # [B, W, N, D]
-        later = torch.arange(before + new)[None] > places[:, None]  # [N, P + N]
+        later = torch.arange(before + new)[None] > positions[:, None]  # [N, P + N]
         causal = torch.where(later, float("-inf"), 0.0)
         fresh = []
         for index, layer in enumerate(decoder.layers):
@@ -132,20 +133,20 @@ class DecoderGraph(nn.Module):
         return cast(Tensor, layer.self_attn_layer_norm(states + attention.out_proj(mixed))), fresh
 
     def _cross_attention(self, layer: Any, states: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """States [B, W, N, D] after attending to a clip's keys [B, H, D / H, S] and values [B, H, S, D / H].
+        """States [B, W, N, D] after attending to a clip's keys [B, H, D / H, L] and values [B, H, L, D / H].
 
         Each query is a product of its own, of one row: onnxruntime reads the other factor as it lies then. For two rows
         and more it would copy keys and values, which are far larger than the queries, into another order first.
         """
         attention = layer.encoder_attn
         query = self._split((attention.q_proj(states) * attention.scaling).flatten(1, 2)).transpose(1, 2)
-        scores = query.unsqueeze(3) @ keys.unsqueeze(2) + bias[:, None, None, None]  # [B, H, W N, 1, S]
+        scores = query.unsqueeze(3) @ keys.unsqueeze(2) + bias[:, None, None, None]  # [B, H, W N, 1, L]
         mixed = scores.softmax(-1) @ values.unsqueeze(2)  # [B, H, W N, 1, D / H]
         mixed = mixed.squeeze(3).transpose(1, 2).flatten(2).reshape(states.shape)
         return cast(Tensor, layer.encoder_attn_layer_norm(states + attention.out_proj(mixed)))
 
 
-def encoder_inputs(model: EnclapForConditionalGeneration) -> list[str]:
+def encoder_input_names(model: EnclapForConditionalGeneration) -> list[str]:
     """Names of the encoder graph's inputs, in order: those that the model's configuration takes."""
     config = model.config
     used = {

@@ -8,19 +8,18 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import ClapModel
 
 from enclap.errors import ModelError
-from enclap.model.clap import embed_crops
+from enclap.model.audio_encoder import AudioEncoder
 from enclap.model.codec import Codec
 from enclap.model.conv_clap import ConvClapModel
 
 
 class ConvEncoderGraph(nn.Module):
-    """Samples [B, 1, N] to the frames [B, C, T] that the codec's recurrent layers read; any N, one sample included.
+    """Samples [B, 1, N] to the latents [B, D, T] that the codec's recurrent layers read; any N, one sample included.
 
-    context: frames before the first wanted one that a stretch must be given with, so that what stands at its start
-    does not reach the wanted ones; None when later samples count too, so that a clip cannot be taken in stretches.
+    context: frames that a segment needs before the first one that is used, so that its mirrored start does not reach
+    those; None when later samples count too, so that a clip cannot be convolved in segments.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -30,12 +29,12 @@ class ConvEncoderGraph(nn.Module):
         self.context = context_frames(self.layers, codec.hop)
 
     def forward(self, samples: Tensor) -> Tensor:
-        """Frames of a batch of equally long clips."""
+        """Latents of a batch of equally long clips."""
         return cast(Tensor, self.layers(samples))
 
 
 class CodesGraph(nn.Module):
-    """Frames [B, C, T] to codes int64 [B, T, K]."""
+    """Latents [B, D, T] to codes int64 [B, T, K]."""
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
@@ -43,9 +42,9 @@ class CodesGraph(nn.Module):
         self.layers = layers[recurrence(layers) :]
         self.quantizers = codec.model.quantizer.layers[: codec.codebooks]
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> Tensor:
         """Codes of a batch of equally long clips."""
-        residual = self.layers(frames)  # [B, D, T]
+        residual = self.layers(latents)  # [B, D, T]
         codes = []
         for quantizer in self.quantizers:
             chosen = quantizer.encode(residual)  # [B, T]
@@ -65,8 +64,8 @@ def branch_free(codec: Codec) -> nn.Sequential:
 
 
 def recurrence(layers: nn.Sequential) -> int:
-    """Place of the first layer that needs all frames before it: everything in front of it is convolution."""
-    return next((place for place, layer in enumerate(layers) if hasattr(layer, "lstm")), len(layers))
+    """Index of the first layer that needs all frames before it; the layers before that one are convolutions."""
+    return next((index for index, layer in enumerate(layers) if hasattr(layer, "lstm")), len(layers))
 
 
 def context_frames(layers: nn.Module, hop: int) -> int | None:
@@ -103,8 +102,8 @@ class BranchFreeConv(nn.Module):
         self.reflect = source.pad_mode == "reflect"
 
     def forward(self, values: Tensor) -> Tensor:
-        """The convolution of values [B, C, L], L / stride rounded up."""
-        length = torch.as_tensor(values.shape[-1])  # L, as a tensor that tracing follows
+        """The convolution of values [B, D, N]; N / stride rounded up."""
+        length = torch.as_tensor(values.shape[-1])  # N, as a tensor that tracing follows
         right = self.right + torch.remainder(-length, self.stride)
         before = torch.arange(self.left, 0, -1)
         after = length + torch.arange(cast(int, right))
@@ -119,31 +118,32 @@ class BranchFreeConv(nn.Module):
         return cast(Tensor, self.conv(torch.cat([before, values, after], dim=-1)))
 
 
-def _at(values: Tensor, places: Tensor, length: Tensor) -> Tensor:
-    """Values [B, C, places], zero behind the end."""
-    inside = (places < length).to(values.dtype)
-    return values[..., torch.minimum(places, length - 1)] * inside
+def _at(values: Tensor, indices: Tensor, length: Tensor) -> Tensor:
+    """Values [B, D, indices] of values [B, D, N], zero after the end."""
+    inside = (indices < length).to(values.dtype)
+    return values[..., torch.minimum(indices, length - 1)] * inside
 
 
 class ClapAudioGraph(nn.Module):
-    """Mel crops [C, 1, T, M] to unit embeddings [C, E]."""
+    """Mel crops [C, channels, F, M] to unit embeddings [C, E]."""
 
-    def __init__(self, model: ClapModel | ConvClapModel) -> None:
+    def __init__(self, encoder: AudioEncoder) -> None:
         super().__init__()
-        self.model = model
-        self.keep_norms = isinstance(model, ConvClapModel)  # half the file; they are folded when it is loaded
+        self.encoder = encoder
+        self.network = encoder.network  # a module's own attribute, so that tracing finds its weights
+        self.keep_norms = isinstance(self.network, ConvClapModel)  # half the file; they are folded when it is loaded
 
     def forward(self, mel: Tensor) -> Tensor:
         """Embeddings of crops of the front end's fixed length."""
-        return embed_crops(self.model, mel)
+        return self.encoder.embed(mel)
 
 
 class ClapTextGraph(nn.Module):
     """Token ids and attention mask [N, S] to unit embeddings [N, E]."""
 
-    def __init__(self, model: ClapModel | ConvClapModel) -> None:
+    def __init__(self, encoder: AudioEncoder) -> None:
         super().__init__()
-        self.model = model
+        self.model = encoder.network
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embeddings of padded texts."""

@@ -10,9 +10,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import ClapModel
 
-from enclap.model.clap import embed_crops
+from enclap.model.audio_encoder import HtsatClap
 
 
 class FusedPatchEmbed(nn.Module):
@@ -34,15 +33,9 @@ class FusedPatchEmbed(nn.Module):
         return cast(Tensor, source.norm(vectors))
 
 
-class ClapFusedGraph(nn.Module):
-    """Mel spectrograms [C, 4, T, M] of long clips to unit embeddings [C, E]."""
-
-    def __init__(self, model: ClapModel) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model)
-        encoder: Any = self.model.audio_model.audio_encoder
-        encoder.patch_embed = FusedPatchEmbed(encoder.patch_embed)
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """Embeddings of clips whose four spectrograms have the front end's fixed length."""
-        return embed_crops(self.model, mel)
+def traceable_fusion(encoder: HtsatClap) -> HtsatClap:
+    """The encoder, which must have feature fusion, for clips of four spectrograms [C, 4, F, M] alone."""
+    network: Any = copy.deepcopy(encoder.network)
+    tower = network.audio_model.audio_encoder
+    tower.patch_embed = FusedPatchEmbed(tower.patch_embed)
+    return HtsatClap(network, encoder.front_end)

@@ -17,10 +17,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from enclap.engines.onnx.sessions import SILENT
+from enclap.files import replacement_folder
+from enclap.hub.layout import EXTERNAL_WEIGHTS
+
 OPSET = 20
 """The first with GELU as one operator; onnxruntime reads it since 1.17."""
-SILENT = 4
-"""onnxruntime's log severity that lets only fatal faults through."""
 SMALLEST_HALVED = 16
 """Tensors with fewer values stay float32: a Cast would cost more than it saves."""
 LARGEST_INSIDE = 32 * 2**20
@@ -29,36 +31,32 @@ SMALLEST_OUTSIDE = 4096
 """Bytes from which a weight of a larger graph lies in the weight file."""
 PAGE = 4096
 """Weights begin at whole pages, as memory mapping wants them."""
-WEIGHT_FILE = "weights.data"
-TRACED = "traced"
+NORM_FUSIONS = ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion")
+"""onnxruntime's rules that fold a normalisation into the convolution before it."""
 
 Axes = Mapping[str, Mapping[int, str]]
 
 
 class GraphFolder:
-    """A folder of graphs that is written beside its place and put there when all are done: `with GraphFolder(path)`.
+    """A folder of graphs, written under a temporary name and renamed when all are done: `with GraphFolder(path)`.
 
     Equal weights of several graphs are stored once. A block that raises leaves the old folder as it was.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.partial = folder.with_name(folder.name + ".partial")
-        self._places: dict[bytes, int] = {}
+        self._replacement = replacement_folder(folder)
+        self._offsets: dict[bytes, int] = {}
         self._weights: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        self.partial = self._replacement.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):  # type: ignore[no-untyped-def]
         if self._weights is not None:
             self._weights.close()
-        if kind is None:
-            replace_folder(self.partial, self.folder)
-        else:
-            shutil.rmtree(self.partial, ignore_errors=True)
+        self._replacement.__exit__(kind, error, trace)
 
     def write(
         self,
@@ -67,14 +65,14 @@ class GraphFolder:
         inputs: Mapping[str, Tensor],
         outputs: Sequence[str],
         axes: Axes,
-        notes: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Trace the graph with the example inputs and write it to `name`.onnx; notes become its metadata."""
-        workshop = self.partial / TRACED
-        workshop.mkdir()
-        model = traced(graph, inputs, outputs, axes, workshop)
-        shutil.rmtree(workshop)
-        helper.set_model_props(model, dict(notes or {}))
+        """Trace the graph with the example inputs and write it to `name`.onnx, with its metadata."""
+        scratch = self.partial / "traced"
+        scratch.mkdir()
+        model = trace(graph, inputs, outputs, axes, scratch)
+        shutil.rmtree(scratch)
+        helper.set_model_props(model, dict(metadata or {}))
         self.save(name, model)
 
     def save(self, name: str, model: onnx.ModelProto) -> None:
@@ -91,15 +89,15 @@ class GraphFolder:
         """Let the weight file hold the tensor's bytes; a tensor that is there already is not stored again."""
         key = hashlib.sha256(tensor.raw_data).digest()
         if self._weights is None:
-            self._weights = (self.partial / WEIGHT_FILE).open("wb")
-        if key not in self._places:
+            self._weights = (self.partial / EXTERNAL_WEIGHTS).open("wb")
+        if key not in self._offsets:
             self._weights.write(b"\0" * (-self._weights.tell() % PAGE))
-            self._places[key] = self._weights.tell()
+            self._offsets[key] = self._weights.tell()
             self._weights.write(tensor.raw_data)
         length = len(tensor.raw_data)
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
-        for entry, value in (("location", WEIGHT_FILE), ("offset", self._places[key]), ("length", length)):
+        for entry, value in (("location", EXTERNAL_WEIGHTS), ("offset", self._offsets[key]), ("length", length)):
             tensor.external_data.add(key=entry, value=str(value))
 
 
@@ -121,21 +119,11 @@ def separate_lookups(graph: onnx.GraphProto) -> None:
                 stored[node.input[0]].name = node.input[0]
 
 
-def replace_folder(new: Path, old: Path) -> None:
-    """Put the folder `new` in the place of `old`, which may exist; an interruption loses neither."""
-    retired = old.with_name(old.name + ".old")
-    shutil.rmtree(retired, ignore_errors=True)
-    if old.exists():
-        old.rename(retired)
-    new.rename(old)
-    shutil.rmtree(retired, ignore_errors=True)
-
-
-def traced(
-    graph: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Axes, workshop: Path
+def trace(
+    graph: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Axes, scratch: Path
 ) -> onnx.ModelProto:
-    """The graph as a simplified model that holds all its weights; workshop: an empty folder for what lies between."""
-    path = workshop / "graph.onnx"
+    """The graph as a simplified model that holds all its weights; scratch: an empty folder for intermediate files."""
+    path = scratch / "graph.onnx"
     keep_norms = bool(getattr(graph, "keep_norms", False))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every constant; tests hold the graphs to other shapes
@@ -152,16 +140,12 @@ def traced(
             training=torch.onnx.TrainingMode.PRESERVE if keep_norms else torch.onnx.TrainingMode.EVAL,
             dynamo=False,
         )
-    model = onnx.load(str(simplified(path, NORM_FUSIONS if keep_norms else ())))
+    model = onnx.load(str(simplify(path, NORM_FUSIONS if keep_norms else ())))
     halve_exact_weights(model)
     return model
 
 
-NORM_FUSIONS = ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion")
-"""onnxruntime's rules that fold a normalisation into the convolution before it."""
-
-
-def simplified(path: Path, without: Sequence[str] = ()) -> Path:
+def simplify(path: Path, without: Sequence[str] = ()) -> Path:
     """The path of a new graph beside the one at `path`, its constants folded and what they leave unused dropped.
 
     without: names of onnxruntime's rewriting rules that are left out.

@@ -21,10 +21,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from enclap.export.captioner_graphs import ONNXRUNTIME_DOMAIN
 from enclap.export.graph_files import GraphFolder
+from enclap.hub.layout import INT8_SUFFIX, Graph
 from enclap.types import FloatArray
 
-INT8 = "_int8"
-"""Added to a graph's name for its quantised twin."""
 LARGEST = 127
 MIDDLE = 128
 """Stored value of a zero weight in MatMulNBits' unsigned bytes."""
@@ -35,10 +34,10 @@ INTEGER_ACTIVATIONS = 4
 
 def write_int8(graphs: GraphFolder) -> None:
     """Write encoder_int8.onnx and decoder_int8.onnx beside the folder's float32 graphs."""
-    for name in ("encoder", "decoder"):
-        model = onnx.load(str(graphs.partial / f"{name}.onnx"))
-        quantise(model, blockwise=name == "decoder")
-        graphs.save(name + INT8, model)
+    for graph in (Graph.ENCODER, Graph.DECODER):
+        model = onnx.load(str(graphs.partial / f"{graph}.onnx"))
+        quantise(model, blockwise=graph == Graph.DECODER)
+        graphs.save(graph + INT8_SUFFIX, model)
 
 
 def quantise(model: onnx.ModelProto, blockwise: bool) -> None:
@@ -61,7 +60,7 @@ def quantise(model: onnx.ModelProto, blockwise: bool) -> None:
 
 
 class _Weights:
-    """The constants of a graph, those included that are stored as float16 behind a Cast."""
+    """The constants of a graph, those included that are stored as float16 before a Cast."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph

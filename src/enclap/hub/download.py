@@ -7,6 +7,7 @@ SHA-256. From then on the same commit is asked for, and a file with another chec
 from __future__ import annotations
 
 import fnmatch
+import glob
 import hashlib
 import json
 import logging
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from enclap.errors import EnclapError, EnvironmentFault, ModelError
-from enclap.files import HASH_BLOCK, FileRecord, is_full, require_room, sha256, stays_inside, write_whole
-from enclap.text import printable
+from enclap.files import is_full, require_room, sha256, stays_inside, write_whole
+from enclap.hub.integrity import FileRecord
+from enclap.hub.layout import CONFIGURATION
+from enclap.text import first_line, printable
 
 LOCK_FORMAT = 1
 logger = logging.getLogger(__name__)
@@ -27,16 +30,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """What is wanted of a repository on the hub.
+    """A repository on the hub, and which of its files to take.
 
-    kind: "model" or "space". needed: groups of patterns; of each group, the first pattern that any file matches is
-    taken. welcome: patterns of files that are taken when they are there.
+    kind: "model" or "space". required: groups of patterns; of each group, the first pattern that any file matches is
+    taken. optional: patterns of files that are taken when they are there.
     """
 
     identifier: str
     kind: str = "model"
-    needed: tuple[tuple[str, ...], ...] = (("config.json",),)
-    welcome: tuple[str, ...] = ()
+    required: tuple[tuple[str, ...], ...] = ((CONFIGURATION,),)
+    optional: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str:
@@ -54,7 +57,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class _RemoteFile:
     """What the hub says of a file: its size and its SHA-256, or for a small one git's hash of it."""
 
     size: int
@@ -75,7 +78,7 @@ def lock_path(repository: Repository) -> Path:
 
 
 def locked_identifiers() -> list[str]:
-    """The model repositories that were fetched before, by name; a damaged lock is passed over with a warning."""
+    """The model repositories that were fetched before, by name; a damaged lock is skipped with a warning."""
     found = []
     for path in sorted(lock_path(Repository("a/b")).parent.glob("models--*.json")):
         try:
@@ -90,8 +93,8 @@ def cached(repository: Repository) -> Snapshot | None:
     locked = _read_lock(repository)
     if locked is None or not _covers(locked, repository):
         return None
-    there = all(_size(locked.folder / name) == record.size for name, record in locked.files.items())
-    return locked if there else None
+    complete = all(_size(locked.folder / name) == record.size for name, record in locked.files.items())
+    return locked if complete else None
 
 
 def fetch(repository: Repository, update: bool = False) -> Snapshot:
@@ -102,14 +105,14 @@ def fetch(repository: Repository, update: bool = False) -> Snapshot:
     is full.
     """
     locked = None if update else _read_lock(repository)
-    with _told(repository):
+    with _translate_hub_errors(repository):
+        known = {} if locked is None else locked.files
+        expected = {name: _RemoteFile(item.size, item.sha256, None) for name, item in known.items()}
         if locked is not None and _covers(locked, repository):
-            expected = {name: _Listed(item.size, item.sha256, None) for name, item in locked.files.items()}
             revision = locked.revision
         else:
-            revision, expected = _list(repository, None if locked is None else locked.revision)
-            if locked is not None:
-                expected |= {name: _Listed(item.size, item.sha256, None) for name, item in locked.files.items()}
+            revision, listed = _list(repository, None if locked is None else locked.revision)
+            expected = listed | expected
         folder = _download(repository, revision, expected)
         files = {name: _verified(repository, folder / name, name, listed) for name, listed in expected.items()}
         snapshot = Snapshot(folder, revision, files)
@@ -118,8 +121,8 @@ def fetch(repository: Repository, update: bool = False) -> Snapshot:
     return snapshot
 
 
-def _list(repository: Repository, revision: str | None) -> tuple[str, dict[str, _Listed]]:
-    """The newest or the given commit, and what the hub says of the wanted files at that commit."""
+def _list(repository: Repository, revision: str | None) -> tuple[str, dict[str, _RemoteFile]]:
+    """The newest or the given commit, and what the hub says of the files to take at that commit."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -134,24 +137,24 @@ def _list(repository: Repository, revision: str | None) -> tuple[str, dict[str, 
     outside = [name for name in chosen if not stays_inside(name)]
     if outside:
         raise ModelError(f"{repository.identifier}: names a file outside its folder ({printable(outside[0])}); refused")
-    return revision, {name: _listed(files[name]) for name in chosen}
+    return revision, {name: _remote_file(files[name]) for name in chosen}
 
 
-def _listed(item: Any) -> _Listed:
+def _remote_file(item: Any) -> _RemoteFile:
     if item.lfs is not None:
-        return _Listed(int(item.lfs.size), str(item.lfs.sha256), None)
-    return _Listed(int(item.size), None, str(item.blob_id))
+        return _RemoteFile(int(item.lfs.size), str(item.lfs.sha256), None)
+    return _RemoteFile(int(item.size), None, str(item.blob_id))
 
 
 def _chosen(names: Sequence[str], repository: Repository) -> list[str] | str:
-    """The wanted names among `names`, or the group of patterns that none of them matches."""
+    """The names of the files to take among `names`, or the group of patterns that none of them matches."""
     chosen: dict[str, None] = {}
-    for group in repository.needed:
+    for group in repository.required:
         matches = next((found for pattern in group if (found := fnmatch.filter(names, pattern))), None)
         if matches is None:
             return " or ".join(group)
         chosen |= dict.fromkeys(matches)
-    for pattern in repository.welcome:
+    for pattern in repository.optional:
         chosen |= dict.fromkeys(fnmatch.filter(names, pattern))
     return list(chosen)
 
@@ -160,29 +163,24 @@ def _covers(locked: Snapshot, repository: Repository) -> bool:
     return not isinstance(_chosen(list(locked.files), repository), str)
 
 
-def _download(repository: Repository, revision: str, expected: dict[str, _Listed]) -> Path:
-    """The snapshot's folder in the hub's cache, after fetching what it lacks; the hub's library shows the progress."""
+def _download(repository: Repository, revision: str, expected: dict[str, _RemoteFile]) -> Path:
+    """The snapshot's folder in the hub's cache, after fetching what is missing; the hub's library shows progress."""
     folder = _snapshot_folder(repository, revision)
-    lacking = [name for name, listed in expected.items() if _size(folder / name) != listed.size]
-    if not lacking:
+    missing = [name for name, listed in expected.items() if _size(folder / name) != listed.size]
+    if not missing:
         return folder
     from huggingface_hub import snapshot_download
 
-    for name in lacking:
+    for name in missing:
         _discard(folder / name)
-    require_room(folder, sum(expected[name].size for name in lacking), f"fetching {repository.identifier}")
-    patterns = [_literal(name) for name in lacking]
+    require_room(folder, sum(expected[name].size for name in missing), f"fetching {repository.identifier}")
+    names = [glob.escape(name) for name in missing]
     return Path(
-        snapshot_download(repository.identifier, repo_type=repository.kind, revision=revision, allow_patterns=patterns)
+        snapshot_download(repository.identifier, repo_type=repository.kind, revision=revision, allow_patterns=names)
     )
 
 
-def _literal(name: str) -> str:
-    """A pattern that matches only the name."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
-
-
-def _verified(repository: Repository, path: Path, name: str, listed: _Listed) -> FileRecord:
+def _verified(repository: Repository, path: Path, name: str, listed: _RemoteFile) -> FileRecord:
     """The record of a file; when it is not the one that was announced, it is removed, and a ModelError raised."""
     shown = f"{repository.identifier}: {printable(name)}"
     size = _size(path)
@@ -202,9 +200,7 @@ def _git_hash(path: Path, size: int) -> str:
     """Git's name for a file's content: SHA-1 over a header and the bytes (as the hub lists small files)."""
     digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 def _discard(path: Path) -> None:
@@ -256,7 +252,7 @@ def _write_lock(repository: Repository, snapshot: Snapshot) -> None:
 
 
 @contextmanager
-def _told(repository: Repository) -> Iterator[None]:
+def _translate_hub_errors(repository: Repository) -> Iterator[None]:
     """Turns what the hub's library raises into one line that says what to do."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -282,20 +278,20 @@ def _told(repository: Repository) -> Iterator[None]:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(_offline(name, error)) from error
     except HfHubHTTPError as error:
-        raise ModelError(f"{name}: cannot be fetched from the hub: {_line(error)}") from error
+        raise ModelError(f"{name}: cannot be fetched from the hub: {first_line(error)}") from error
     except (unreachable, ConnectionError, TimeoutError) as error:
         raise ModelError(_offline(name, error)) from error
     except (HFValidationError, OSError) as error:
         if is_full(error):
             raise EnvironmentFault(f"{name}: no room left on the disk; free some and fetch again") from error
-        raise ModelError(f"{name}: cannot be fetched from the hub: {_line(error)}") from error
+        raise ModelError(f"{name}: cannot be fetched from the hub: {first_line(error)}") from error
 
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Holds back the warnings of the hub's library, and its progress bars where nobody wants to see them.
+    """Suppresses the warnings of the hub's library, and its progress bars where nobody wants to see them.
 
-    That is without a terminal, and where our own warnings are not told either (`--quiet`).
+    That is without a terminal, and where our own warnings are not shown either (`--quiet`).
     """
     from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -313,17 +309,13 @@ def _quiet_hub() -> Iterator[None]:
 
 
 def _offline(name: str, error: Exception) -> str:
-    """What to say when files were not to be had: no connection, one that broke, or no hub at its other end."""
+    """The message when files cannot be had: no connection, one that broke, or no hub at its other end."""
     from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if isinstance(error.__cause__, FileMetadataError):
-        return f"{name}: cannot be fetched: {_line(error.__cause__)}"
+        return f"{name}: cannot be fetched: {first_line(error.__cause__)}"
     unconnected = isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled)
     if unconnected or type(error).__name__.startswith("Connect"):  # ConnectError, ConnectTimeout, ConnectionError
         reason = "is not in the local cache and the hub cannot be reached"
         return f"{name}: {reason}; connect once or use --model mini"
-    return f"{name}: the connection broke ({_line(error)}); fetch again, what is complete is kept"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]
+    return f"{name}: the connection broke ({first_line(error)}); fetch again, what is complete is kept"

@@ -1,26 +1,35 @@
-"""A model folder's descriptions, read and checked without PyTorch or transformers."""
+"""Reads a model folder and checks that its files fit together, without PyTorch or transformers."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from tokenizers import Tokenizer
 
 from enclap.audio.mel import MelFrontEnd
 from enclap.decoding.token_rules import TokenRules
 from enclap.errors import ModelError
+from enclap.hub.layout import (
+    CLAP,
+    CODEC,
+    CONFIGURATION,
+    GENERATION,
+    MODEL_TYPE,
+    SPECIAL_SLOTS,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    check_format_version,
+    graph_file,
+    max_frames,
+    read_configuration,
+    read_json,
+)
+from enclap.text import first_line, printable
 
-FORMAT_VERSION = 1
-"""The model folder format that the runtime reads."""
-SPECIAL_SLOTS = 3
-"""Encoder slots that no frame can have: [CLAP], <s> and </s>."""
-SPECIAL_TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2}
-"""Ids that every caption model is trained with."""
 DEFAULT_MAX_LENGTH = 50
 """Longest caption in tokens when generation_config.json names none."""
 
@@ -32,7 +41,7 @@ class CaptionTable(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    model_type: Literal["enclap"]
+    model_type: Literal["enclap"]  # MODEL_TYPE, which a type cannot name
     format_version: int
     vocab_size: int = Field(gt=0)
     d_model: int = Field(gt=0)
@@ -41,6 +50,7 @@ class CaptionTable(BaseModel):
     max_position_embeddings: int = Field(gt=SPECIAL_SLOTS)
     codebooks: int = Field(gt=0)
     use_clap: bool
+    clap_dim: int
     acoustic_input: Literal["codes", "log_mel", "none"]
     frame_rate: float = Field(gt=0)
     log_mel_bands: int = Field(gt=0)
@@ -67,11 +77,11 @@ class CodecTable(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sampling_rate: int = Field(gt=0)
-    upsampling_ratios: list[int]
+    upsampling_ratios: list[PositiveInt]
 
 
 class TextTable(BaseModel):
-    """What the runtime reads of CLAP's text tower; RoBERTa's positions start behind the padding id."""
+    """What the runtime reads of CLAP's text tower; RoBERTa's positions start after the padding id."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,87 +116,83 @@ class ModelFolder:
     @classmethod
     def read(cls, path: Path) -> ModelFolder:
         """The folder's descriptions; ModelError when one is missing, damaged or of an unknown version."""
-        if not path.is_dir():
-            raise ModelError(f"{path}: no such model folder; check the name, or see `enclap models list`")
-        raw = read_json(path / "config.json")
-        version = raw.get("format_version")
-        if raw.get("model_type") == "enclap" and version != FORMAT_VERSION:
-            raise ModelError(
-                f"{path / 'config.json'}: format_version {version!r} is not known; this enclap reads version "
-                f"{FORMAT_VERSION}, so update enclap or export the model again"
-            )
-        caption = _validated(CaptionTable, raw, path / "config.json")
-        generation_path = path / "generation_config.json"
-        generation = _validated(GenerationTable, read_json(generation_path), generation_path)
+        require_folder(path)
+        raw = read_configuration(path)
+        if raw.get("model_type") == MODEL_TYPE:
+            check_format_version(raw.get("format_version"), printable(str(path / CONFIGURATION)))
+        caption = _validated(CaptionTable, raw, path / CONFIGURATION)
+        generation = _validated(GenerationTable, read_json(path / GENERATION), path / GENERATION)
         needs_mel = caption.acoustic_input == "log_mel"
-        front_end = MelFrontEnd.from_folder(path / "clap") if caption.use_clap or needs_mel else None
+        front_end = MelFrontEnd.from_folder(path / CLAP) if caption.use_clap or needs_mel else None
         return cls(
             path=path,
             caption=caption,
             rules=_rules(generation),
-            tokenizer=_caption_tokenizer(path / "tokenizer.json", caption),
+            tokenizer=_caption_tokenizer(path / TOKENIZER, caption),
             codec_rate=_codec_rate(path, caption) if caption.acoustic_input == "codes" else None,
             clap=front_end if caption.use_clap else None,
-            mel=_at_frame_rate(front_end, caption) if needs_mel and front_end is not None else None,
+            mel=_log_mel_front_end(front_end, caption) if needs_mel and front_end is not None else None,
         )
 
     @property
     def max_frames(self) -> int:
-        """Code frames that fit beside the special slots."""
-        return self.caption.max_position_embeddings - SPECIAL_SLOTS
+        """Code frames that fit into the model's positions beside the special slots."""
+        return max_frames(self.caption.max_position_embeddings)
+
+    def has_graph(self, name: str) -> bool:
+        """Whether the folder holds the ONNX graph of that name."""
+        return (self.path / graph_file(name)).is_file()
 
     def require(self, relative: str) -> Path:
         """The path of a file in the folder; ModelError when it is missing."""
-        path = self.path / relative
-        if not path.is_file():
-            raise ModelError(f"{path}: missing; the model folder is incomplete, fetch or export it again")
-        return path
+        return _require_file(self.path / relative)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ModelError when it is missing or holds something else."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: missing; the model folder is incomplete, fetch or export it again") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({_line(error)}); fetch or export the model again") from error
-    if not isinstance(table, dict):
-        raise ModelError(f"{path}: holds no JSON object; fetch or export the model again")
-    return table
+def require_folder(path: Path) -> None:
+    """Raises ModelError when there is no folder at `path`."""
+    if not path.is_dir():
+        raise ModelError(f"{printable(str(path))}: no such model folder; check the name, or see `enclap models list`")
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a tokenizer.json; ModelError when it is missing or damaged."""
-    if not path.is_file():
-        raise ModelError(f"{path}: missing; the model folder is incomplete, fetch or export it again")
+    _require_file(path)
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers library raises the bare type
-        raise ModelError(f"{path}: not a usable tokenizer ({_line(error)}); fetch or export the model again") from error
-
-
-def _caption_tokenizer(path: Path, caption: CaptionTable) -> Tokenizer:
-    """The caption model's tokenizer; ModelError when its ids mean something else to the model, or nothing."""
-    tokenizer = read_tokenizer(path)
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-    remedy = "put the tokenizer beside the model that it was trained with"
-    if ids != SPECIAL_TOKENS:
-        found, wanted = (", ".join(f"{token} {table[token]}" for token in table) for table in (ids, SPECIAL_TOKENS))
-        raise ModelError(f"{path}: special tokens {found}, but the model reads {wanted}; {remedy}")
-    if tokenizer.get_vocab_size() > caption.vocab_size:
-        size = tokenizer.get_vocab_size()
-        raise ModelError(f"{path}: {size} tokens, but the model has vectors for {caption.vocab_size}; {remedy}")
-    return tokenizer
+        fault = f"not a usable tokenizer ({first_line(error)}); fetch or export the model again"
+        raise ModelError(f"{printable(str(path))}: {fault}") from error
 
 
 def read_text_tokenizer(clap_folder: Path) -> Tokenizer:
     """The tokenizer of CLAP's text tower, which pads a batch and cuts texts that the tower's positions cannot hold."""
-    path = clap_folder / "config.json"
+    path = clap_folder / CONFIGURATION
     text = _validated(ClapTable, read_json(path), path).text_config
-    tokenizer = read_tokenizer(clap_folder / "tokenizer.json")
+    tokenizer = read_tokenizer(clap_folder / TOKENIZER)
     tokenizer.enable_padding(pad_id=text.pad_token_id)
     tokenizer.enable_truncation(text.max_position_embeddings - text.pad_token_id - 1)
+    return tokenizer
+
+
+def _require_file(path: Path) -> Path:
+    """The path of a file that must be there; ModelError when it is not."""
+    if not path.is_file():
+        shown = printable(str(path))
+        raise ModelError(f"{shown}: missing; the model folder is incomplete, fetch or export it again")
+    return path
+
+
+def _caption_tokenizer(path: Path, caption: CaptionTable) -> Tokenizer:
+    """The caption model's tokenizer; ModelError when its ids mean something else to the model, or nothing."""
+    tokenizer, shown = read_tokenizer(path), printable(str(path))
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    remedy = "put the tokenizer beside the model that it was trained with"
+    if ids != SPECIAL_TOKENS:
+        found, expected = (", ".join(f"{token} {table[token]}" for token in table) for table in (ids, SPECIAL_TOKENS))
+        raise ModelError(f"{shown}: special tokens {found}, but the model reads {expected}; {remedy}")
+    if tokenizer.get_vocab_size() > caption.vocab_size:
+        size = tokenizer.get_vocab_size()
+        raise ModelError(f"{shown}: {size} tokens, but the model has vectors for {caption.vocab_size}; {remedy}")
     return tokenizer
 
 
@@ -195,7 +201,7 @@ def _validated(kind: type[Table], raw: dict[str, Any], path: Path) -> Table:
         return kind.model_validate(raw)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors())
-        raise ModelError(f"{path}: {faults}; fetch or export the model again") from error
+        raise ModelError(f"{printable(str(path))}: {faults}; fetch or export the model again") from error
 
 
 def _rules(table: GenerationTable) -> TokenRules:
@@ -213,29 +219,18 @@ def _rules(table: GenerationTable) -> TokenRules:
 
 def _codec_rate(path: Path, caption: CaptionTable) -> int:
     """The codec's sample rate; ModelError when its frames do not come at the caption model's rate."""
-    where = path / "codec" / "config.json"
+    where = path / CODEC / CONFIGURATION
     codec = _validated(CodecTable, read_json(where), where)
     frame_rate = codec.sampling_rate / math.prod(codec.upsampling_ratios)
     if not math.isclose(frame_rate, caption.frame_rate, rel_tol=1e-6):
         raise ModelError(
-            f"{where}: the codec gives {frame_rate:g} frames per second, but the caption model reads "
+            f"{printable(str(where))}: the codec gives {frame_rate:g} frames per second, but the caption model reads "
             f"{caption.frame_rate:g}; put the codec beside it that it was trained with"
         )
     return codec.sampling_rate
 
 
-def _at_frame_rate(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd:
+def _log_mel_front_end(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd:
     """CLAP's front end with the hop and bands of the log-mel input."""
-    return MelFrontEnd(
-        rate=front_end.rate,
-        length=front_end.length,
-        window=front_end.window,
-        hop=round(front_end.rate / caption.frame_rate),
-        bands=caption.log_mel_bands,
-        lowest=front_end.lowest,
-        highest=front_end.highest,
-    )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]
+    hop = round(front_end.rate / caption.frame_rate)
+    return replace(front_end, hop=hop, bands=caption.log_mel_bands, fused=False)

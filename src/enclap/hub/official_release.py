@@ -12,26 +12,30 @@ from importlib import import_module
 from pathlib import Path
 
 from enclap.errors import EnvironmentFault, MissingExtra, ModelError
-from enclap.files import check_folder, new_folder, require_room
+from enclap.files import new_folder, require_room
 from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch
+from enclap.hub.integrity import check_folder
+from enclap.hub.layout import CONFIGURATION, FRONT_END, WEIGHTS
+from enclap.hub.layout import TOKENIZER as TOKENIZER_FILE
 
-CAPTION = Repository("enclap-team/enclap", kind="space", needed=(("ckpt/config.json",), ("ckpt/pytorch_model.bin",)))
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-CODEC = Repository("facebook/encodec_24khz", needed=(("config.json",), WEIGHTS))
+CAPTION = Repository("enclap-team/enclap", kind="space", required=(("ckpt/config.json",), ("ckpt/pytorch_model.bin",)))
+WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin")
+"""What the weights of a published part may be called; the first that is there is read."""
+CODEC = Repository("facebook/encodec_24khz", required=((CONFIGURATION,), WEIGHT_FILES))
 CLAP = Repository(
     "laion/clap-htsat-fused",
-    needed=(("config.json",), ("preprocessor_config.json",), WEIGHTS),
-    welcome=("tokenizer.json",),
+    required=((CONFIGURATION,), (FRONT_END,), WEIGHT_FILES),
+    optional=(TOKENIZER_FILE,),
 )
-TOKENIZER = Repository("facebook/bart-base", needed=(("tokenizer.json",),))
+TOKENIZER = Repository("facebook/bart-base", required=((TOKENIZER_FILE,),))
 PARTS = (CAPTION, CODEC, CLAP, TOKENIZER)
 
-CONVERSION = 1
+CONVERSION = 2
 """Raise it when the converter makes something else of the same files: they are then converted anew."""
 GROWTH = 2.2
 """Size of a converted folder, safetensors and ONNX graphs, in sizes of the weights that it is made of."""
 CONVERTER = "enclap.convert.convert"
-"""Imported by name when a conversion is asked for: a torch room, which the runtime does not otherwise touch."""
+"""Imported by name when a conversion is asked for: it needs PyTorch, which the runtime does without."""
 logger = logging.getLogger(__name__)
 
 
@@ -48,7 +52,7 @@ def official_folder() -> Path | None:
 def pull_official(update: bool = False, text_tower: bool = False) -> Path:
     """The converted release, fetched and converted unless that is done; what is there is verified.
 
-    update: take the newest revisions instead of the locked ones. Raises what `fetching.fetch` and the converter raise,
+    update: take the newest revisions instead of the locked ones. Raises what `fetch` and the converter raise,
     and MissingExtra before anything is fetched when PyTorch is not installed.
     """
     require_converter()
@@ -79,7 +83,7 @@ def convert_parts(
         with new_folder(output) as temporary:
             converter.convert(checkpoint, temporary, graphs)
     except EnvironmentFault:
-        if not (output / "config.json").is_file():
+        if not (output / CONFIGURATION).is_file():
             raise
         check_folder(output)  # another process was faster
 
@@ -99,7 +103,7 @@ def _folder(snapshots: Iterable[Snapshot], text_tower: bool) -> Path:
 
 def _size(part: Path) -> int:
     """Bytes of the weights in a file or folder."""
-    files = [part] if part.is_file() else [path for name in WEIGHTS if (path := part / name).is_file()][:1]
+    files = [part] if part.is_file() else [path for name in WEIGHT_FILES if (path := part / name).is_file()][:1]
     return sum(path.stat().st_size for path in files)
 
 

@@ -10,28 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
-from enclap.files import (
+from enclap.files import check_free, new_folder, require_room, sha256
+from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
+from enclap.hub.integrity import (
     CHECKSUMS,
-    CONFIGURATION,
     FileRecord,
     check_folder,
-    check_free,
     folder_size,
-    new_folder,
-    read_configuration,
-    require_room,
-    sha256,
     write_checksums,
 )
-from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
+from enclap.hub.layout import ATTRIBUTION, CARD, CONFIGURATION, MODEL_TYPE, read_configuration
 from enclap.text import printable
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 DEFAULT_MODEL = "mini"
 OFFICIAL = "official"  # the authors' weights, under their own name
-MODEL_FILES = ("*.json", "*.safetensors", "*.onnx", "*.data", CHECKSUMS, "README.md", "ATTRIBUTION.csv")
+MODEL_FILES = ("*.json", "*.safetensors", "*.onnx", "*.data", CHECKSUMS, CARD, ATTRIBUTION)
 """What is taken of a model folder elsewhere: weights and tables only, never code."""
-CARD = "README.md"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -85,7 +80,7 @@ def pull_model(name: str, update: bool = False, text_tower: bool = False) -> Pat
 def bundle_model(name: str, output: Path, update: bool = False, text_tower: bool = False) -> None:
     """Write a folder that is all that another machine without a network needs to use the model.
 
-    Raises what `pull_model` and `folders.new_folder` raise.
+    Raises what `pull_model` and `new_folder` raise.
     """
     check_free(output)
     source = pull_model(name, update, text_tower)
@@ -131,7 +126,7 @@ def _local_folder(text: str) -> Path | None:
         return bundled
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
-        folder = None if snapshot is None else _place(text, snapshot)
+        folder = None if snapshot is None else _snapshot_copy(text, snapshot)
         return folder if snapshot and folder and _has_sizes(folder, snapshot) else None
     return None
 
@@ -145,20 +140,21 @@ def _pull(text: str, update: bool, text_tower: bool) -> Path:
     snapshot = fetch(_repository(text), update)
     if not _is_ours(snapshot.folder):
         raise ModelError(f"{text}: not a model of this program (its {CONFIGURATION} describes something else)")
-    return _placed(text, snapshot)
+    return _copy_snapshot(text, snapshot)
 
 
-def _place(identifier: str, snapshot: Snapshot) -> Path:
+def _snapshot_copy(identifier: str, snapshot: Snapshot) -> Path:
+    """Where a snapshot's files lie as a model folder."""
     return cache_folder() / "models" / f"{_repository(identifier).slug}-{snapshot.revision[:12]}"
 
 
-def _placed(identifier: str, snapshot: Snapshot) -> Path:
+def _copy_snapshot(identifier: str, snapshot: Snapshot) -> Path:
     """A folder that holds a verified snapshot's files themselves.
 
     The hub's cache is made of links, through which a graph is not allowed to reach its weights. The files are linked
-    hard where the file system can, so they take no room of their own.
+    hard where the file system can, so they need no space of their own.
     """
-    folder = _place(identifier, snapshot)
+    folder = _snapshot_copy(identifier, snapshot)
     if folder.is_dir():
         if all(_is_same(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()):
             return folder
@@ -180,16 +176,16 @@ def _has_sizes(folder: Path, snapshot: Snapshot) -> bool:
     return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
 
-def _is_same(placed: Path, source: Path, record: FileRecord) -> bool:
-    return placed.is_file() and (placed.samefile(source) or sha256(placed) == record.sha256)
+def _is_same(copy: Path, source: Path, record: FileRecord) -> bool:
+    return copy.is_file() and (copy.samefile(source) or sha256(copy) == record.sha256)
 
 
 def _repository(identifier: str) -> Repository:
-    return Repository(identifier, welcome=MODEL_FILES)
+    return Repository(identifier, optional=MODEL_FILES)
 
 
 def _is_ours(folder: Path) -> bool:
-    return read_configuration(folder).get("model_type") == "enclap"
+    return read_configuration(folder).get("model_type") == MODEL_TYPE
 
 
 def _require_name(text: str) -> None:

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from transformers import BartModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from enclap.hub.layout import LEADING_SLOTS
 from enclap.model.configuration import EnclapConfig
 from enclap.model.losses import caption_loss, codebook_weights, count_items, hidden_code_losses
 from enclap.model.masking import IGNORED
 from enclap.model.slots import (
-    LEADING_SLOTS,
+    EncoderInputs,
     FrameEmbedding,
-    Inputs,
     MelProjection,
     SlotPositions,
-    place,
+    assemble_slots,
     slot_mask,
 )
 
@@ -87,7 +87,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         """The output projection, tied to the token table."""
         return self.lm_head
 
-    def embed_slots(self, inputs: Inputs) -> Tensor:
+    def embed_slots(self, inputs: EncoderInputs) -> Tensor:
         """Slot vectors [B, T + 3, D], before positions are added."""
         config = self.config
         tokens = self.get_input_embeddings()
@@ -102,9 +102,9 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             first = self.clap_projection(embedding.to(start.dtype))
         else:
             first = start.expand(frames.shape[0], -1)
-        return place(first, frames, inputs.frame_mask, start, end)
+        return assemble_slots(first, frames, inputs.frame_mask, start, end)
 
-    def _embed_frames(self, inputs: Inputs) -> Tensor | None:
+    def _embed_frames(self, inputs: EncoderInputs) -> Tensor | None:
         """Frame vectors [B, T, D]; None for a model without acoustic input."""
         if self.config.acoustic_input == "codes":
             codes = _required(inputs.codes, "codes", "acoustic_input codes")
@@ -114,7 +114,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             return cast(Tensor, self.frame_embedding(log_mel))
         return None
 
-    def encode(self, inputs: Inputs) -> tuple[BaseModelOutput, Tensor]:
+    def encode(self, inputs: EncoderInputs) -> tuple[BaseModelOutput, Tensor]:
         """Encoder output ([B, T + 3, D] as .last_hidden_state) and the slot mask [B, T + 3]."""
         slots = self.embed_slots(inputs)
         if inputs.frame_mask is None:
@@ -151,7 +151,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         when None. The rest serves `generate`: attention_mask is the slot mask [B, T + 3] of encoder_outputs.
         """
         if encoder_outputs is None:
-            encoder_outputs, attention_mask = self.encode(Inputs(codes, code_mask, clap_embedding, log_mel))
+            encoder_outputs, attention_mask = self.encode(EncoderInputs(codes, code_mask, clap_embedding, log_mel))
         if decoder_input_ids is None:
             decoder_input_ids = self.decoder_inputs(_required(labels, "labels", "a forward pass without decoding"))
         decoded = self.get_decoder()(
@@ -197,7 +197,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         output.loss = output.lm_loss + output.mcm_loss
 
     def decoder_inputs(self, labels: Tensor) -> Tensor:
-        """Labels [B, S] shifted right by one behind the decoder's start token, with padding ids for -100."""
+        """Labels [B, S] shifted right by one, after the decoder's start token, with padding ids for -100."""
         shifted = labels.roll(1, dims=1)
         shifted[:, 0] = self.config.decoder_start_token_id
         return shifted.masked_fill(shifted == IGNORED, self.config.pad_token_id)
@@ -215,7 +215,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
         The encoder runs here, because the inputs are not the token ids that transformers expects.
         """
-        encoder_outputs, mask = self.encode(Inputs(codes, code_mask, clap_embedding, log_mel))
+        encoder_outputs, mask = self.encode(EncoderInputs(codes, code_mask, clap_embedding, log_mel))
         return super().generate(encoder_outputs=encoder_outputs, attention_mask=mask, **options)
 
 

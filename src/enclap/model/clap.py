@@ -1,4 +1,4 @@
-"""CLAP: a thin wrapper over its networks that turns mel spectrograms and texts into unit embeddings."""
+"""CLAP: an audio encoder and, where there is one, a text tower of the same space, as arrays to arrays."""
 
 from __future__ import annotations
 
@@ -8,71 +8,51 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import ClapModel
 
-from enclap.engines.batching import mean_direction
+from enclap.audio.crops import mean_direction
 from enclap.errors import ModelError
-from enclap.hub.model_folder import read_json, read_text_tokenizer
-from enclap.model.conv_clap import ConvClapConfig, ConvClapModel
-from enclap.model.loading import load_pretrained
+from enclap.hub.layout import CLAP, TOKENIZER
+from enclap.hub.model_folder import read_text_tokenizer
+from enclap.model.audio_encoder import AudioEncoder, load_audio_encoder
 from enclap.types import FloatArray
-
-NETWORKS: dict[str, type[ClapModel] | type[ConvClapModel]] = {
-    "clap": ClapModel,
-    ConvClapConfig.model_type: ConvClapModel,
-}
-"""The networks a folder's clap/ may hold, by config.json's model_type."""
 
 
 class Clap:
-    """A frozen CLAP. dim: width of its embeddings. tokenizer: None when the folder has no text tokenizer."""
+    """A frozen CLAP. dim: width E of its embeddings. tokenizer: None when the folder has no text tower."""
 
-    def __init__(self, model: ClapModel | ConvClapModel, tokenizer: Tokenizer | None) -> None:
-        self.model = model.eval().requires_grad_(False)
+    def __init__(self, encoder: AudioEncoder, tokenizer: Tokenizer | None) -> None:
+        self.encoder = encoder
         self.tokenizer = tokenizer
-        self.dim: int = model.config.projection_dim
+        self.dim: int = encoder.network.config.projection_dim
 
     @classmethod
     def from_folder(cls, folder: Path, device: str = "cpu") -> Clap:
-        """The CLAP model in `folder`, in float32, with `folder`/tokenizer.json when there is one."""
-        kind = read_json(folder / "config.json").get("model_type")
-        if kind not in NETWORKS:
-            known = " and ".join(NETWORKS)
-            raise ModelError(f"{folder / 'config.json'}: model_type {kind!r} is not known; this enclap reads {known}")
-        model = load_pretrained(NETWORKS[kind], folder, "CLAP")
-        tokenizer = read_text_tokenizer(folder) if (folder / "tokenizer.json").exists() else None
-        return cls(model.to(device), tokenizer)
+        """The CLAP model in `folder`, in float32, with its text tower's tokenizer when there is one."""
+        encoder = load_audio_encoder(folder, device)
+        return cls(encoder, read_text_tokenizer(folder) if (folder / TOKENIZER).exists() else None)
 
     def embed_audio(self, crops: FloatArray) -> FloatArray:
-        """Float32 [E], unit length: the mean of the inputs' embeddings. crops: [C, channels, T, M] of `tower_input`."""
+        """Float32 [E], unit length: the mean of the crops' embeddings. crops: [C, channels, F, M] of `tower_input`."""
         return self.embed_batch([crops])[0]
 
     @torch.inference_mode()
     def embed_batch(self, clips: Sequence[FloatArray]) -> list[FloatArray]:
         """What `embed_audio` gives for each clip, computed together; all clips have the same number of channels."""
-        features = torch.from_numpy(np.concatenate(clips)).to(self.model.device)
-        embeddings = embed_crops(self.model, features).cpu().numpy()
-        ends = np.cumsum([len(crops) for crops in clips])[:-1]
+        crops = torch.from_numpy(np.concatenate(clips)).to(self.encoder.network.device)
+        embeddings = self.encoder.embed(crops).cpu().numpy()
+        ends = np.cumsum([len(clip) for clip in clips])[:-1]
         return [mean_direction(part) for part in np.split(embeddings, ends)]
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> FloatArray:
-        """Float32 [N, E], unit length; ModelError without a tokenizer."""
+        """Float32 [N, E], unit length; ModelError without a text tower."""
         if self.tokenizer is None:
-            raise ModelError("clap/tokenizer.json: missing; this model cannot embed text")
+            raise ModelError(f"{CLAP}/{TOKENIZER}: missing; this model cannot embed text")
+        if not texts:
+            return np.empty((0, self.dim), dtype=np.float32)
+        network = self.encoder.network
         encoded = self.tokenizer.encode_batch(list(texts))
-        ids = torch.tensor([item.ids for item in encoded], device=self.model.device)
-        mask = torch.tensor([item.attention_mask for item in encoded], device=self.model.device)
-        embeddings: FloatArray = self.model.get_text_features(ids, attention_mask=mask).pooler_output.cpu().numpy()
+        ids = torch.tensor([item.ids for item in encoded], device=network.device)
+        mask = torch.tensor([item.attention_mask for item in encoded], device=network.device)
+        embeddings: FloatArray = network.get_text_features(ids, attention_mask=mask).pooler_output.cpu().numpy()
         return embeddings
-
-
-def embed_crops(model: ClapModel | ConvClapModel, features: torch.Tensor) -> torch.Tensor:
-    """Unit embeddings [C, E] of mel inputs [C, channels, T, M], marked "longer" when they have more than one channel.
-
-    The fused tower reads further channels only of clips marked so; transformers' extractor marks a random clip when
-    none is long, which would make a clip's embedding depend on its batch.
-    """
-    longer = torch.full((len(features), 1), features.shape[1] > 1, dtype=torch.bool, device=features.device)
-    embeddings: torch.Tensor = model.get_audio_features(features, is_longer=longer).pooler_output
-    return embeddings

@@ -7,10 +7,7 @@ from typing import Any, ClassVar, Literal
 from transformers import BartConfig
 
 from enclap.errors import ModelError
-from enclap.model.slots import max_frames
-
-FORMAT_VERSION = 1
-"""Version of the model folder that this code writes; a folder of another version is refused."""
+from enclap.hub.layout import CONFIGURATION, FORMAT_VERSION, MODEL_TYPE, check_format_version, max_frames
 
 
 class EnclapConfig(BartConfig):  # type: ignore[misc]
@@ -21,10 +18,9 @@ class EnclapConfig(BartConfig):  # type: ignore[misc]
     frame_rate: code (or log-mel) frames per second.
     log_mel_mean, log_mel_deviation: decibels; standardise log-mel input before its projection.
     label_smoothing: of the caption loss. mcm_loss_weight: factor of the masked-codec loss.
-    mask_probability, mask_span: share of the frames, per codebook, that training hides, in spans of so many frames.
     """
 
-    model_type: ClassVar[str] = "enclap"
+    model_type: ClassVar[str] = MODEL_TYPE
 
     format_version: int = FORMAT_VERSION
     vocab_size: int = 50265
@@ -46,23 +42,16 @@ class EnclapConfig(BartConfig):  # type: ignore[misc]
     log_mel_deviation: float = 20.0
     label_smoothing: float = 0.2
     mcm_loss_weight: float = 0.7
-    mask_probability: float = 0.15
-    mask_span: int = 10
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse what this code cannot honour: another format version, or a model without any input."""
         super().__post_init__(**kwargs)
-        if self.format_version != FORMAT_VERSION:
-            raise ModelError(
-                f"config.json: format_version {self.format_version!r} is not known; this enclap reads version "
-                f"{FORMAT_VERSION}, so update enclap or export the model again"
-            )
+        check_format_version(self.format_version, CONFIGURATION)
         if self.acoustic_input not in ("codes", "log_mel", "none"):
-            raise ModelError(
-                f"config.json: acoustic_input {self.acoustic_input!r} is not known; use codes, log_mel or none"
-            )
+            fault = f"acoustic_input {self.acoustic_input!r} is not known; use codes, log_mel or none"
+            raise ModelError(f"{CONFIGURATION}: {fault}")
         if self.acoustic_input == "none" and not self.use_clap:
-            raise ModelError("config.json: a model needs an input; set use_clap or an acoustic_input")
+            raise ModelError(f"{CONFIGURATION}: a model needs an input; set use_clap or an acoustic_input")
 
     @property
     def max_frames(self) -> int:

@@ -1,9 +1,9 @@
 """mini's CLAP: an ensemble of plain convolutional audio towers beside transformers' CLAP text tower.
 
-It stands where the published sizes have `ClapModel`, with the same inputs and outputs. On the two thousand recordings
-that mini learns from, convolutions hear more than an HTSAT of the same cost (EnCLAP++, arXiv 2409.01201, swaps this
-encoder too). Half-way between one vector and a sequence, the embedding is a pyramid in time (arXiv 1406.4729): each
-tower's vectors of the whole clip and of its two halves, so that two sounds that follow each other stay apart.
+It takes the place of the published sizes' `ClapModel`, with the same inputs and outputs. On the two thousand recordings
+that mini learns from, convolutions recognise more than an HTSAT of the same cost (EnCLAP++, arXiv 2409.01201, swaps
+this encoder too). Half-way between one vector and a sequence, the embedding is a pyramid in time (arXiv 1406.4729):
+each tower's vectors of the whole clip and of its two halves, so that two sounds that follow each other stay apart.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class ConvTower(nn.Module):
         self.projection = nn.Linear(3 * channels[-1], width)
 
     def hidden(self, mel: Tensor) -> Tensor:
-        """Feature maps [B, channels[-1], T'] of mel [B, T, M] in dB; T' is T / 2 ** (blocks - 1)."""
-        hidden = self.input_norm(mel.transpose(1, 2)).transpose(1, 2).unsqueeze(1)  # [B, 1, T, M]
+        """Feature maps [B, channels[-1], F'] of mel [B, F, M] in dB; F' is F / 2 ** (blocks - 1)."""
+        hidden = self.input_norm(mel.transpose(1, 2)).transpose(1, 2).unsqueeze(1)  # [B, 1, F, M]
         hidden = hidden.contiguous(memory_format=torch.channels_last)  # 1.6 times as fast on a CPU
         for number, block in enumerate(self.blocks):
             hidden = block(hidden)
@@ -78,7 +78,7 @@ class ConvTower(nn.Module):
         return cast(Tensor, hidden.mean(dim=3))
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """Standardised features [B, 3 * channels[-1]] of feature maps [B, C, T']: of the whole and of each half."""
+        """Standardised features [B, 3 * channels[-1]] of maps [B, channels[-1], F']: of the whole and of each half."""
         pooled = [part.mean(dim=2) + part.amax(dim=2) for part in (hidden, *halves(hidden))]
         return cast(Tensor, self.feature_norm(torch.cat(pooled, dim=1)))
 
@@ -87,20 +87,20 @@ class ConvTower(nn.Module):
         return functional.normalize(self.projection(self.dropout(features)), dim=-1)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Unit vectors [B, SPANS, width] of mel [B, T, M] in dB: of the whole clip and of its halves."""
+        """Unit vectors [B, SPANS, width] of mel [B, F, M] in dB: of the whole clip and of its halves."""
         hidden = self.hidden(mel)
-        spans = (hidden, *halves(hidden))  # convolutions are local: as if each half had been heard by itself
+        spans = (hidden, *halves(hidden))  # convolutions are local: as if each half had been given by itself
         return torch.stack([self.embed(self.pool(span)) for span in spans], dim=1)
 
 
 def halves(hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """The first and the second half in time of [B, C, T']; an odd one in the middle is in both."""
+    """The first and the second half in time of [B, channels, F']; an odd one in the middle is in both."""
     middle = (hidden.shape[2] + 1) // 2
     return hidden[..., :middle], hidden[..., -middle:]
 
 
 class ConvClapModel(PreTrainedModel):  # type: ignore[misc]
-    """Audio towers and text tower of one embedding space; used as transformers' ClapModel is."""
+    """Audio towers and text tower of one embedding space, with the methods of transformers' ClapModel."""
 
     config_class = ConvClapConfig
     base_model_prefix = "clap"
@@ -117,11 +117,8 @@ class ConvClapModel(PreTrainedModel):  # type: ignore[misc]
     def _init_weights(self, module: nn.Module) -> None:
         """Leave each module as its own class starts it."""
 
-    def get_audio_features(self, input_features: Tensor, is_longer: Tensor | None = None) -> Any:
-        """An output whose pooler_output holds unit embeddings [C, E] of mel crops [C, 1, T, M].
-
-        is_longer: taken for ClapModel's sake; these towers read each crop by itself.
-        """
+    def get_audio_features(self, input_features: Tensor) -> Any:
+        """An output whose pooler_output holds unit embeddings [C, E] of mel crops [C, 1, F, M] in dB."""
         mel = input_features[:, 0]
         vectors = torch.cat([tower(mel) for tower in self.audio_towers], dim=-1)  # [C, SPANS, members * width]
         return BaseModelOutputWithPooling(pooler_output=functional.normalize(vectors.flatten(1), dim=-1))

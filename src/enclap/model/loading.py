@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from enclap.convert.published_names import named
 from enclap.errors import ModelError
-from enclap.text import printable
+from enclap.model.captioner import EnclapForConditionalGeneration
+from enclap.text import first_line, printable
+
+MAX_NAMED = 8
+"""Tensors that an error names of each kind before it only counts."""
+
+
+def load_caption_model(folder: Path) -> EnclapForConditionalGeneration:
+    """The caption model in `folder`, float32, in evaluation mode; ModelError when it cannot be loaded."""
+    model = load_pretrained(EnclapForConditionalGeneration, folder, "the caption model")
+    return cast(EnclapForConditionalGeneration, model.eval())
 
 
 def load_pretrained(kind: Any, folder: Path, what: str) -> Any:
@@ -30,10 +40,9 @@ def load_pretrained(kind: Any, folder: Path, what: str) -> Any:
     except ModelError:
         raise
     except Exception as error:  # whatever a damaged file makes of the readers below
-        line = (str(error).strip() or repr(error)).splitlines()[0][:200]
-        raise ModelError(f"{printable(str(folder))}: {what} cannot be loaded ({line})") from error
+        raise ModelError(f"{printable(str(folder))}: {what} cannot be loaded ({first_line(error)})") from error
     reshaped = [f"{name} {list(stored)}" for name, stored, _ in sorted(report["mismatched_keys"])]
-    faults = named(
+    faults = list_faults(
         {
             "missing": sorted(report["missing_keys"]),
             "left over": sorted(report["unexpected_keys"]),
@@ -44,3 +53,14 @@ def load_pretrained(kind: Any, folder: Path, what: str) -> Any:
         reason = f"the weights of {what} do not fit its config.json ({faults})"
         raise ModelError(f"{printable(str(folder))}: {reason}; fetch or export the model again")
     return model
+
+
+def list_faults(faults: Mapping[str, Iterable[str]]) -> str:
+    """What is wrong with which tensors, in one line; empty when nothing is. faults: tensors by kind of fault."""
+    parts = []
+    for fault, tensors in faults.items():
+        names = list(tensors)
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        if names:
+            parts.append(f"{fault}: {', '.join(names[:MAX_NAMED])}{more}")
+    return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Which codes training hides for masked codec modeling: spans of frames, drawn per codebook, clip and epoch."""
+"""Which codes masked codec modeling hides while training: spans of frames, drawn per codebook, clip and epoch."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def hidden_frames(
     length = min(span, frames)
     if length == 0:
         return hidden
-    places = frames - length + 1
+    starts = frames - length + 1
     for codebook in range(codebooks):
-        spans = min(places, int(frames * probability / length + generator.random()))
-        for start in generator.choice(places, size=spans, replace=False):
+        spans = min(starts, int(frames * probability / length + generator.random()))
+        for start in generator.choice(starts, size=spans, replace=False):
             hidden[start : start + length, codebook] = True
     return hidden
 
 
-def hide(codes: IntArray, hidden: NDArray[np.bool_], entries: int) -> tuple[IntArray, IntArray]:
+def mask_codes(codes: IntArray, hidden: NDArray[np.bool_], entries: int) -> tuple[IntArray, IntArray]:
     """Codes with `entries` where hidden, and labels with the original code there and IGNORED elsewhere.
 
     codes, hidden: [T, K]; both results int64 [T, K].

@@ -1,4 +1,6 @@
-"""The encoder's slots, `[CLAP] <s> frame_1 … frame_T </s>`, and their quirks: the one place that knows the layout.
+"""The encoder's slots, `[CLAP] <s> frame_1 … frame_T </s>`, as vectors, with the quirks of the released models.
+
+How many slots there are is written in `hub.layout`, which the engines without PyTorch read too.
 
 Released weights depend on three quirks of the official model (EnCLAP, arXiv 2401.17690, modeling/enclap_bart.py):
 slot 0 gets no position and slot k the position row k - 1; the id that hides a code equals the padding id, and its
@@ -16,24 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from enclap.hub.layout import LEADING_SLOTS, SPECIAL_SLOTS
 from enclap.types import IntArray
 
-LEADING_SLOTS = 2
-"""[CLAP] and <s>."""
-TRAILING_SLOTS = 1
-"""</s>."""
 POSITION_OFFSET = 2
 """Rows at the head of BART's position tables that no slot uses."""
 
 
-def max_frames(positions: int) -> int:
-    """Code frames that fit into `positions` slots."""
-    return positions - LEADING_SLOTS - TRAILING_SLOTS
-
-
 def slot_mask(frame_mask: Tensor) -> Tensor:
     """Int64 [B, T + 3], 1 on every slot of a clip, from its frame mask [B, T] (1 = frame, 0 = padding)."""
-    return functional.pad(frame_mask.long(), (LEADING_SLOTS + TRAILING_SLOTS, 0), value=1)
+    return functional.pad(frame_mask.long(), (SPECIAL_SLOTS, 0), value=1)
 
 
 def pad_codes(clips: Sequence[IntArray], entries: int, limit: int) -> tuple[IntArray, IntArray]:
@@ -52,7 +46,7 @@ def pad_codes(clips: Sequence[IntArray], entries: int, limit: int) -> tuple[IntA
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class EncoderInputs:
     """A batch of clips as the encoder takes it; what the configuration does not use is None.
 
     codes: int64 [B, T, K]. log_mel: float [B, T, M], decibels. frame_mask: [B, T], None when nothing is padding.
@@ -108,8 +102,8 @@ class MelProjection(nn.Module):
         return projected
 
 
-def place(first: Tensor, frames: Tensor, frame_mask: Tensor | None, start: Tensor, end: Tensor) -> Tensor:
-    """Slot vectors [B, T + 3, D]; a clip's end stands right behind its last frame, its padding slots are zero.
+def assemble_slots(first: Tensor, frames: Tensor, frame_mask: Tensor | None, start: Tensor, end: Tensor) -> Tensor:
+    """Slot vectors [B, T + 3, D]; a clip's end comes right after its last frame, its padding slots are zero.
 
     first: [B, D], slot 0. frames: [B, T, D]. frame_mask: [B, T], padding at the right; None when there is none.
     start, end: [D], the token vectors of <s> and </s>.

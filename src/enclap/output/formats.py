@@ -1,12 +1,18 @@
-"""Results -> text, JSON, tables, subtitles; a format is written piece by piece, so that results stream."""
+"""Results -> text, JSON, tables, subtitles; a format is written piece by piece, so that results stream.
+
+Every format shows the same caption, `Caption.text`; where candidates were asked for, they follow it and are marked.
+
+To add a format: write a function from one `CaptionResult` to text and put a `Format` into `FORMATS`, and its name into
+`FORMAT_NAMES` of cli/choices.py.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
 
@@ -19,17 +25,21 @@ UNSAFE_IN_JSON = re.compile(r"[^\x20-\x7e\n]")
 COLUMNS = ("path", "start", "end", "rank", "text", "score", "silence")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What makes a spreadsheet read a cell as a formula, in the wide forms of East Asian keyboards too."""
+SMALLEST_GAP = 0.001  # seconds between captions that are not neighbours
+SHORTEST_CUE = 40  # milliseconds, one picture at 25 per second: players drop a subtitle without duration
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """How results are written; what a user calls it is its key in `FORMATS`.
 
-    suffix: of its files. piece: one result as text. head: what comes before them all, made from the model's name.
-    separator: between pieces. tail: after them all. one_recording: whether a file describes a single recording.
+    suffix: of its files. media_type: for HTTP. piece: one result as text. head: the text before them all, made from the
+    model's name. separator: between pieces. tail: after them all. one_recording: whether a file describes a single
+    recording.
     """
 
     suffix: str
+    media_type: str
     piece: Callable[[CaptionResult], str]
     head: Callable[[str], str] = lambda model: ""
     separator: str = ""
@@ -42,6 +52,15 @@ class Format:
         for number, result in enumerate(results):
             yield (self.separator if number else "") + self.piece(result)
         yield self.tail
+
+    def encoded(self, results: Iterable[CaptionResult], model: str) -> Iterator[bytes]:
+        """The pieces as the bytes that `enclap caption` writes to files."""
+        return map(encode, self(results, model))
+
+
+def encode(piece: str) -> bytes:
+    """UTF-8; what it cannot hold, as half of a surrogate pair, becomes an escape."""
+    return piece.encode("utf-8", "backslashreplace")
 
 
 def _text(result: CaptionResult) -> str:
@@ -73,13 +92,14 @@ def _json_line(result: CaptionResult) -> str:
 def _srt(result: CaptionResult) -> str:
     """SubRip; neighbours with the same caption are one subtitle."""
     joined = enumerate(join_neighbours(result.captions), start=1)
-    return "".join(f"{number}\n{_span(item, ',')}\n{item.text}\n\n" for number, item in joined)
+    return "".join(f"{number}\n{_span(item, ',')}\n{printable(item.text)}\n\n" for number, item in joined)
 
 
 def _vtt(result: CaptionResult) -> str:
     """WebVTT's cues; neighbours with the same caption are one, and the signs that it reads as markup are escaped."""
     marks = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-    return "".join(f"{_span(item, '.')}\n{item.text.translate(marks)}\n\n" for item in join_neighbours(result.captions))
+    joined = join_neighbours(result.captions)
+    return "".join(f"{_span(item, '.')}\n{printable(item.text).translate(marks)}\n\n" for item in joined)
 
 
 def _table_head(delimiter: str, model: str) -> str:
@@ -87,18 +107,18 @@ def _table_head(delimiter: str, model: str) -> str:
 
 
 def _table_rows(delimiter: str, result: CaptionResult) -> str:
-    """A row for each candidate of each window, best first; silence is a row too."""
+    """A row for each window, its caption, and where several candidates were asked for, one for each of the others."""
     return "".join(_row(row, delimiter) for caption in result.captions for row in _rows(result.path, caption))
 
 
 FORMATS: dict[str, Format] = {
-    "text": Format(".txt", _text),
-    "json": Format(".json", _json_piece, _json_head, separator=",", tail="\n]}\n"),
-    "jsonl": Format(".jsonl", _json_line),
-    "csv": Format(".csv", partial(_table_rows, ","), partial(_table_head, ",")),
-    "tsv": Format(".tsv", partial(_table_rows, "\t"), partial(_table_head, "\t")),
-    "srt": Format(".srt", _srt, one_recording=True),
-    "vtt": Format(".vtt", _vtt, head=lambda model: "WEBVTT\n\n", one_recording=True),
+    "text": Format(".txt", "text/plain", _text),
+    "json": Format(".json", "application/json", _json_piece, _json_head, separator=",", tail="\n]}\n"),
+    "jsonl": Format(".jsonl", "application/x-ndjson", _json_line),
+    "csv": Format(".csv", "text/csv", partial(_table_rows, ","), partial(_table_head, ",")),
+    "tsv": Format(".tsv", "text/tab-separated-values", partial(_table_rows, "\t"), partial(_table_head, "\t")),
+    "srt": Format(".srt", "application/x-subrip", _srt, one_recording=True),
+    "vtt": Format(".vtt", "text/vtt", _vtt, head=lambda model: "WEBVTT\n\n", one_recording=True),
 }
 
 
@@ -122,12 +142,14 @@ def as_table(result: CaptionResult) -> dict[str, object]:
 
 
 def join_neighbours(captions: Iterable[Caption]) -> list[Caption]:
-    """The captions, with each run of the same sentence made one caption that spans the run."""
+    """The captions, with each run of the same sentence made one caption that spans the run.
+
+    Where time is missing between two captions they are not joined.
+    """
     joined: list[Caption] = []
     for caption in captions:
-        if joined and joined[-1].text == caption.text:
-            first = joined.pop()
-            caption = Caption(first.start, caption.end, first.text, first.score, first.silence, first.candidates)
+        if joined and joined[-1].text == caption.text and caption.start - joined[-1].end < SMALLEST_GAP:
+            caption = replace(joined.pop(), end=caption.end)
         joined.append(caption)
     return joined
 
@@ -144,30 +166,37 @@ def clock(seconds: float) -> str:
 def _sentence(caption: Caption) -> str:
     """The caption's text, with its score when there are candidates to compare it with."""
     several = len(caption.candidates) > 1 and caption.score is not None
-    return f"{caption.text} ({caption.score:.2f})" if several else caption.text
+    shown = printable(caption.text)
+    return f"{shown} ({caption.score:.2f})" if several else shown
 
 
 def _others(caption: Caption, indent: str) -> str:
-    """The candidates beside the chosen one, a line each; sampling may propose a sentence twice, which is one line."""
+    """The candidates beside the caption, a line each; sampling may propose a sentence twice, which is one line."""
     others: dict[str, float] = {}
     for item in caption.candidates:
         if item.text != caption.text:
             others.setdefault(item.text, item.score)
-    return "".join(f"{indent}or: {sentence} ({score:.2f})\n" for sentence, score in others.items())
+    return "".join(f"{indent}or: {printable(sentence)} ({score:.2f})\n" for sentence, score in others.items())
 
 
 def _rows(path: str | None, caption: Caption) -> Iterator[tuple[str, ...]]:
-    """The cells of each candidate of a caption, in the order of `COLUMNS`."""
+    """The cells of a caption, rank 1, and of its candidates, rank 2 and higher, in the order of `COLUMNS`.
+
+    A lone candidate gets no row: where it was not trusted, a table of one row for each window must not show it.
+    """
     name = _cell(printable(path or "audio"))
     times = tuple(f"{moment:.{DIGITS['seconds']}f}" for moment in (caption.start, caption.end))
-    proposals: Sequence[Candidate | Caption] = caption.candidates or (caption,)
-    for rank, proposal in enumerate(proposals, start=1):
-        score = "" if proposal.score is None else f"{proposal.score:.{DIGITS['score']}f}"
-        yield (name, *times, str(rank), _cell(printable(proposal.text)), score, str(caption.silence).lower())
+    others: tuple[Candidate, ...] = caption.candidates if len(caption.candidates) > 1 else ()
+    if others and others[0].text == caption.text:
+        others = others[1:]
+    rows: tuple[Caption | Candidate, ...] = (caption, *others)
+    for rank, shown in enumerate(rows, start=1):
+        score = "" if shown.score is None else f"{shown.score:.{DIGITS['score']}f}"
+        yield (name, *times, str(rank), _cell(printable(shown.text)), score, str(caption.silence).lower())
 
 
 def _cell(content: str) -> str:
-    """Text behind an apostrophe where a spreadsheet would run it; a lone sign, as standard input's "-", runs nothing.
+    """Text after an apostrophe where a spreadsheet would run it; a lone sign, as standard input's "-", runs nothing.
 
     Source: OWASP, "CSV Injection".
     """
@@ -181,14 +210,14 @@ def _row(cells: Iterable[str], delimiter: str) -> str:
 
 
 def _span(caption: Caption, point: str) -> str:
-    """`00:00:10,000 --> 00:00:20,000`; `point` stands before the milliseconds."""
-    return f"{_timestamp(caption.start, point)} --> {_timestamp(caption.end, point)}"
+    """`00:00:10,000 --> 00:00:20,000`; `point` separates the milliseconds."""
+    start, end = (round(1000 * moment) for moment in (caption.start, caption.end))
+    return f"{_timestamp(start, point)} --> {_timestamp(max(end, start + SHORTEST_CUE), point)}"
 
 
-def _timestamp(seconds: float, point: str) -> str:
-    milliseconds = round(seconds * 1000)
-    whole, fraction = divmod(milliseconds, 1000)
-    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}{point}{fraction:03d}"
+def _timestamp(milliseconds: int, point: str) -> str:
+    seconds, fraction = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{fraction:03d}"
 
 
 def _score(score: float | None) -> float | None:

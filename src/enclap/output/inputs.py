@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from enclap.errors import AudioNotFound
+from enclap.files import is_folder
 from enclap.text import printable
 
+logger = logging.getLogger("enclap")
+
 STANDARD_INPUT = "-"
-UNNAMED = "audio"  # what the captions of standard input are filed under
+UNNAMED = "audio"  # the name that the captions of standard input are stored under
 
 _SUFFIXES = """
     3g2 3gp aa aac aax ac3 ac4 adts aif aifc aiff amr ape aptx au avi caf dff dsf dts dtshd dv eac3 f4v flac
@@ -23,37 +28,75 @@ _SUFFIXES = """
 """
 AUDIO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 """What is taken from a folder: sound, and video that may have some. A file that is named is always tried."""
+SHARED_SUFFIXES = frozenset((".aptx", ".dts", ".g722", ".gsm", ".mts", ".nut", ".sln", ".ts", ".voc"))
+"""Endings that text files have too, as TypeScript does, or of formats without a signature, which anything fits."""
+HEAD_BYTES = 4096
+SPACES = frozenset(b"\t\n\r\f")
+LEAST_ASCII = 0.7  # of the characters of a text that is not UTF-8
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """A file to caption, or "-". mirror: its place below the folder or glob that it was found by, else its name."""
+class InputFile:
+    """A file to caption, or "-". mirror: its path below the folder or glob that it was found by, else its name."""
 
     path: str
     mirror: str
 
 
-def expand(paths: Sequence[str]) -> list[Recording | AudioNotFound]:
+Input = InputFile | AudioNotFound
+
+
+def expand(paths: Sequence[str]) -> list[Input]:
     """Files and "-" in the order given, folders and globs replaced by their files in order of name.
 
-    In the place of a path that leads to nothing stands the AudioNotFound that says so. Of several folders each keeps
-    its name in `mirror`; of a single one it is left out.
+    For a path that leads to nothing, and for a folder that cannot be read, the list holds the AudioNotFound that says
+    so. Of several folders each keeps its name in `mirror`; of a single one it is left out.
     """
-    several = sum(Path(path).is_dir() for path in paths) > 1
+    several = sum(is_folder(path) for path in paths) > 1
     return [found for path in paths for found in _expand_one(path, several)]
 
 
-def _expand_one(path: str, keep_name: bool) -> Iterator[Recording | AudioNotFound]:
+def is_text(path: str) -> bool:
+    """Whether a file begins as text does: printable, without a NUL, in UTF-8, UTF-16 or mostly ASCII."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return False  # opening it for its sound will say why
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        decoded = head[: len(head) // 2 * 2].decode("utf-16", "replace")
+        return all(character.isprintable() or ord(character) in SPACES for character in decoded)
+    if not head or any((byte < 0x20 and byte not in SPACES) or byte == 0x7F for byte in head):
+        return False
+    try:
+        head[:-3].decode("utf-8")  # the last character may be cut off
+    except UnicodeDecodeError:
+        return sum(byte < 0x7F for byte in head) >= LEAST_ASCII * len(head)
+    return True
+
+
+def _expand_one(path: str, keep_name: bool) -> Iterator[Input]:
     if path == STANDARD_INPUT:
-        yield Recording(path, UNNAMED)
-    elif Path(path).is_dir():
+        yield InputFile(path, UNNAMED)
+    elif is_folder(path):
         yield from _folder(path, _folder_name(path) if keep_name else "")
-    elif os.path.lexists(path):  # when it cannot be opened, opening it will say why
-        yield Recording(path, Path(path).name)
+    elif _is_there(path):
+        yield InputFile(path, Path(path).name)
     elif glob.has_magic(path):
         yield from _matches(path)
     else:
-        yield AudioNotFound(f"{printable(path)}: no such file")
+        yield AudioNotFound(f"{printable(path) or repr(path)}: no such file")
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is something at the path, or it cannot be told, in which case opening it will say why."""
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _folder_name(path: str) -> str:
@@ -61,48 +104,117 @@ def _folder_name(path: str) -> str:
     return name if name not in ("", "..") else Path(path).resolve().name
 
 
-def _matches(pattern: str) -> Iterator[Recording | AudioNotFound]:
-    root, rest = _split(pattern)
-    matches = sorted(str(match) for match in root.glob(rest) if not _is_hidden(match, root, rest))
-    if not matches:
-        yield AudioNotFound(f"{printable(pattern)}: no file matches")
-    for match in matches:
-        if not Path(match).is_dir():
-            yield Recording(match, os.path.relpath(match, root))
-        elif "**" not in rest:  # which has gone into the folders itself
-            yield from _folder(match, os.path.relpath(match, root))
-
-
-def _split(pattern: str) -> tuple[Path, str]:
-    """The folder before the first wildcard, and the rest as `Path.glob` takes it.
-
-    Not `glob.glob`, whose ** follows links to folders, and so never ends where they form loops.
-    """
-    parts = Path(pattern).parts
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    # Only alone does ** mean "and below"; inside a name it is a star. At the end it means every file below.
-    rest = [part if part == "**" else re.sub(r"\*\*+", "*", part) for part in parts[first:]]
-    return Path(*parts[:first]), "/".join([*rest, "*"] if rest[-1] == "**" else rest)
-
-
-def _is_hidden(match: Path, root: Path, pattern: str) -> bool:
-    """Whether the match goes through a hidden name that the pattern does not spell with its dot."""
-    hidden = any(part.startswith(".") for part in match.relative_to(root).parts)
-    return hidden and not any(part.startswith(".") for part in pattern.split("/"))
-
-
-def _folder(folder: str, mirror: str) -> Iterator[Recording | AudioNotFound]:
+def _folder(folder: str, mirror: str) -> Iterator[Input]:
     """The recordings in a folder and those below; hidden ones are left out, links to folders not followed."""
-    found = sorted(_walk(folder))
+    found: dict[str, Input] = {}
+    for parent, entries in _walk(folder):
+        if isinstance(entries, AudioNotFound):
+            found[parent] = entries
+            continue
+        for name in entries:
+            path = str(Path(parent, name))
+            suffix = Path(name).suffix.lower()
+            if suffix in AUDIO_SUFFIXES and _is_recording(path, suffix in SHARED_SUFFIXES):
+                found[path] = InputFile(path, str(Path(mirror, os.path.relpath(path, folder))))
     if not found:
         yield AudioNotFound(f"{printable(folder)}: no sound files in this folder")
-    for path in found:
-        yield Recording(path, str(Path(mirror, os.path.relpath(path, folder))))
+    yield from (found[path] for path in sorted(found))
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield str(Path(parent) / name)
+def _walk(folder: str, hidden: bool = False) -> Iterator[tuple[str, list[str] | AudioNotFound]]:
+    """Each folder from this one downwards with the names of its files, or why it cannot be read.
+
+    Not `os.walk`, which calls itself for every level and gives up at a thousand. hidden: whether names that begin with
+    a dot count.
+    """
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        entries = _listed(parent)
+        if isinstance(entries, AudioNotFound):
+            yield parent, entries
+            continue
+        names = [name for name in entries if hidden or not name.startswith(".")]
+        folders = {name for name in names if _is_real_folder(Path(parent, name))}
+        yield parent, [name for name in names if name not in folders]
+        waiting += [str(Path(parent, name)) for name in folders]
+
+
+def _is_real_folder(path: Path) -> bool:
+    """Whether the path is a folder itself, not a link to one."""
+    return is_folder(path) and not path.is_symlink()
+
+
+def _listed(folder: str) -> list[str] | AudioNotFound:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except OSError as error:
+        return AudioNotFound(f"{printable(folder)}: the folder cannot be read: {error.strerror or error}")
+
+
+def _is_recording(path: str, may_be_text: bool) -> bool:
+    """Whether a file that nobody named is to be captioned: no pipe or device, which might never end, and no text."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            logger.info("%s: left out, not an ordinary file; name it to have it captioned", printable(path))
+            return False
+    except OSError:
+        return True  # opening it will say why
+    if may_be_text and is_text(path):
+        logger.info("%s: left out, a text; name it to have it tried", printable(path))
+        return False
+    return True
+
+
+def _matches(pattern: str) -> Iterator[Input]:
+    """What a glob leads to: files, and of the folders that it matches, what is in them."""
+    parts = Path(pattern).parts
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    root, rest = Path(*parts[:first]), parts[first:]
+    recursive, spelled = "**" in rest, Path(pattern).suffix.lower()
+    hidden = any(part.startswith(".") and part != ".." for part in rest)
+    found: list[Input] = []
+    for match in _glob(root, (*rest, "*") if rest[-1] == "**" else rest, hidden):
+        if isinstance(match, AudioNotFound):
+            found.append(match)
+        elif not is_folder(match):
+            suffix = match.suffix.lower()
+            if _is_recording(str(match), suffix in SHARED_SUFFIXES and suffix != spelled):
+                found.append(InputFile(str(match), _below(match, root)))
+        elif not recursive:  # else its files have matched themselves
+            found += _folder(str(match), _below(match, root))
+    if not found:
+        yield AudioNotFound(f"{printable(pattern)}: no file matches")
+    named = {item.path if isinstance(item, InputFile) else str(item): item for item in found}
+    yield from (named[name] for name in sorted(named))
+
+
+def _glob(folder: Path, parts: Sequence[str], hidden: bool) -> Iterator[Path | AudioNotFound]:
+    """What matches the parts of a pattern below a folder, or why a folder cannot be read.
+
+    Not `Path.glob` or `glob.glob`: they leave out what they cannot read without a word, and follow links, which may
+    form loops, in one version of Python and not in another.
+    """
+    if not parts:
+        yield folder
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        for parent, entries in _walk(str(folder), hidden):
+            yield from [entries] if isinstance(entries, AudioNotFound) else _glob(Path(parent), rest, hidden)
+    elif not glob.has_magic(part):
+        yield from _glob(folder / part, rest, hidden) if _is_there(str(folder / part)) else ()
+    elif isinstance(entries := _listed(str(folder)), AudioNotFound):
+        yield entries
+    else:
+        names = [name for name in entries if hidden or not name.startswith(".")]
+        for name in (name for name in names if fnmatch(name, part)):
+            if not rest or is_folder(folder / name):
+                yield from _glob(folder / name, rest, hidden)
+
+
+def _below(path: Path, folder: Path) -> str:
+    """The path from a folder on; the name alone where it leads out of the folder, as a pattern with ".." may."""
+    relative = os.path.relpath(path, folder)
+    return path.name if Path(relative).parts[0] == ".." else relative

@@ -18,10 +18,11 @@ import numpy as np
 from enclap.audio.mel import hertz_to_mel
 from enclap.audio.read import open_audio
 from enclap.audio.spectrogram import BANDS, band_frequencies, reduced_spectrogram
-from enclap.errors import AudioNotFound, MissingExtra, UsageError
-from enclap.output.files import is_special, need_folder, replacing, writing
+from enclap.errors import MissingExtra, UsageError
+from enclap.files import is_stream, replacement_file, require_parent, translate_write_errors
 from enclap.output.formats import clock
-from enclap.output.inputs import STANDARD_INPUT, Recording
+from enclap.output.inputs import STANDARD_INPUT, Input, InputFile
+from enclap.output.plan import Plan, is_in_the_way, refuse_inputs
 from enclap.text import printable
 from enclap.types import Caption, CaptionResult, FloatArray
 
@@ -44,7 +45,7 @@ MARKS = (100, 1000, 10_000)  # Hz
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A stretch of time and what is written under it."""
+    """A segment of time and what is written under it."""
 
     start: float
     end: float
@@ -52,18 +53,21 @@ class Slot:
     silence: bool
 
 
-def check_plot(target: str, inputs: Sequence[Recording | AudioNotFound], overwrite: bool) -> Path:
+def check_plot(target: str, inputs: Sequence[Input], plan: Plan, overwrite: bool) -> Path:
     """The file to draw; UsageError or MissingExtra when that cannot be, before any work is done."""
     path = Path(target)
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--plot {printable(target)}: the name must end in {' or '.join(SUFFIXES)}")
+        raise UsageError(f"--plot {printable(target) or repr(target)}: the name must end in {' or '.join(SUFFIXES)}")
     if len(inputs) != 1:
         raise UsageError(f"--plot shows one recording, these are {len(inputs)}; name one")
     found = inputs[0]
-    if isinstance(found, Recording) and (found.path == STANDARD_INPUT or is_special(Path(found.path))):
+    if isinstance(found, InputFile) and (found.path == STANDARD_INPUT or is_stream(Path(found.path))):
         raise UsageError("--plot reads the recording a second time; save it to a file and name that")
-    need_folder(path)
-    if os.path.lexists(path) and not overwrite:
+    require_parent(path)
+    refuse_inputs([path], inputs)
+    if os.path.realpath(path) in map(os.path.realpath, plan.files()):
+        raise UsageError(f"--plot {printable(target)}: is an output of the captions too; name another file")
+    if is_in_the_way(path) and not overwrite:
         raise UsageError(f"{printable(target)}: exists; --overwrite replaces it, or name another file")
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("--plot", "plot")
@@ -81,7 +85,7 @@ def draw(result: CaptionResult, target: Path) -> None:
     figure = _figure(result, rows, span, picture, rate)
     form = target.suffix.lower().lstrip(".")
     metadata = {"Date": None} if form == "svg" else None  # the same recording gives the same file
-    with replacing(target) as file, writing(str(target)), warnings.catch_warnings():
+    with replacement_file(target) as file, translate_write_errors(target), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
         figure.savefig(file, format=form, dpi=DOTS, metadata=metadata)
 
@@ -137,7 +141,7 @@ def _figure(result: CaptionResult, rows: list[list[Slot]], span: float, picture:
 
 
 def _axes(figure: Figure, box: tuple[float, float], bottom: float, height: float, whole: float) -> Axes:
-    """Bare axes at a place given in inches. box: left edge and width."""
+    """Bare axes at a position given in inches. box: left edge and width."""
     axes = figure.add_axes((box[0] / WIDTH, bottom / whole, box[1] / WIDTH, height / whole))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=FONT, colors=FAINT)
@@ -155,8 +159,8 @@ def _draw_spectrogram(
     axes.imshow(part, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=loudest - RANGE, vmax=loudest)
     axes.set_xlim(start, axes.get_xlim()[1])
     lowest, highest = (hertz_to_mel(hertz) for hertz in band_frequencies(rate))
-    places = {hertz: (hertz_to_mel(hertz) - lowest) / (highest - lowest) * BANDS for hertz in MARKS}
-    shown = {hertz: place for hertz, place in places.items() if 0 <= place <= BANDS}
+    heights = {hertz: (hertz_to_mel(hertz) - lowest) / (highest - lowest) * BANDS for hertz in MARKS}
+    shown = {hertz: height for hertz, height in heights.items() if 0 <= height <= BANDS}
     axes.set_yticks(
         list(shown.values()), [f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz in shown]
     )

@@ -1,118 +1,115 @@
-"""What a run has done, kept beside its output, so that a run that was cut off goes on and a finished one is extended.
+"""Which recordings of a run are done already, so that a run that was cut off goes on and a finished one is extended.
 
-A ledger is a file of JSON lines, only ever appended to. A line holds either a finished recording, under a key made of
-the recording's bytes and of everything that decides its captions, or the name and hash of a file about to be written.
-So whatever a `--resume` writes equals what one uninterrupted run would have written, in every format.
+Whatever a `--resume` writes equals what one uninterrupted run would have written, in every format.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
-from io import FileIO
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from enclap.errors import EnvironmentFault
-from enclap.output.files import file_hash, writing
-from enclap.text import printable
-from enclap.types import Candidate, Caption, CaptionResult
+from enclap.captioner import Captioner, Failure
+from enclap.decoding.options import DecodingOptions
+from enclap.errors import AudioNotFound
+from enclap.files import is_file, locked, remove_partial, sha256
+from enclap.output.inputs import Input
+from enclap.output.plan import Plan
+from enclap.output.resume_log import ResumeLog
+from enclap.types import CaptionResult
+from enclap.version import __version__
 
-HEAD = b'{"enclap": "ledger", "version": 1}\n'
 SMALL = 2**20  # bytes; larger files of a model folder are told apart by size and time of change, not read
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a recording is known by, and the signs by which a change of its file shows."""
+    """What a recording is known by, and the stamp of its file, which changes when the file does."""
 
     name: str
-    signs: tuple[int, ...]
+    stamp: tuple[int, ...]
 
 
-class ResumeLog:
-    """The record at `path`; two threads may use it, one to find and one to append.
+class RunState:
+    """Knows of each input whether it is done, and keeps what comes out; without a resume log nothing is ever done.
 
-    file: `path` opened for appending, without a buffer, so that a full disk shows at once and only once.
-    reader: the same for reading.
+    settings: see `settings_key`. resume: whether what the log holds is used.
     """
 
-    def __init__(self, path: Path, file: FileIO, reader: BinaryIO) -> None:
-        self._shown = str(path)
-        self._file = file
-        self._reader = reader
-        self._end = 0
-        self._places: dict[str, int] = {}  # of a key's line in the file: results stay on the disk
-        self._files: dict[str, str] = {}
-        self._read()
+    def __init__(self, log: ResumeLog | None, settings: str, resume: bool) -> None:
+        self._log = log
+        self._settings = settings
+        self._resume = resume
+        self._waiting: deque[tuple[Key | None, bool]] = deque()  # of inputs that went in and have not come out
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether it holds no finished recording."""
-        return not self._places
+    def sources(self, inputs: Sequence[Input]) -> Iterator[str | CaptionResult | Failure]:
+        """What the captioner shall do about each input: caption it, or pass on what is known of it."""
+        for found in inputs:
+            if isinstance(found, AudioNotFound):
+                self._waiting.append((None, False))
+                yield Failure(None, found)
+                continue
+            key = recording_key(found.path, self._settings) if self._log is not None else None
+            known = self._log.find(key.name, found.path) if key and self._log and self._resume else None
+            self._waiting.append((key, known is not None))
+            yield known or found.path
 
-    def find(self, key: Key, path: str) -> CaptionResult | None:
-        """The result recorded under the key, for a recording that is now called `path`."""
-        place = self._places.get(key.name)
-        if place is None:
-            return None
-        self._reader.seek(place)
-        return _result(json.loads(self._reader.readline())["result"], path)
+    def settle(self, found: Input, result: CaptionResult | Failure) -> bool:
+        """Keep the result of the next input; whether it was done before."""
+        key, was_done = self._waiting.popleft()
+        if self._log is None or key is None or isinstance(found, AudioNotFound) or isinstance(result, Failure):
+            return was_done
+        if is_unchanged(key, found.path):  # else it is not known which bytes were captioned
+            self._log.record(key.name, result)
+        return was_done
 
-    def record(self, key: Key, result: CaptionResult) -> None:
-        """Keep a result, unless the key has one."""
-        if key.name not in self._places:
-            self._places[key.name] = self._append({"key": key.name, "result": _table(result)})
 
-    def announce(self, name: str, content: str) -> None:
-        """Keep that the file `name` is going to hold what has this hash."""
-        if self._files.get(name) != content:
-            self._append({"file": name, "sha256": content})
-            self._files[name] = content
+@contextmanager
+def output_held(plan: Plan, inputs: int, *, resume: bool, overwrite: bool) -> Iterator[ResumeLog | None]:
+    """The resume log of the output, which is ours alone until the block ends; None for standard output.
 
-    def written(self, name: str) -> str | None:
-        """The hash of what was last written to the file `name`, None when it is not one of ours."""
-        return self._files.get(name)
+    The log stays when there is something to go on from: after an end before the end, in a folder, after several
+    recordings, and when `resume` says that more is to come. Raises UsageError and EnvironmentFault.
+    """
+    plan.prepare()
+    path = plan.resume_log()
+    if path is None:
+        yield None
+        return
+    is_new = not is_file(path)
+    with locked(path, plan.shown) as file, path.open("rb") as reader:
+        log = ResumeLog(path, file, reader)
+        keep = True
+        try:
+            if not is_new:
+                remove_partial(plan.files())
+            plan.check(log if resume else None, overwrite)
+            yield log
+            keep = plan.folder is not None or resume or inputs > 1 or not is_new
+        finally:
+            if not keep or log.is_empty:
+                with suppress(PermissionError):  # Windows removes no open file: there an empty log stays
+                    path.unlink()
 
-    def _append(self, entry: dict[str, Any]) -> int:
-        """Where in the file the new line stands."""
-        place = self._end
-        self._write(json.dumps(entry).encode() + b"\n")
-        return place
 
-    def _write(self, line: bytes) -> None:
-        rest = memoryview(line)
-        with writing(self._shown):
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        self._end += len(line)
+def settings_key(captioner: Captioner, options: DecodingOptions, window: float, **run: object) -> str:
+    """A hash of everything but the recording that decides what its captions are.
 
-    def _read(self) -> None:
-        """Take in what is there; a last line that was cut off when its writer was killed is dropped."""
-        lines = iter(self._reader)
-        place = len(head := next(lines, b""))
-        if not HEAD.startswith(head):
-            raise EnvironmentFault(
-                f"{printable(self._shown)}: not a record of enclap, but stands in its place; move it"
-            )
-        if head != HEAD:
-            place = 0
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break
-            entry = json.loads(line)
-            if "result" in entry:
-                self._places[entry["key"]] = place
-            else:
-                self._files[entry["file"]] = entry["sha256"]
-            place += len(line)
-        with writing(self._shown):
-            self._file.truncate(place)
-        self._end = place
-        if place == 0:
-            self._write(HEAD)
+    run: what else does, as the device and the precision that were asked for.
+    """
+    facts = {
+        "enclap": __version__,
+        "model": None if captioner.folder is None else model_fingerprint(captioner.folder),
+        "engine": captioner.engine.name,
+        "window": window,
+        "options": options.model_dump(),
+        **run,
+    }
+    return sha256(json.dumps(facts, sort_keys=True).encode())
 
 
 def recording_key(path: str, settings: str) -> Key | None:
@@ -124,45 +121,32 @@ def recording_key(path: str, settings: str) -> Key | None:
         if not Path(path).is_file():
             return None
         with Path(path).open("rb") as file:
-            signs = _signs(os.fstat(file.fileno()))
-            content = file_hash(file)
+            stamp = _stamp(os.fstat(file.fileno()))
+            content = sha256(file)
     except OSError:
         return None  # reading it for its captions will say why
     facts = content.encode() + b"\0" + os.fsencode(Path(path).suffix) + b"\0" + settings.encode()
-    return Key(hashlib.sha256(facts).hexdigest(), signs)
+    return Key(sha256(facts), stamp)
 
 
 def is_unchanged(key: Key, path: str) -> bool:
     """Whether the file still looks as it did when its key was made."""
     try:
-        return _signs(Path(path).stat()) == key.signs
+        return _stamp(Path(path).stat()) == key.stamp
     except OSError:
         return False
 
 
 def model_fingerprint(folder: Path) -> str:
     """A hash that changes when a file of the model folder does."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        facts = path.stat()
-        content = path.read_bytes() if facts.st_size <= SMALL else str(facts.st_mtime_ns).encode()
-        digest.update(os.fsencode(path.relative_to(folder)) + f"\0{facts.st_size}\0".encode() + content)
-    return digest.hexdigest()
+    facts: list[bytes] = []
+    for path in sorted(path for path in folder.rglob("*") if is_file(path)):
+        stat = path.stat()
+        is_read = stat.st_size <= SMALL and os.access(path, os.R_OK)
+        content = path.read_bytes() if is_read else str(stat.st_mtime_ns).encode()
+        facts += [os.fsencode(path.relative_to(folder)), f"\0{stat.st_size}\0".encode(), content]
+    return sha256(*facts)
 
 
-def _signs(facts: os.stat_result) -> tuple[int, ...]:
+def _stamp(facts: os.stat_result) -> tuple[int, ...]:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
-
-
-def _table(result: CaptionResult) -> dict[str, Any]:
-    """Everything but the path, with every digit: Python writes floats so that they read back the same."""
-    return {"duration": result.duration, "captions": [asdict(caption) for caption in result.captions]}
-
-
-def _result(table: dict[str, Any], path: str) -> CaptionResult:
-    return CaptionResult(path, table["duration"], tuple(map(_caption, table["captions"])))
-
-
-def _caption(table: dict[str, Any]) -> Caption:
-    found = (Candidate(tuple(item["token_ids"]), item["text"], item["score"]) for item in table["candidates"])
-    return Caption(**{**table, "candidates": tuple(found)})

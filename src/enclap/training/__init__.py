@@ -1,4 +1,6 @@
-"""Training: typed recipes, one trainer for one process or many, batches, and the stages that make mini.
+"""Training: typed recipes, one trainer for one process or many, batches, and stages that are resumed one by one.
 
-May import: audio, captioner, data, decoding, engines, errors, evaluation, export, files, hub, model, text, types.
+`captioning` trains the caption model for anyone who has features; `mini/` holds the stages that make the bundled model.
+
+May import: audio, convert, data, decoding, engines, errors, evaluation, export, files, hub, model, text, types.
 """

@@ -26,11 +26,11 @@ class CaptionCollator:
         Codes are padded with `entries`, both kinds of labels with -100; clips are cut to the model's frames.
         """
         codes, mask = pad_codes([item.codes for item in items], self._entries, self._limit)
-        wanted, _ = pad_codes([item.mcm_labels for item in items], IGNORED, self._limit)
+        mcm_labels, _ = pad_codes([item.mcm_labels for item in items], IGNORED, self._limit)
         labels = np.full((len(items), max(len(item.labels) for item in items)), IGNORED, dtype=np.int64)
         for row, item in enumerate(items):
             labels[row, : len(item.labels)] = item.labels
-        batch = {"codes": codes, "code_mask": mask, "mcm_labels": wanted, "labels": labels}
+        batch = {"codes": codes, "code_mask": mask, "mcm_labels": mcm_labels, "labels": labels}
         embeddings = [item.embedding for item in items if item.embedding is not None]
         if embeddings:
             batch["clap_embedding"] = np.stack(embeddings)

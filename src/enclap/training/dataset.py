@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from enclap.data.feature_store import Clip
-from enclap.model.masking import IGNORED, clip_generator, hidden_frames, hide
+from enclap.data.feature_store import Clip, FeatureStore
+from enclap.model.masking import IGNORED, clip_generator, hidden_frames, mask_codes
 from enclap.training.recipe import Settings
 from enclap.types import FloatArray, IntArray
 
@@ -23,8 +22,8 @@ class Perturbation(Settings):
 
     embedding_noise: largest length of the random vector added to the unit embedding. embedding_dropout: share of the
     items whose embedding is replaced by zeros. codes_dropout: share of the items whose codes are all hidden, and not
-    to be restored: so the captioner also learns to do without them, and what they add can be measured.
-    mask_probability, mask_span: of masked codec modeling.
+    to be restored, so that the captioner also learns to do without them, and what they add can be measured.
+    mask_probability, mask_span: of masked codec modeling, see `model.masking`.
     """
 
     embedding_noise: float = 0.6
@@ -50,7 +49,8 @@ class CaptionItem:
 class CaptionItems:
     """Item n of a training, drawn from (seed, n): a clip chosen by weight, with fresh masks, noise and wording.
 
-    Items of sixteen batches are sorted by length and dealt out again, so that a batch holds little padding.
+    Clips are read and captions encoded when they are drawn, so features may stay on disk. Items of sixteen batches are
+    sorted by length and dealt out again, so that a batch holds little padding.
     """
 
     def __init__(
@@ -65,26 +65,31 @@ class CaptionItems:
         seed: int,
     ) -> None:
         self._clips = clips
-        self._cumulative = np.cumsum(weights / weights.sum())
-        self._lengths = np.asarray([len(clip.features.codes) for clip in clips])
-        self._captions = [[tokenizer.encode(text).ids for text in clip.captions] for clip in clips]
+        self._cumulative_weights = np.cumsum(weights / weights.sum())
+        self._lengths = (
+            clips.lengths()
+            if isinstance(clips, FeatureStore)
+            else np.asarray([len(clip.features.codes) for clip in clips])
+        )
+        self._tokenizer = tokenizer
         self._entries = entries
         self._perturbation = perturbation
         self._batch_size = batch_size
         self._seed = seed
-        self._dealt = lru_cache(maxsize=2)(self._deal)
+        self._group: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
     def __call__(self, number: int) -> CaptionItem:
         """Item `number`."""
-        size = self._batch_size * BATCHES_SORTED_TOGETHER
-        clip = int(self._dealt(number // size)[number % size])
-        return self._draw(clip, number)
+        group, index = divmod(number, self._batch_size * BATCHES_SORTED_TOGETHER)
+        if self._group[0] != group:
+            self._group = (group, self._choose_clips(group))
+        return self._draw(int(self._group[1][index]), number)
 
-    def _deal(self, group: int) -> NDArray[np.int64]:
-        """Clips of one group of batches, int64 [16 * batch size]."""
+    def _choose_clips(self, group: int) -> NDArray[np.int64]:
+        """Numbers of the clips of one group of batches, int64 [16 * batch size]."""
         generator = np.random.default_rng((self._seed, group))
         draws = generator.random(self._batch_size * BATCHES_SORTED_TOGETHER)
-        chosen = np.minimum(np.searchsorted(self._cumulative, draws), len(self._clips) - 1)
+        chosen = np.minimum(np.searchsorted(self._cumulative_weights, draws), len(self._clips) - 1)
         by_length = chosen[np.argsort(self._lengths[chosen], kind="stable")].reshape(-1, self._batch_size)
         return by_length[generator.permutation(len(by_length))].reshape(-1)
 
@@ -99,15 +104,15 @@ class CaptionItems:
             probability=settings.mask_probability,
             span=settings.mask_span,
         )
-        shown, wanted = hide(codes, hidden, self._entries)
+        shown, mcm_labels = mask_codes(codes, hidden, self._entries)
         if generator.random() < settings.codes_dropout:
-            shown, wanted = np.full_like(shown, self._entries), np.full_like(wanted, IGNORED)
-        captions = self._captions[index]
-        caption = captions[int(generator.integers(0, len(captions)))]
+            shown, mcm_labels = np.full_like(shown, self._entries), np.full_like(mcm_labels, IGNORED)
+        caption = clip.captions[int(generator.integers(0, len(clip.captions)))]
+        labels = np.asarray(self._tokenizer.encode(caption).ids, dtype=np.int64)
         embedding = clip.features.embedding
         if embedding is not None:
             embedding = perturb(embedding, settings, generator)
-        return CaptionItem(shown, wanted, embedding, np.asarray(caption, dtype=np.int64))
+        return CaptionItem(shown, mcm_labels, embedding, labels)
 
 
 def perturb(embedding: FloatArray, settings: Perturbation, generator: np.random.Generator) -> FloatArray:

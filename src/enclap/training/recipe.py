@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from enclap.errors import UsageError
+from enclap.text import printable
 
 RecipeType = TypeVar("RecipeType", bound="Settings")
 
@@ -17,14 +19,17 @@ RecipeType = TypeVar("RecipeType", bound="Settings")
 class Settings(BaseModel):
     """Base of every table in a recipe: frozen, and a key that is not known is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class Optimisation(Settings):
-    """How a stage is optimised: AdamW with linear warm-up and cosine decay.
+    """How a model is optimised: AdamW with linear warm-up and cosine decay.
 
-    ema: decay of the exponential moving average of the weights that the stage ends with; None keeps the last weights.
-    bfloat16: convolutions and matrix products in that precision; twice as fast on processors that have it.
+    batch_size: items of one optimiser step, over all processes together. accumulate: parts in which each process works
+    through its share of them, one after the other; more take less memory. workers: processes that prepare items, beside
+    each training process; None for 0 without an accelerator and 4 with one. Neither changes what is learned. ema: decay
+    of the exponential moving average of the weights that the training ends with; None keeps the last weights. bfloat16:
+    convolutions and matrix products in that precision; twice as fast on processors that have it.
     """
 
     steps: int = Field(gt=0)
@@ -36,30 +41,28 @@ class Optimisation(Settings):
     ema: float | None = Field(default=None, gt=0, lt=1)
     bfloat16: bool = False
     seed: int = 0
+    accumulate: int = Field(default=1, gt=0)
+    workers: int | None = Field(default=None, ge=0)
     save_every: int = Field(default=200, gt=0)
     log_every: int = Field(default=25, gt=0)
 
 
-class HeldOut(Settings):
-    """Which training recordings a stage must not see: an ESC-10 fold and a share of all the others' originals."""
-
-    fold: int = 4
-    share: float = Field(default=0.15, ge=0, lt=1)
-
-
 def read_recipe(kind: type[RecipeType], path: Path, overrides: Sequence[str] = ()) -> RecipeType:
     """The recipe in a YAML file, with `overrides` ("table.key=value") applied; UsageError lists all faults."""
+    shown = printable(str(path))
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such recipe") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{shown}: no such recipe") from error
+    except OSError as error:
+        raise UsageError(f"{shown}: cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{shown}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(table, dict):
-        raise UsageError(f"{path}: a recipe is a table of settings")
+        raise UsageError(f"{shown}: a recipe is a table of settings")
     for override in overrides:
         _apply(table, override)
-    return parse(kind, table, str(path))
+    return parse(kind, table, shown)
 
 
 def parse(kind: type[RecipeType], table: Mapping[str, Any], where: str) -> RecipeType:
@@ -67,18 +70,43 @@ def parse(kind: type[RecipeType], table: Mapping[str, Any], where: str) -> Recip
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(_fault(kind, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())
         raise UsageError(f"{where}: {faults}") from error
+
+
+def _fault(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:
+    """One fault in words; of an unknown key, which one was probably meant."""
+    key = ".".join(map(str, location))
+    if fault != "extra_forbidden":
+        return f"{key}: {message}"
+    known = _known_keys(kind, location[:-1])
+    close = get_close_matches(str(location[-1]), known, n=1)
+    return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}")
+
+
+def _known_keys(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at a place inside a recipe of type `kind`."""
+    for key in location:
+        field = kind.model_fields.get(str(key))
+        if field is None:
+            continue  # the index of a list or the name of a variant, which pydantic puts between
+        inside = [field.annotation, *get_args(field.annotation)]
+        kind = next((item for item in inside if isinstance(item, type) and issubclass(item, Settings)), kind)
+    return list(kind.model_fields)
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
     """Set one dotted key; the value is read as YAML."""
     name, separator, value = override.partition("=")
-    if not separator:
-        raise UsageError(f"--set {override}: write key=value")
+    if not separator or not all(name.split(".")):
+        raise UsageError(f"--set {printable(override)}: write key=value, the keys of inner tables joined by dots")
     *path, last = name.split(".")
     for key in path:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise UsageError(f"--set {override}: {key} is not a table")
-    table[last] = yaml.safe_load(value)
+            raise UsageError(f"--set {printable(override)}: {key} is not a table")
+    try:
+        table[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--set {printable(override)}: the value is not YAML ({reason})") from error

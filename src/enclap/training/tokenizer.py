@@ -11,7 +11,7 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE tokenizer with at most `vocabulary` entries that puts <s> before and </s> behind a text.
+    """A byte-level BPE tokenizer with at most `vocabulary` entries that puts <s> before and </s> after a text.
 
     Every text can be encoded, since all 256 bytes are entries. The same sentences give the same tokenizer.
     """

@@ -1,25 +1,45 @@
-"""The one training loop: transformers' Trainer with seeded draws, an average of the weights, and resuming."""
+"""The one training loop: transformers' Trainer with items drawn by number, in one process or many, and resuming.
+
+What is learned depends on the recipe alone. Processes, parts of a batch and workers divide the items of a step among
+them, and the losses are divided by what all of them count, so that any division gives the gradients of one large batch.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from torch.utils.data import DataLoader, Dataset
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
+from enclap.errors import UsageError
+from enclap.files import write_whole
 from enclap.training.recipe import Optimisation
+from enclap.training.weights import WeightAverage
 
 logger = logging.getLogger(__name__)
 
-AVERAGE_FILE = "average.pt"
+COMPLETE_FILE = "complete"
+"""Written last into a checkpoint; one without it was cut off while it was written."""
+WORKERS_BESIDE_ACCELERATOR = 4
+
 Batch = dict[str, Tensor]
+CountItems = Callable[[Batch], Tensor]
+"""From a batch to what its losses are divided by, float32 [any number of losses]; see `losses.count_items`."""
 
 
 class SampledDataset(Dataset[Any]):
@@ -36,122 +56,162 @@ class SampledDataset(Dataset[Any]):
         return self._draw(index)
 
 
-class WeightAverage(TrainerCallback):  # type: ignore[misc]
-    """Exponential moving average of all floating parameters and buffers, saved beside each checkpoint.
-
-    Source: Polyak averaging in its exponential form; the decay grows to its full value over the first steps, so that
-    the random start is forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float, resume_from: str | None) -> None:
-        self._decay = decay
-        self._shadow = {name: value.detach().clone() for name, value in _floats(model).items()}
-        if resume_from is not None:
-            self._shadow = torch.load(Path(resume_from) / AVERAGE_FILE, weights_only=True)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the average towards the weights after an optimiser step."""
-        decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
-        with torch.no_grad():
-            for name, value in _floats(kwargs["model"]).items():
-                self._shadow[name].lerp_(value.to(self._shadow[name].device), 1.0 - decay)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the average into the checkpoint that was just saved."""
-        torch.save(self._shadow, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / AVERAGE_FILE)
-
-    def load_into(self, model: nn.Module) -> None:
-        """Replace the model's weights by the average."""
-        model.load_state_dict(self._shadow, strict=False)
-
-
-def _floats(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
-
-
 class JsonLog(TrainerCallback):  # type: ignore[misc]
-    """Each of the trainer's log records as a line of JSON in `path`."""
+    """Each of the trainer's records as a line of JSON in `path`, written by one process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Remove what a run that was cut off logged after the checkpoint from which this one goes on."""
+        if state.is_world_process_zero and self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            records = [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut off
+            kept = [record for record in records if "loss" in record and record["step"] <= state.global_step]
+            write_whole(self._path, "".join(f"{json.dumps(record)}\n" for record in kept))
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Append the record with its step."""
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": state.global_step, **(kwargs.get("logs") or {})}) + "\n")
+        if state.is_world_process_zero:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": state.global_step, **(kwargs.get("logs") or {})}) + "\n")
 
 
-class StageTrainer(Trainer):  # type: ignore[misc]
-    """Trainer for models whose forward returns a mapping with "loss" and named parts; the parts are logged as means."""
+class ManyProcesses(TrainerCallback):  # type: ignore[misc]
+    """What more than one process needs: other dropout in each, and a mark on checkpoints that all have finished."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Seed the processes apart; otherwise dropout would hide the same units of the first item in each of them."""
+        if args.process_index > 0:
+            set_seed(args.seed + args.process_index)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint as complete; this callback stands after those that write into it."""
+        if args.world_size > 1:
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE_FILE).touch()
+
+
+class ItemTrainer(Trainer):  # type: ignore[misc]
+    """Trainer for models whose forward returns a mapping with "loss" and named parts, which are logged too.
+
+    count: what each batch's losses are divided by. Its sum over all batches of a step, in all processes, is given to
+    forward as `num_items`; the sum of the batches' losses is then the loss of the step. None for losses that are means
+    over equally many items: the mean of the batches' losses is the loss of the step.
+    """
+
+    def __init__(self, *, count: CountItems | None, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._parts: dict[str, float] = {}
-        self._parts_count = 0
+        self.loss_is_scaled_for_ga = count is not None  # or the Trainer divides by the number of batches of a step
+        self._count = count
+        self._parts: dict[str, Tensor] = {}
+        self._batches = 0
 
-    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
-        """Items in their order: the draw itself is what is random."""
-        return SequentialSampler(self.train_dataset)
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of the items in their order, dealt out to the processes; the draw itself is what is random."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return cast(DataLoader[Any], self.accelerator.prepare(loader))
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | None]:
+        """This process's batches of one step, and what the losses of all processes' batches are divided by."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        if self._count is None or not batches:
+            return batches, None
+        items = torch.stack([self._count(batch) for batch in batches]).sum(dim=0)
+        return batches, self.accelerator.reduce(items.to(device), reduction="sum")
 
     def compute_loss(
-        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
         """The scalar loss; with `return_outputs` also the model's outputs."""
-        outputs = model(**inputs)
+        outputs = model(**inputs) if self._count is None else model(**inputs, num_items=num_items_in_batch)
         for name, value in outputs.items():
-            if isinstance(value, Tensor) and value.ndim == 0:
-                self._parts[name] = self._parts.get(name, 0.0) + float(value.detach())
-        self._parts_count += 1
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+            if name != "loss" and isinstance(value, Tensor) and value.ndim == 0:
+                self._parts[name] = self._parts.get(name, 0.0) + value.detach().float()
+        self._batches += 1
+        loss = outputs["loss"]
+        if self._count is not None:
+            loss = loss * self.accelerator.num_processes  # of whose gradients DistributedDataParallel takes the mean
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
-        """Add the parts' means since the last record."""
-        if self._parts_count:
-            means = {name: value / self._parts_count for name, value in self._parts.items() if name != "loss"}
-            logs = {**logs, **means}
-            self._parts, self._parts_count = {}, 0
+        """Add the parts' means over the steps since the last record, and give both to the program's log."""
+        batches_of_a_step = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        scale = (1 if self._count is None else batches_of_a_step) / max(1, self._batches)
+        parts = {name: scale * self.accelerator.reduce(total, "mean") for name, total in self._parts.items()}
+        self._parts, self._batches = {}, 0
+        logs = {**logs, **{name: float(value) for name, value in parts.items()}}
+        if "loss" in logs and self.is_world_process_zero():
+            logger.info("step %d of %d: loss %.4f", self.state.global_step, self.state.max_steps, logs["loss"])
         super().log(logs, *arguments, **keywords)
 
 
-def run_stage(
+def train_model(
     model: nn.Module,
     draw: Callable[[int], Any],
     collate: Callable[[Sequence[Any]], Mapping[str, Tensor]],
     optimisation: Optimisation,
     output: Path,
+    count: CountItems | None = None,
 ) -> nn.Module:
-    """The trained model (the average of its weights where the recipe asks for one).
+    """The trained model (the average of its weights where the recipe asks for one), in evaluation mode.
 
-    Item n of the training is `draw(n)`. Checkpoints lie in `output`/checkpoints and the log in `output`/log.jsonl; a
-    run that was cut off goes on from its last checkpoint and ends with the weights of an uninterrupted run.
+    Item n of the training is `draw(n)`; it should depend on n alone. Checkpoints are in `output`/checkpoints, the log
+    in `output`/log.jsonl; a run that was cut off goes on from its last complete checkpoint and ends with the weights of
+    an uninterrupted run. count: see `ItemTrainer`; needed wherever the loss is no mean over equally many items.
+
+    Under `torchrun` every process calls this alike, and all return the trained model. Models whose training statistics
+    are not gradients (batch norm, moving codebooks) or whose loss compares the items of a batch learn something else
+    in many processes than in one. UsageError when the items of a step cannot be divided equally.
     """
     set_seed(optimisation.seed)
     output.mkdir(parents=True, exist_ok=True)
-    checkpoints = output / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    callbacks: list[TrainerCallback] = [JsonLog(output / "log.jsonl")]
+    arguments = _arguments(optimisation, output / "checkpoints")
+    last = _last_checkpoint(output / "checkpoints")
     average = None if optimisation.ema is None else WeightAverage(model, optimisation.ema, last)
-    if average is not None:
-        callbacks.append(average)
-    trainer = StageTrainer(
+    trainer = ItemTrainer(
+        count=count,
         model=model,
-        args=_arguments(optimisation, checkpoints),
+        args=arguments,
         train_dataset=SampledDataset(draw, optimisation.steps * optimisation.batch_size),
         data_collator=collate,
-        callbacks=callbacks,
+        callbacks=[JsonLog(output / "log.jsonl"), *([] if average is None else [average]), ManyProcesses()],
     )
+    trainer.remove_callback(PrinterCallback)  # which prints to standard output
     logger.info("%s: %d steps of %d items", output, optimisation.steps, optimisation.batch_size)
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     if average is not None:
         average.load_into(model)
     return model.eval()
 
 
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE_FILE}")]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
 def _arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArguments:
-    return TrainingArguments(
+    """The recipe in transformers' terms; what depends on the machine is asked of the machine."""
+    accelerated = torch.cuda.is_available()
+    workers = optimisation.workers
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=optimisation.steps,
-        per_device_train_batch_size=optimisation.batch_size,
+        gradient_accumulation_steps=optimisation.accumulate,
         learning_rate=optimisation.learning_rate,
         weight_decay=optimisation.weight_decay,
         warmup_steps=optimisation.warmup_steps,
@@ -159,14 +219,23 @@ def _arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArgumen
         max_grad_norm=optimisation.clip_norm,
         adam_beta2=0.98,
         bf16=optimisation.bfloat16,
-        use_cpu=not torch.cuda.is_available(),  # without this word bfloat16 is refused there
+        use_cpu=not accelerated,  # without this word bfloat16 is refused there
         seed=optimisation.seed,
         save_steps=optimisation.save_every,
         save_total_limit=2,
         logging_steps=optimisation.log_every,
         report_to=[],
         remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
+        dataloader_num_workers=WORKERS_BESIDE_ACCELERATOR * accelerated if workers is None else workers,
+        dataloader_pin_memory=accelerated,
         disable_tqdm=True,
     )
+    if arguments.n_gpu > 1:
+        start = f"start one process for each (torchrun --nproc-per-node {arguments.n_gpu} …)"
+        raise UsageError(f"{arguments.n_gpu} GPUs for one process: {start}, or choose one with CUDA_VISIBLE_DEVICES=0")
+    parts = arguments.world_size * optimisation.accumulate
+    if optimisation.batch_size % parts:
+        divided = f"{arguments.world_size} processes with {optimisation.accumulate} parts each"
+        raise UsageError(f"batch_size {optimisation.batch_size} cannot be divided equally among {divided}")
+    arguments.per_device_train_batch_size = optimisation.batch_size // parts
+    return arguments

@@ -33,10 +33,10 @@ def equalise(audio: FloatArray, generator: np.random.Generator) -> FloatArray:
     """The sound through a smooth random filter of a few decibels, and sometimes a low-pass."""
     length = -(-len(audio) // FFT_UNIT) * FFT_UNIT
     spectrum = np.fft.rfft(audio, length)
-    places = np.linspace(0.0, 1.0, len(spectrum)) ** 0.5  # knots closer together at low frequencies
-    decibels = np.interp(places, np.linspace(0.0, 1.0, 6), generator.normal(0.0, 3.0, 6))
+    positions = np.linspace(0.0, 1.0, len(spectrum)) ** 0.5  # knots closer together at low frequencies
+    decibels = np.interp(positions, np.linspace(0.0, 1.0, 6), generator.normal(0.0, 3.0, 6))
     if generator.random() < 0.2:
-        decibels = decibels - 40.0 * np.clip((places - generator.uniform(0.4, 0.9)) * 6.0, 0.0, 1.0)
+        decibels = decibels - 40.0 * np.clip((positions - generator.uniform(0.4, 0.9)) * 6.0, 0.0, 1.0)
     filtered = np.fft.irfft(spectrum * (10.0 ** (decibels / 20.0)).astype(np.float32), length)
     return filtered[: len(audio)].astype(np.float32, copy=False)
 
@@ -64,8 +64,8 @@ def reverberate(audio: FloatArray, rate: int, seconds: float, wet: float) -> Flo
     response *= np.sqrt(wet / np.square(response).sum())
     response[0] += 1.0
     length = -(-(len(audio) + count) // FFT_UNIT) * FFT_UNIT
-    heard = np.fft.irfft(np.fft.rfft(audio, length) * np.fft.rfft(response, length), length)
-    return heard[: len(audio)].astype(np.float32)
+    reverberant = np.fft.irfft(np.fft.rfft(audio, length) * np.fft.rfft(response, length), length)
+    return reverberant[: len(audio)].astype(np.float32)
 
 
 def move_away(audio: FloatArray, rate: int, generator: np.random.Generator) -> FloatArray:

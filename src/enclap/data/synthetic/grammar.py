@@ -15,7 +15,7 @@ import numpy as np
 from enclap.data.synthetic.lexicon import Entry, load_lexicon
 
 MAX_WORDS = 20  # longest caption, in words
-MAX_SOUNDS = 3  # sounds that one sentence tells
+MAX_SOUNDS = 3  # sounds in one sentence
 FIRST_SHARE = 0.7  # how often the preferred phrase or frame is drawn
 OVERLAP_SHARE = 0.5  # sounds are simultaneous when they share at least this part of the shorter one
 
@@ -47,9 +47,9 @@ FAR_WORDS = ("distance", "distant", "far")
 class Sound:
     """One sound of a scene.
 
-    label: a label of the lexicon. start, end: seconds. background: lies under the others. distant: heard from
-    afar. repetitions: how often it is heard; only told for sounds of which "several times" makes sense. vague: told
-    by its family alone ("metal clangs"), because nobody could know more.
+    label: a label of the lexicon. start, end: seconds. background: steady, under the others. distant: far away.
+    repetitions: how often it occurs; only said of sounds of which "several times" makes sense. vague: named by its
+    family alone ("metal clangs"), because nobody could know more.
     """
 
     label: str
@@ -63,14 +63,14 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class SceneDescription:
-    """What is heard, in any order; times decide what is told first and what is simultaneous."""
+    """The sounds of a scene in any order; times decide what is said first and what is simultaneous."""
 
     sounds: tuple[Sound, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How freely and how fully a scene is told; `choose` draws an index below its argument."""
+    """How freely and how fully a scene is described; `choose` draws an index below its argument."""
 
     choose: Callable[[int], int]
     shortest: bool = False
@@ -137,7 +137,7 @@ def _sentence(scene: SceneDescription, choose: Callable[[int], int]) -> str:
     """The scene in words; while it is too long, plainer styles, then fewer sounds."""
     if not scene.sounds:
         raise ValueError("a scene without sounds cannot be described; give it at least one sound")
-    sounds = _told(scene.sounds)
+    sounds = _sounds_to_name(scene.sounds)
     free = _Style(choose)
     plain = _Style(lambda count: 0, shortest=True)
     plainer = replace(plain, distances=False)
@@ -150,20 +150,17 @@ def _sentence(scene: SceneDescription, choose: Callable[[int], int]) -> str:
     raise AssertionError(f"no sentence of {MAX_WORDS} words for {sounds[0].label!r}")
 
 
-def _told(sounds: Sequence[Sound]) -> list[Sound]:
-    """At most three sounds, foreground first; sounds that are said alike become one, heard more often."""
-    told: list[Sound] = []
+def _sounds_to_name(sounds: Sequence[Sound]) -> list[Sound]:
+    """At most three sounds, foreground first; sounds that share a phrase become one that is repeated."""
+    chosen: list[Sound] = []
     for sound in sorted(sounds, key=lambda sound: (sound.background, sound.start, sound.end)):
-        place = next((i for i, earlier in enumerate(told) if _said_alike(earlier, sound)), None)
-        if place is None:
-            told.append(sound)
-        elif told[place].background == sound.background:
-            told[place] = _merged(told[place], sound)
-    return told[:MAX_SOUNDS]
-
-
-def _said_alike(one: Sound, other: Sound) -> bool:
-    return not set(_clauses(one)).isdisjoint(_clauses(other))
+        clauses = set(_clauses(sound))
+        index = next((i for i, earlier in enumerate(chosen) if not clauses.isdisjoint(_clauses(earlier))), None)
+        if index is None:
+            chosen.append(sound)
+        elif chosen[index].background == sound.background:
+            chosen[index] = _merged(chosen[index], sound)
+    return chosen[:MAX_SOUNDS]
 
 
 def _clauses(sound: Sound) -> tuple[str, ...]:
@@ -189,31 +186,30 @@ def _merged(earlier: Sound, later: Sound) -> Sound:
 
 def _compose(sounds: Sequence[Sound], style: _Style) -> str:
     front = [sound for sound in sounds if not sound.background] or list(sounds)
-    behind = [sound for sound in sounds if sound not in front]
-    groups = _simultaneous_groups(front)
-    told = _sequence(groups, style, crowded=bool(behind))
-    if not behind:
-        return told
+    background = [sound for sound in sounds if sound not in front]
+    text = _sequence(_simultaneous_groups(front), style, crowded=bool(background))
+    if not background:
+        return text
     frames = BACKGROUNDS if len(front) == 1 else BACKGROUNDS_OF_SEVERAL
     clauses, participles, nouns = (
-        " and ".join(phrase(sound, style) for sound in behind) for phrase in (_clause, _participle, _noun)
+        " and ".join(phrase(sound, style) for sound in background) for phrase in (_clause, _participle, _noun)
     )
     frame = frames[style.choose(len(frames))]
     if not set(FAR_WORDS).isdisjoint(clauses.split()):  # thunder "in the distance" is not put "in the background" too
         frame = frame.removesuffix(" in the background")
-    return frame.format(told, clauses, p1=participles, n1=nouns)
+    return frame.format(text, clauses, p1=participles, n1=nouns)
 
 
 def _sequence(groups: Sequence[Sequence[Sound]], style: _Style, crowded: bool) -> str:
     """The groups one after the other; `crowded` when a background follows in the same sentence."""
     if len(groups) == 1:
         return _together(groups[0], style, crowded)
-    told = [_together(group, style, crowded=True) for group in groups]
+    texts = [_together(group, style, crowded=True) for group in groups]
     if len(groups) > 2:
-        return SEQUENCES_OF_THREE[style.choose(len(SEQUENCES_OF_THREE))].format(*told)
+        return SEQUENCES_OF_THREE[style.choose(len(SEQUENCES_OF_THREE))].format(*texts)
     alone = all(len(group) == 1 for group in groups)
     frames = SEQUENCES if alone else SEQUENCES_OF_GROUPS
-    return frames[style.choose(len(frames))].format(*told, p1=_participle(groups[1][0], style))
+    return frames[style.choose(len(frames))].format(*texts, p1=_participle(groups[1][0], style))
 
 
 def _together(group: Sequence[Sound], style: _Style, crowded: bool) -> str:
@@ -245,12 +241,12 @@ def _overlaps(one: Sound, other: Sound) -> bool:
 
 
 def _clause(sound: Sound, style: _Style) -> str:
-    """A finite clause for the sound, with how often and how far it is heard."""
+    """A finite clause for the sound, with how often and how far away it occurs."""
     return _with_tails(sound, _clauses(sound), style)
 
 
 def _participle(sound: Sound, style: _Style) -> str:
-    """Noun and -ing form for the sound, with how often and how far it is heard."""
+    """Noun and -ing form for the sound, with how often and how far away it occurs."""
     return _with_tails(sound, _participles(sound), style)
 
 

@@ -37,7 +37,7 @@ IRREGULAR = {form: stem for stem, forms in IRREGULAR_FORMS.items() for form in f
 }
 
 # Compounds and what they are allowed to name: an alarm clock does not tick, a sea lion is no lion, a train
-# station is no train. Parts that stay fair are listed behind the compound.
+# station is no train. Parts that stay fair are listed after the compound.
 COMPOUNDS = {
     ("alarm", "clock"): ("alarm_clock", "alarm"),
     ("baby", "chick"): ("chick",),

@@ -92,26 +92,6 @@ def load_lexicon() -> Lexicon:
     return Lexicon(entries, families)
 
 
-def family(label: str) -> str:
-    """The family name of a label."""
-    return load_lexicon()[label].family
-
-
-def family_phrase(label: str) -> str:
-    """The back-off clause of a label's family, lower case, without a full stop."""
-    return load_lexicon().families[family(label)].clause
-
-
-def words(label: str) -> tuple[str, ...]:
-    """Content-word lemmas of a label, all of them in `tag_vocabulary()`."""
-    return load_lexicon()[label].words
-
-
-def tag_vocabulary() -> tuple[str, ...]:
-    """All content-word lemmas for word tagging, sorted."""
-    return load_lexicon().tag_vocabulary
-
-
 def parse_synonyms(cell: str) -> tuple[frozenset[str], ...]:
     """The sets of lemmas that a cell of `synonyms` stands for: "man/male speak; talker" gives three sets."""
     sets: Iterable[frozenset[str]] = (

@@ -2,7 +2,7 @@
 
 A scene is drawn from (seed, number) alone. It holds one sound, two or three in order, two at once, or sounds over a
 background, near or far, once or repeatedly, in a room or not, with random crops, levels, filters and noise; the
-description says what can be heard, in order.
+description says what is audible, in order.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ from enclap.data.recordings import Corpus
 from enclap.data.synthetic.acoustics import add_noise, equalise, fade, loudness, move_away, reverberate
 from enclap.data.synthetic.grammar import SceneDescription, Sound
 from enclap.data.synthetic.lexicon import load_lexicon
+from enclap.errors import DataError
 from enclap.types import FloatArray, Waveform
 
 LONGEST = 10.0
 """Seconds of a scene: one window."""
+MOST_SOUNDS = 3
+"""Sounds in a scene, all of different families."""
 ROOMS, DISTANT, REPEATED = 0.25, 0.07, 0.35
-"""How often a scene lies in a room, a sound is far away, a short sound is heard more than once."""
+"""How often a scene is in a room, a sound is far away, a short sound is repeated."""
 GOING_ON = 0.3
-"""How often a filled scene goes on in silence to the end of a window."""
+"""How often a filled scene is continued by silence to the end of a window."""
 INAUDIBLE = 0.25
-"""A sound whose loudest part is softer than this part of what covers it (-12 dB) is not said."""
+"""A sound whose loudest part is softer than this part of what covers it (-12 dB) is not described."""
 
 
 @dataclass(frozen=True)
 class SceneMix:
     """How often which kind of scene is drawn; what is left of 1 are single sounds.
 
-    filled: scenes like the windows of a long recording: sounds in order have equal shares of the scene, instead of
+    filled: scenes like the windows of a long recording: sounds in order have equal parts of the scene, instead of
     following each other closely, and half of the scenes, of whatever kind, last a whole window, so that the length does
-    not tell the kind.
+    not give the kind away.
     """
 
     order: float = 0.24
@@ -70,11 +73,12 @@ class Scene:
 
 
 class SceneComposer:
-    """SampledDataset scenes from some of a corpus's recordings.
+    """Draws scenes from some of a corpus's recordings.
 
     weights: how often each recording is drawn within its label, by number; recordings without a weight are not used.
-    Labels are drawn in proportion to count ** 0.7, so that rare ones are heard without drowning common ones. The
-    labels that `known` lacks are told by their families alone (None: all labels are known).
+    Labels are drawn in proportion to count ** 0.7, so that rare ones occur without crowding out common ones. The
+    labels that `known` lacks are described by their families alone (None: all labels are known). DataError when the
+    recordings have too few kinds of sounds for such scenes.
     """
 
     def __init__(
@@ -101,6 +105,11 @@ class SceneComposer:
         everything = sorted(self._by_label)
         self._all = _Choice(everything, self._by_label)
         self._backgrounds = _Choice([name for name in everything if lexicon.entries[name].continuous], self._by_label)
+        families = {lexicon[name].family for name in everything}
+        if len(families) < MOST_SOUNDS:  # or a scene would look for another family for ever
+            raise DataError(f"sounds of {len(families)} families; scenes need recordings of {MOST_SOUNDS} or more")
+        if mix.background > 0 and not self._backgrounds:
+            raise DataError("no continuous sound (rain, an engine) among the recordings; scenes need one as background")
 
     def draw(self, number: int) -> Scene:
         """Scene `number`."""
@@ -129,7 +138,7 @@ class SceneComposer:
         """Sounds one after the other with pauses, most of them short."""
         labels = self._distinct(self._all, count, generator)
         if self._mix.filled:
-            return self._in_shares(labels, generator)
+            return self._in_equal_parts(labels, generator)
         placed, at = [], 0
         for label in labels:
             take = self._sound(label, LONGEST / count * generator.uniform(0.45, 0.9), generator)
@@ -138,16 +147,16 @@ class SceneComposer:
             at += len(take.audio) + int(pause * LONGEST / count * self._corpus.rate)
         return self._finish(placed, placed[-1].start + len(placed[-1].take.audio), None, generator)
 
-    def _in_shares(self, labels: Sequence[str], generator: np.random.Generator) -> Scene:
-        """Sounds one after the other, each in its share of the scene."""
+    def _in_equal_parts(self, labels: Sequence[str], generator: np.random.Generator) -> Scene:
+        """Sounds one after the other, each in its part of the scene."""
         seconds = LONGEST * self._part(generator, 0.55) / len(labels)
-        share = int(seconds * self._corpus.rate)
+        part = int(seconds * self._corpus.rate)
         takes = [self._sound(label, seconds * generator.uniform(0.85, 1.0), generator) for label in labels]
         placed = [
-            _Placed(take, number * share + int(generator.integers(0, max(1, share - len(take.audio)) // 3 + 1)))
+            _Placed(take, number * part + int(generator.integers(0, max(1, part - len(take.audio)) // 3 + 1)))
             for number, take in enumerate(takes)
         ]
-        return self._finish(placed, len(labels) * share, None, generator)
+        return self._finish(placed, len(labels) * part, None, generator)
 
     def _part(self, generator: np.random.Generator, least: float) -> float:
         """Which part of a window a scene lasts, at least `least`; in filled scenes, half of the time all of it."""
@@ -166,11 +175,11 @@ class SceneComposer:
 
     def _over_background(self, generator: np.random.Generator) -> Scene:
         """One or two sounds over a steady one that is 6 to 16 dB softer."""
-        behind = self._backgrounds.draw(generator)
+        steady = self._backgrounds.draw(generator)
         count = 1 if generator.random() < 0.75 else 2
-        front = self._distinct(self._all, count, generator, without=behind)
+        front = self._distinct(self._all, count, generator, without=steady)
         length = int(LONGEST * self._part(generator, 0.5) * self._corpus.rate)
-        background = self._sound(behind, LONGEST, generator)
+        background = self._sound(steady, LONGEST, generator)
         softer = np.float32(10.0 ** (-generator.uniform(6.0, 16.0) / 20.0))
         background = replace(background, audio=np.resize(background.audio, length) * softer)
         placed, slot = [], length // count
@@ -199,7 +208,7 @@ class SceneComposer:
         rate = self._corpus.rate
         row = int(np.searchsorted(self._shares[label], generator.random()))
         number = int(self._by_label[label][row])
-        audio = fade(equalise(_stretch(self._corpus, number, int(seconds * rate), generator), generator), rate)
+        audio = fade(equalise(_segment(self._corpus, number, int(seconds * rate), generator), generator), rate)
         repetitions = 1
         if load_lexicon()[label].repeatable and generator.random() < REPEATED:
             audio, repetitions = _repeat(audio, int(seconds * rate), int(generator.uniform(0.2, 0.8) * rate), generator)
@@ -213,17 +222,17 @@ class SceneComposer:
     def _finish(
         self, placed: Sequence[_Placed], length: int, background: _Take | None, generator: np.random.Generator
     ) -> Scene:
-        """The sum of the sounds with room, noise and limits, and the description of what can be heard in it."""
+        """The sum of the sounds with room, noise and limits, and the description of what is audible in it."""
         rate = self._corpus.rate
         longest = int(LONGEST * rate)
         length = min(length, longest)
         total = np.zeros(length, np.float32) if background is None else background.audio[:length].copy()
         for item in placed:
             total[item.start : item.start + len(item.take.audio)] += item.take.audio[: length - item.start]
-        told = [item.sound(rate) for item in placed if self._is_audible(item, total)]
+        sounds = [item.sound(rate) for item in placed if self._is_audible(item, total)]
         numbers = [item.take.number for item in placed]
         if background is not None:
-            told.append(Sound(background.label, 0.0, length / rate, background=True, distant=background.distant))
+            sounds.append(Sound(background.label, 0.0, length / rate, background=True, distant=background.distant))
             numbers.append(background.number)
         if generator.random() < ROOMS:
             total = reverberate(total, rate, generator.uniform(0.2, 1.2), 10.0 ** (-generator.uniform(0.3, 1.5)))
@@ -234,7 +243,8 @@ class SceneComposer:
         if peak > 1.0:
             audio = audio / np.float32(peak)
         known = self._known
-        sounds = (sound if known is None or sound.label in known else replace(sound, vague=True) for sound in told)
+        if known is not None:
+            sounds = [sound if sound.label in known else replace(sound, vague=True) for sound in sounds]
         description = SceneDescription(tuple(sounds))
         return Scene(Waveform(audio.astype(np.float32, copy=False), rate), description, tuple(numbers))
 
@@ -288,16 +298,19 @@ class _Choice:
         self._labels = labels
         self._cumulative = np.cumsum([len(by_label[label]) ** 0.7 for label in labels])
 
+    def __len__(self) -> int:
+        return len(self._labels)
+
     def draw(self, generator: np.random.Generator) -> str:
         """One label."""
         return self._labels[int(np.searchsorted(self._cumulative, generator.random() * self._cumulative[-1]))]
 
 
-def _stretch(corpus: Corpus, number: int, length: int, generator: np.random.Generator) -> FloatArray:
-    """At most `length` samples of a recording: of four random stretches one within 10 dB of the loudest of them."""
+def _segment(corpus: Corpus, number: int, length: int, generator: np.random.Generator) -> FloatArray:
+    """At most `length` samples of a recording: of four random segments one within 10 dB of the loudest of them."""
     room = corpus.length(number) - length
     if room <= 0:
         return corpus.audio(number)
-    stretches = [corpus.audio(number, int(start), length) for start in generator.integers(0, room + 1, 4)]
-    levels = [loudness(stretch, corpus.rate) for stretch in stretches]
-    return next(stretch for stretch, level in zip(stretches, levels, strict=True) if level >= 0.3 * max(levels))
+    segments = [corpus.audio(number, int(start), length) for start in generator.integers(0, room + 1, 4)]
+    levels = [loudness(segment, corpus.rate) for segment in segments]
+    return next(segment for segment, level in zip(segments, levels, strict=True) if level >= 0.3 * max(levels))

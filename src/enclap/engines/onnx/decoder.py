@@ -1,4 +1,4 @@
-"""What the decoder graph reads step after step: a batch's cross-attention memory and the beams' own memory.
+"""What the decoder graph reads step after step: a batch's cross-attention cache and its beams' self-attention cache.
 
 Both lie in buffers that are made once a batch and are bound to the graph in place, because on many machines touching
 new memory costs more than the arithmetic on it.
@@ -14,12 +14,12 @@ import numpy as np
 from enclap.engines.onnx.threads import CancelToken
 from enclap.types import FloatArray, IntArray
 
-HIDDEN = np.float32(-1e9)
-"""Added to the scores of padding slots: their weights become exactly 0."""
+PADDING_BIAS = np.float32(-1e9)
+"""Added to the attention scores of padding slots: their weights become exactly 0."""
 
 
 class CrossAttentionCache:
-    """Cross-attention keys and values of B clips, padded to the longest.
+    """Cross-attention keys and values of B clips, padded to the L slots of the longest.
 
     names: of the encoder's outputs, a pair for each layer. slots: encoder slots of each clip.
     Several clips share one buffer a name. A lone clip's come from onnxruntime's arena, which has room then: what the
@@ -36,15 +36,15 @@ class CrossAttentionCache:
             make = np.empty if min(slots) == longest else np.zeros  # padding must be finite
             keys, values = (clips, heads, width, longest), (clips, heads, longest, width)
             self._buffers = {name: make(keys if "key" in name else values, dtype=np.float32) for name in names}
-        places = np.arange(longest)[None]
-        self._bias: FloatArray = np.where(places < np.array(slots)[:, None], np.float32(0), HIDDEN)
+        is_slot = np.arange(longest)[None] < np.array(slots)[:, None]  # [B, L]
+        self._bias: FloatArray = np.where(is_slot, np.float32(0), PADDING_BIAS)
 
     def fill(self, clip: int, encoder: Any, inputs: dict[str, np.ndarray]) -> None:
-        """Run the encoder for one clip into its place."""
+        """Run the encoder for one clip and keep what it gives as that of clip number `clip`."""
         if self.slots[clip] < self._bias.shape[1]:
             for name, array in zip(self.names, encoder.run(self.names, inputs), strict=True):
-                place = self._buffers[name][clip]
-                place[tuple(slice(0, size) for size in array.shape[1:])] = array[0]
+                row = self._buffers[name][clip]
+                row[tuple(slice(0, size) for size in array.shape[1:])] = array[0]
             return
         binding = encoder.io_binding()
         for name, array in inputs.items():
@@ -59,7 +59,7 @@ class CrossAttentionCache:
             self._lone = dict(zip(self.names, binding.get_outputs(), strict=True))
 
     def bind(self, binding: Any) -> None:
-        """Let the decoder read the memory where it lies; the caller keeps this object alive."""
+        """Let the decoder read the cache where it lies; the caller keeps this object alive."""
         bind_input(binding, "cross_bias", self._bias)
         for name, array in self._buffers.items():
             bind_input(binding, name, array)
@@ -68,18 +68,18 @@ class CrossAttentionCache:
 
 
 class OnnxDecoderStep:
-    """The decoder graph with its memory: the self-attention's keys and values of every token so far.
+    """The decoder graph with its self-attention cache: the keys and values of every token so far.
 
-    Tokens lie outermost in the memory, so that a step is appended in place and the filled part is one block.
+    Tokens lie outermost in the cache, so that a step is appended in place and the filled part is one block.
     """
 
     def __init__(
-        self, decoder: Any, cross: CrossAttentionCache, shape: tuple[int, ...], vocabulary: int, wanted: CancelToken
+        self, decoder: Any, cross: CrossAttentionCache, shape: tuple[int, ...], vocabulary: int, cancel: CancelToken
     ) -> None:
         self._decoder = decoder
-        self._wanted = wanted
+        self._cancel = cancel
         self.vocabulary = vocabulary
-        self._memory: FloatArray = np.empty(shape, dtype=np.float32)  # [max_length, layers, 2, B, W, H, D / H]
+        self._cache: FloatArray = np.empty(shape, dtype=np.float32)  # [max_length, layers, 2, B, W, H, D / H]
         self._logits: FloatArray = np.empty((*shape[3:5], vocabulary), dtype=np.float32)  # [B, W, V]
         self._used = 0
         self._cross = cross  # keeps the bound buffers alive
@@ -89,12 +89,12 @@ class OnnxDecoderStep:
 
     def step(self, tokens: IntArray) -> FloatArray:
         """Logits float32 [B, W, V] for what follows `tokens` [B, W, N], in a buffer that the next step overwrites."""
-        self._wanted.check()
+        self._cancel.check()
         new = tokens.shape[2]
         tokens = np.ascontiguousarray(tokens)
         bind_input(self._binding, "tokens", tokens)
-        bind_input(self._binding, "past", self._memory[: self._used])
-        bind_output(self._binding, "present", self._memory[self._used : self._used + new])
+        bind_input(self._binding, "past", self._cache[: self._used])
+        bind_output(self._binding, "present", self._cache[self._used : self._used + new])
         self._decoder.run_with_iobinding(self._binding)
         self._used += new
         return self._logits
@@ -103,7 +103,7 @@ class OnnxDecoderStep:
         """Let sequence w of clip b go on from sequence beams[b, w] of the same clip."""
         for clip, order in enumerate(beams):
             if (order != np.arange(len(order))).any():
-                filled = self._memory[: self._used, :, :, clip]  # [P, layers, 2, W, H, D / H]
+                filled = self._cache[: self._used, :, :, clip]  # [P, layers, 2, W, H, D / H]
                 filled[...] = filled[:, :, :, order]
 
 

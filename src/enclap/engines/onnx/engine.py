@@ -19,17 +19,21 @@ from enclap.engines.batching import MAX_BATCH, candidates, encoder_inputs, frame
 from enclap.engines.onnx.decoder import CrossAttentionCache, OnnxDecoderStep
 from enclap.engines.onnx.features import Extractor
 from enclap.engines.onnx.sessions import CPU, Sessions, providers, usable_cores
-from enclap.engines.onnx.threads import CancelToken, CoreSharing, side_by_side
+from enclap.engines.onnx.threads import CancelToken, ThreadPolicy, run_parallel
 from enclap.errors import ModelError, UsageError
-from enclap.hub.model_folder import SPECIAL_SLOTS, ModelFolder, read_text_tokenizer
+from enclap.hub.layout import CLAP, INT8_SUFFIX, SPECIAL_SLOTS, Graph, graph_file
+from enclap.hub.model_folder import ModelFolder, read_text_tokenizer
 from enclap.types import Candidate, Features, FloatArray, Window
 
-GRAPHS = {"float32": "", "int8": "_int8"}
+GRAPH_SUFFIXES = {"float32": "", "int8": INT8_SUFFIX}
 """What each precision adds to the names of the caption model's graphs."""
-CROSS_MEMORY = 320 * 2**20
-"""Bytes of cross-attention memory that a batch may take: four windows of 10 s in large."""
-WINDOWS_PER_CORE, MOST_WINDOWS = 4, 32
-"""Windows that are best given together: four a core read the decoder's weights once for all of their beams."""
+MAX_CROSS_BYTES = 320 * 2**20
+"""Bytes of cross-attention keys and values that a batch may take: four windows of 10 s in large."""
+FLOAT32_BYTES = 4
+WINDOWS_PER_CORE = 4
+"""Windows that are best given together, for each core: so many read the decoder's weights once for all their beams."""
+MAX_WINDOWS = 32
+"""Windows that are given together however many cores there are."""
 
 
 class OnnxEngine:
@@ -44,27 +48,27 @@ class OnnxEngine:
     def __init__(
         self, folder: Path, *, device: str = "auto", precision: str = "float32", threads: int | None = None
     ) -> None:
-        if precision not in GRAPHS:
-            raise UsageError(f"the onnx engine runs in {' or '.join(GRAPHS)}, not {precision}")
+        if precision not in GRAPH_SUFFIXES:
+            raise UsageError(f"the onnx engine runs in {' or '.join(GRAPH_SUFFIXES)}, not {precision}")
         self.folder = ModelFolder.read(folder)
         self.code_rate = self.folder.caption.frame_rate
         self.max_frames = self.folder.max_frames
-        self._suffix = GRAPHS[precision]
-        cores, places = threads or usable_cores(), providers(device)
-        self._sharing = CoreSharing(cores if places == [CPU] else 1)
-        self.windows_together = min(MOST_WINDOWS, WINDOWS_PER_CORE * cores)
-        self._sessions = Sessions(self.folder, cores, places)
+        self._suffix = GRAPH_SUFFIXES[precision]
+        cores, available = threads or usable_cores(), providers(device)
+        self._threads = ThreadPolicy(cores if available == [CPU] else 1)
+        self.windows_together = min(MAX_WINDOWS, WINDOWS_PER_CORE * cores)
+        self._sessions = Sessions(self.folder, cores, available)
         self._extractor = Extractor(self.folder, self._sessions)
-        for name in ("encoder", "decoder"):
-            self.folder.require(f"onnx/{name}.onnx")
-        if precision == "int8" and not (folder / "onnx" / "encoder_int8.onnx").is_file():
+        for graph in (Graph.ENCODER, Graph.DECODER):
+            self.folder.require(graph_file(graph))
+        if not self.folder.has_graph(Graph.ENCODER + self._suffix):
             remedy = "a small model gets none, a large one by `enclap models export`; use float32"
             raise ModelError(f"{folder}: has no int8 graphs: {remedy}")
 
     @property
     def can_embed_text(self) -> bool:
         """Whether the folder has CLAP's text tower."""
-        return self.folder.clap is not None and (self.folder.path / "onnx" / "clap_text.onnx").is_file()
+        return self.folder.clap is not None and self.folder.has_graph(Graph.CLAP_TEXT)
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
@@ -73,72 +77,74 @@ class OnnxEngine:
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
         rules = self.folder.rules.resolved(options, self.folder.caption.max_position_embeddings)
-        workers = self._sharing.workers(len(features))
+        if not features:
+            return []
+        workers = self._threads.workers(len(features))
         batches = similar_lengths(
             [frame_count(self.folder, item) + SPECIAL_SLOTS for item in features],
-            lambda slots: min(self._longest_batch(slots), math.ceil(len(features) / workers)),
+            lambda slots: min(self._max_batch(slots), math.ceil(len(features) / workers)),
         )
 
-        def run(places: list[int], wanted: CancelToken) -> list[list[Hypothesis]]:
-            stepper = self._stepper([features[place] for place in places], rules, options, workers, wanted)
-            return _search(stepper, len(places), rules, options)
+        def run(batch: list[int], cancel: CancelToken) -> list[list[Hypothesis]]:
+            clips = [features[index] for index in batch]
+            return _search(self._decoder_step(clips, rules, options, workers, cancel), len(clips), rules, options)
 
-        hypotheses = dict(zip(chain(*batches), chain(*side_by_side(run, batches, workers)), strict=True))
-        return [candidates(self.folder, hypotheses[place]) for place in range(len(features))]
+        hypotheses = dict(zip(chain(*batches), chain(*run_parallel(run, batches, workers)), strict=True))
+        return [candidates(self.folder, hypotheses[index]) for index in range(len(features))]
 
     def embed_text(self, texts: Sequence[str]) -> FloatArray:
         """Float32 [N, E], unit length, from CLAP's text tower; ModelError when the folder has none."""
         if self.folder.clap is None:
             raise ModelError(f"{self.folder.path}: this model has no CLAP, so it cannot embed text")
+        if not texts:
+            return np.empty((0, self.folder.caption.clap_dim), dtype=np.float32)
         encoded = self._text_tokenizer.encode_batch(list(texts))
         ids = np.array([item.ids for item in encoded], dtype=np.int64)
         mask = np.array([item.attention_mask for item in encoded], dtype=np.int64)
-        embeddings: FloatArray = self._sessions.get("clap_text").run(None, {"ids": ids, "mask": mask})[0]
+        embeddings: FloatArray = self._sessions.get(Graph.CLAP_TEXT).run(None, {"ids": ids, "mask": mask})[0]
         return embeddings
 
-    def _longest_batch(self, slots: int) -> int:
+    def _max_batch(self, slots: int) -> int:
         """Clips of so many slots that may be decoded together."""
         caption = self.folder.caption
-        size = 2 * 4 * caption.decoder_layers * caption.d_model * slots
-        return int(min(MAX_BATCH, max(1, CROSS_MEMORY // size)))
+        keys_and_values = 2 * caption.decoder_layers * caption.d_model * slots
+        return int(min(MAX_BATCH, max(1, MAX_CROSS_BYTES // (FLOAT32_BYTES * keys_and_values))))
 
-    def _stepper(
+    def _decoder_step(
         self,
         features: list[Features],
         rules: TokenRules,
         options: DecodingOptions,
         workers: int,
-        wanted: CancelToken,
+        cancel: CancelToken,
     ) -> OnnxDecoderStep:
-        """A decoder that has heard the clips: each is encoded alone, so that none changes another."""
+        """A decoder over the clips' encoder output; each clip is encoded alone, so that none changes another."""
         caption = self.folder.caption
         heads, width = caption.decoder_attention_heads, caption.d_model // caption.decoder_attention_heads
-        threads = self._sharing.cores // workers
+        threads = self._threads.cores // workers
         # The decoder first: loading its largest matrix takes twice its room, here beside nothing that runs yet.
-        decoder = self._sessions.get(f"decoder{self._suffix}", threads)
-        encoder = self._sessions.get(f"encoder{self._suffix}", threads)
+        decoder = self._sessions.get(Graph.DECODER + self._suffix, threads)
+        encoder = self._sessions.get(Graph.ENCODER + self._suffix, threads)
         slots = [frame_count(self.folder, clip) + SPECIAL_SLOTS for clip in features]
         cross = CrossAttentionCache([item.name for item in encoder.get_outputs()], slots, heads, width)
         for index, clip in enumerate(features):
-            wanted.check()
+            cancel.check()
             cross.fill(index, encoder, encoder_inputs(self.folder, [clip]))
         rows = options.candidates if options.sample else options.beams
         shape = (rules.max_length, caption.decoder_layers, 2, len(features), rows, heads, width)
-        return OnnxDecoderStep(decoder, cross, shape, caption.vocab_size, wanted)
+        return OnnxDecoderStep(decoder, cross, shape, caption.vocab_size, cancel)
 
     @cached_property
     def _text_tokenizer(self) -> Tokenizer:
-        return read_text_tokenizer(self.folder.path / "clap")
+        return read_text_tokenizer(self.folder.path / CLAP)
 
 
-def _search(
-    stepper: OnnxDecoderStep, clips: int, rules: TokenRules, options: DecodingOptions
-) -> list[list[Hypothesis]]:
+def _search(step: OnnxDecoderStep, clips: int, rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
     """Hypotheses of clips that are decoded together."""
     if options.sample:
         settings = SamplingSettings(options.candidates, options.temperature, options.top_p, options.seed)
-        return sample(stepper, clips, rules, settings)
+        return sample(step, clips, rules, settings)
     if options.beams == 1:
-        return greedy_search(stepper, clips, rules)
+        return greedy_search(step, clips, rules)
     beam_settings = BeamSettings(options.beams, options.candidates, options.length_penalty, options.early_stopping)
-    return beam_search(stepper, clips, rules, beam_settings)
+    return beam_search(step, clips, rules, beam_settings)

@@ -13,14 +13,17 @@ from functools import cached_property
 
 import numpy as np
 
+from enclap.audio.crops import mean_direction
 from enclap.audio.resample import resample
-from enclap.engines.batching import MAX_BATCH, clap_input, log_mel, mean_direction, no_codes
+from enclap.engines.batching import MAX_BATCH, clap_input, log_mel, no_codes
 from enclap.engines.onnx.codec import OnnxCodec
 from enclap.engines.onnx.sessions import Sessions
+from enclap.hub.layout import Graph
 from enclap.hub.model_folder import ModelFolder
 from enclap.types import Features, FloatArray, IntArray, Window
 
-Stretches = list[Future[FloatArray]]
+Segments = list[Future[FloatArray]]
+"""A clip's latents [D, t], segment after segment."""
 
 
 class Extractor:
@@ -61,12 +64,12 @@ class Extractor:
             return []
         codec = self._codec
         limit = None if codec.looks_ahead else self.folder.max_frames * codec.hop  # what the caption model can read
-        stretches = [codec.begin(resample(window.waveform, rate)[:limit], pool) for window in windows]
-        return [pool.submit(self._finish_codes, parts) for parts in stretches]
+        clips = [codec.begin(resample(window.waveform, rate)[:limit], pool) for window in windows]
+        return [pool.submit(self._finish_codes, segments) for segments in clips]
 
-    def _finish_codes(self, parts: Stretches) -> IntArray:
-        """Codes of a clip whose stretches were begun before: a pool works in order, so waiting cannot block it."""
-        return self._codec.finish(np.concatenate([part.result() for part in parts], axis=1))
+    def _finish_codes(self, segments: Segments) -> IntArray:
+        """Codes of a clip whose segments were begun before: a pool works in order, so waiting cannot block it."""
+        return self._codec.finish(np.concatenate([segment.result() for segment in segments], axis=1))
 
     def _other_inputs(self, window: Window) -> tuple[FloatArray | None, FloatArray | None]:
         """A window's CLAP embedding and its log-mel frames, each None unless the model takes it."""
@@ -76,11 +79,16 @@ class Extractor:
         mel = clap_input(self.folder, window)
         if mel is None:
             return None
-        session = self._sessions.get("clap_audio" if mel.shape[1] == 1 else "clap_fused", threads=1)
-        return mean_direction(session.run(None, {"mel": mel})[0])
+        graph = Graph.CLAP_AUDIO if mel.shape[1] == 1 else Graph.CLAP_FUSED
+        return mean_direction(self._sessions.get(graph, threads=1).run(None, {"mel": mel})[0])
 
     @cached_property
     def _codec(self) -> OnnxCodec:
-        caption, rate = self.folder.caption, self.folder.codec_rate or 0
-        frames, codes = (self._sessions.get(name, threads=1) for name in ("codec_frames", "codec_codes"))
-        return OnnxCodec(frames, codes, hop=round(rate / caption.frame_rate), stretch=max(1, round(caption.frame_rate)))
+        return load_codec(self.folder, self._sessions)
+
+
+def load_codec(folder: ModelFolder, sessions: Sessions) -> OnnxCodec:
+    """The codec over the folder's graphs, on one thread per call; a clip is convolved in segments of a second."""
+    latents, codes = (sessions.get(graph, threads=1) for graph in (Graph.CODEC_LATENTS, Graph.CODEC_CODES))
+    frame_rate = folder.caption.frame_rate
+    return OnnxCodec(latents, codes, round((folder.codec_rate or 0) / frame_rate), max(1, round(frame_rate)))

@@ -13,12 +13,12 @@ import onnxruntime
 
 from enclap.engines.onnx.graph_sizes import require_sizes
 from enclap.errors import EnvironmentFault, ModelError, UsageError
+from enclap.hub.layout import INT8_SUFFIX, graph_file
 from enclap.hub.model_folder import ModelFolder
+from enclap.text import first_line, printable
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
-INT8_SUFFIX = "_int8"
-"""What the names of graphs with 8-bit products end in."""
 SILENT = 4
 """onnxruntime's log severity that lets only fatal faults through; the others reach the caller as exceptions."""
 
@@ -28,11 +28,11 @@ def share_memory() -> None:
     """Let all sessions of this process take their buffers from one arena: stages run one after the other, so what one
     has released serves the next, and new memory, which is slow to touch, is seldom needed.
     """
-    place = onnxruntime.OrtMemoryInfo(
+    memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
     # the numbers: no limit; grow by powers of two; onnxruntime's own choice twice
-    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg(0, 0, -1, -1))
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, 0, -1, -1))
 
 
 def open_session(path: Path, threads: int, providers: Sequence[str] = (CPU,), *, quantised: bool = False) -> Any:
@@ -55,8 +55,8 @@ def open_session(path: Path, threads: int, providers: Sequence[str] = (CPU,), *,
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's own types share no base but this
-        line = (str(error).strip() or repr(error)).splitlines()[0][:200]
-        raise ModelError(f"{path}: damaged or not for this onnxruntime ({line}); export the model again") from error
+        fault = f"damaged or not for this onnxruntime ({first_line(error)}); export the model again"
+        raise ModelError(f"{printable(str(path))}: {fault}") from error
 
 
 class Sessions:
@@ -70,17 +70,21 @@ class Sessions:
         self._loading = threading.Lock()
 
     def get(self, name: str, threads: int | None = None) -> Any:
-        """The session over `name`.onnx; threads: other than all. One with other threads is closed before it opens."""
-        wanted = threads or self.threads
+        """The session over the graph `name`, on so many threads (None: all), loaded unless it is there.
+
+        One that is there with another number of threads is closed before this one opens. May be called by several
+        threads at once.
+        """
+        count = threads or self.threads
         with self._loading:
             loaded, session = self._sessions.get(name, (None, None))
-            if loaded != wanted:
+            if loaded != count:
                 self._sessions.pop(name, None)
                 del session
-                path = self.folder.require(f"onnx/{name}.onnx")
-                session = open_session(path, wanted, self.providers, quantised=name.endswith(INT8_SUFFIX))
+                path = self.folder.require(graph_file(name))
+                session = open_session(path, count, self.providers, quantised=name.endswith(INT8_SUFFIX))
                 require_sizes(self.folder, name, session, path)
-                self._sessions[name] = (wanted, session)
+                self._sessions[name] = (count, session)
             return session
 
 

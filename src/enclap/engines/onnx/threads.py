@@ -1,4 +1,4 @@
-"""Who gets the processor's cores: all of them one clip, operator by operator, or each of them clips of its own.
+"""How a call's clips share the processor: all cores at one batch, operator by operator, or each core at its own batch.
 
 Two cores at one operator wait for each other a little at every operator, and a decoding step has hundreds. Where enough
 clips are there, a core for each takes less work in all; a lone clip is done sooner by all cores.
@@ -14,63 +14,63 @@ from typing import TypeVar
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-ENOUGH = 2
-"""Clips per core from which each core gets its own."""
-PATIENCE = 2
-"""Calls in a row that must want the other way before it is taken: a session is bound to its number of threads, so the
-networks are loaded again. The last, short batch of a folder is not worth that."""
+CLIPS_PER_CORE = 2
+"""Clips per core from which each core gets its own batch."""
+CALLS_BEFORE_CHANGE = 2
+"""Calls in a row that must ask for the other way before it is taken: a session is bound to its number of threads, so
+the networks are loaded again. The last, short batch of a folder is not worth that."""
 
 
-class CoreSharing:
-    """The way in which the calls of an engine share `cores` cores."""
+class ThreadPolicy:
+    """Decides for an engine's calls, one after the other, how many batches run at a time on `cores` cores."""
 
     def __init__(self, cores: int) -> None:
         self.cores = cores
-        self._apart: bool | None = None
-        self._contrary = 0
+        self._is_parallel: bool | None = None
+        self._calls_against = 0
 
     def workers(self, clips: int) -> int:
-        """How many threads shall work side by side at a call of so many clips, with `cores` / workers cores each."""
-        wanted = clips >= ENOUGH * self.cores
-        self._contrary = 0 if wanted == self._apart else self._contrary + 1
-        if self._apart is None or self._contrary == PATIENCE:
-            self._apart, self._contrary = wanted, 0
-        return self.cores if self._apart else 1
+        """Threads that each take a batch in a call of so many clips, with `cores` / workers cores each."""
+        parallel = clips >= CLIPS_PER_CORE * self.cores
+        self._calls_against = 0 if parallel == self._is_parallel else self._calls_against + 1
+        if self._is_parallel is None or self._calls_against == CALLS_BEFORE_CHANGE:
+            self._is_parallel, self._calls_against = parallel, 0
+        return self.cores if self._is_parallel else 1
 
 
 class Cancelled(Exception):
-    """Raised within work whose result nobody waits for any more."""
+    """Raised inside work whose result nobody waits for any more."""
 
 
 class CancelToken:
-    """Whether a call's results are still waited for: other parts have not failed and the caller was not interrupted."""
+    """Tells the parts of one call to stop: another part has failed, or the caller was interrupted."""
 
     def __init__(self) -> None:
-        self._ended = threading.Event()
+        self._cancelled = threading.Event()
 
-    def end(self) -> None:
+    def cancel(self) -> None:
         """From now on `check` raises Cancelled."""
-        self._ended.set()
+        self._cancelled.set()
 
     def check(self) -> None:
-        """To be called between operations that take long."""
-        if self._ended.is_set():
+        """Raises Cancelled after `cancel`; to be called between operations that take long."""
+        if self._cancelled.is_set():
             raise Cancelled
 
 
-def side_by_side(run: Callable[[Part, CancelToken], Result], parts: Sequence[Part], workers: int) -> list[Result]:
+def run_parallel(run: Callable[[Part, CancelToken], Result], parts: Sequence[Part], workers: int) -> list[Result]:
     """The results of `run` for each part, in order, computed by so many threads; the first failure is raised."""
-    wanted = CancelToken()
-    if workers == 1 or len(parts) == 1:
-        return [run(part, wanted) for part in parts]
+    cancel = CancelToken()
+    if workers == 1 or len(parts) <= 1:
+        return [run(part, cancel) for part in parts]
     with ThreadPoolExecutor(workers, "enclap-core") as pool:
-        futures = [pool.submit(run, part, wanted) for part in parts]
+        futures = [pool.submit(run, part, cancel) for part in parts]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
             return [future.result() for future in futures]
         except BaseException:
-            wanted.end()
+            cancel.cancel()
             pool.shutdown(cancel_futures=True)
             raise

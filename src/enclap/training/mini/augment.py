@@ -1,6 +1,6 @@
 """Random views of recordings as mel spectrograms: what CLAP is trained on.
 
-All augmentation happens in the mel domain, where it costs little: powers of sounds heard together add up, a filter is
+All augmentation happens in the mel domain, where it costs little: powers of simultaneous sounds add up, a filter is
 a curve added to the bands, a distance is a gain. Item n of a training is drawn from (seed, n) alone.
 """
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from enclap.audio.mel import FLOOR, MelFrontEnd
 from enclap.data.recordings import Corpus
+from enclap.files import replacement_path, write_whole
 from enclap.training.recipe import Settings
 from enclap.types import FloatArray
 
@@ -41,14 +42,17 @@ class Augmentation(Settings):
 
 @dataclass(frozen=True)
 class MelBank:
-    """Mel spectrograms of all recordings: float16 dB [total frames, M], `starts` int64 [N + 1]."""
+    """Mel spectrograms of all recordings.
+
+    mels: float16 dB [total frames, M]. starts: int64 [N + 1], where each recording begins. frames: of a view.
+    """
 
     mels: NDArray[np.float16]
     starts: NDArray[np.int64]
     frames: int
 
     def mel(self, index: int) -> FloatArray:
-        """Float32 dB [T, M] of one recording."""
+        """Float32 dB [F, M] of one recording."""
         return self.mels[self.starts[index] : self.starts[index + 1]].astype(np.float32)
 
 
@@ -58,10 +62,9 @@ def open_mel_bank(corpus: Corpus, front_end: MelFrontEnd, cache: Path) -> MelBan
     key = {"front_end": repr(front_end), "samples": int(corpus.starts[-1])}
     if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["key"] != key:
         parts = [front_end.log_mel(corpus.audio(number)).astype(np.float16) for number in range(len(corpus))]
-        temporary = data.with_suffix(".tmp.npy")
-        np.save(temporary, np.concatenate(parts))
-        temporary.replace(data)
-        index.write_text(json.dumps({"key": key, "lengths": [len(part) for part in parts]}), encoding="utf-8")
+        with replacement_path(data) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(parts))
+        write_whole(index, json.dumps({"key": key, "lengths": [len(part) for part in parts]}))
     lengths = json.loads(index.read_text(encoding="utf-8"))["lengths"]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return MelBank(np.load(data), starts, front_end.frames)
@@ -69,7 +72,7 @@ def open_mel_bank(corpus: Corpus, front_end: MelFrontEnd, cache: Path) -> MelBan
 
 @dataclass(frozen=True)
 class View:
-    """A mel spectrogram, float32 dB [T, M], and what share each recording has in it.
+    """A mel spectrogram, float32 dB [F, M], and what share each recording has in it.
 
     cut: where in the time, 0 to 1, the second recording takes over from the first; None where none does.
     """
@@ -81,17 +84,17 @@ class View:
 
 
 def draw_view(
-    bank: MelBank, choose: NDArray[np.float64], augmentation: Augmentation, generator: np.random.Generator
+    bank: MelBank, cumulative_weights: NDArray[np.float64], augmentation: Augmentation, generator: np.random.Generator
 ) -> View:
-    """One view of a recording drawn with the cumulative probabilities `choose`, or of two of them.
+    """One view of a recording drawn by its weight, or of two of them.
 
     Two are laid over each other (mixup in power, arXiv 1710.09412) or follow each other.
     """
-    first = int(np.searchsorted(choose, generator.random()))
+    first = int(np.searchsorted(cumulative_weights, generator.random()))
     kind = generator.random()
     if kind >= augmentation.mixture + augmentation.sequence:
         return View(_finish(_single(bank, first, augmentation, generator), augmentation, generator), (first,), (1.0,))
-    second = int(np.searchsorted(choose, generator.random()))
+    second = int(np.searchsorted(cumulative_weights, generator.random()))
     if kind < augmentation.mixture:
         mel, share = _overlay(
             _single(bank, first, augmentation, generator),
@@ -111,7 +114,7 @@ def _single(bank: MelBank, index: int, augmentation: Augmentation, generator: np
 
 
 def _crop(mel: FloatArray, frames: int, smallest: float, generator: np.random.Generator) -> FloatArray:
-    """A random stretch of at most `frames` frames and at least `smallest` of what there is."""
+    """A random segment of at most `frames` frames and at least `smallest` of what there is."""
     longest = min(len(mel), frames)
     length = max(1, int(longest * generator.uniform(smallest, 1.0)))
     start = int(generator.integers(0, len(mel) - length + 1))
@@ -164,7 +167,7 @@ _DB_PER_BIT = np.float32(10.0 * np.log10(2.0))
 
 
 def add_powers(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Float32 dB of two sounds heard together, each given in dB."""
+    """Float32 dB of two simultaneous sounds, each given in dB."""
     total: FloatArray = np.logaddexp2(first / _DB_PER_BIT, second / _DB_PER_BIT) * _DB_PER_BIT
     return total
 

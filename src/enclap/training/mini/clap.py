@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,36 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from enclap.data.recordings import Recording, share
+from enclap.data.recordings import Recording
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.model.conv_clap import ConvClapConfig, ConvClapModel, ConvTower
-from enclap.training.mini.augment import Augmentation, MelBank, View, draw_view
-from enclap.training.recipe import HeldOut, Optimisation, Settings
+from enclap.training.mini.augment import Augmentation, MelBank, draw_view
+from enclap.training.recipe import Optimisation, Settings
 
-LIGHT_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "at",
-        "being",
-        "by",
-        "for",
-        "from",
-        "in",
-        "into",
-        "is",
-        "of",
-        "on",
-        "out",
-        "over",
-        "the",
-        "through",
-        "to",
-        "up",
-        "with",
-    ]
-)
+LIGHT_WORDS = {"a", "an", "and", "at", "being", "by", "for", "from", "in", "into", "is", "of", "on", "out", "over"}
+LIGHT_WORDS |= {"the", "through", "to", "up", "with"}
 """Words of labels that say nothing about the sound."""
 BANK_START = 0.05
 """Size of the label vectors' entries at first: only their direction counts, and short ones turn faster."""
@@ -58,8 +37,8 @@ class ClapRecipe(Settings):
     """mini's CLAP: its sizes and the training of its audio towers.
 
     channels, tower_width, text: as ConvClapConfig names them. frames: of the views in `optimisation`; they are
-    cheaper than whole windows. second_phase: a second round from the first one's average, on whole windows, with a rate
-    that rises and falls again (arXiv 1608.03983). The weights multiply the losses that `TowerTraining` names.
+    cheaper than whole windows. second_phase: goes on from the first phase's average, on whole windows, with a rate that
+    rises and falls again (arXiv 1608.03983). The weights multiply the losses that `TowerTraining` names.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 128, 192, 256)
@@ -78,15 +57,16 @@ class ClapRecipe(Settings):
 
 @dataclass(frozen=True)
 class Targets:
-    """What the recordings of a corpus are to be called: labels and their words, both as rows per recording.
+    """What the recordings of a corpus are to be called: labels, families and words, each as a row per recording.
 
-    labels: float32 [N, L], one 1 for the main label. families: float32 [N, F], one 1 for its family. words: float32
-    [N, W], 1 for each word of any label.
+    label_names, family_names, word_names: what the columns stand for. label_rows: float32 [N, labels], a 1 for the main
+    label. family_rows: float32 [N, families], a 1 for its family. word_rows: float32 [N, words], a 1 for each word of
+    any label.
     """
 
     label_names: tuple[str, ...]
+    family_names: tuple[str, ...]
     word_names: tuple[str, ...]
-    families: tuple[str, ...]
     label_rows: NDArray[np.float32]
     family_rows: NDArray[np.float32]
     word_rows: NDArray[np.float32]
@@ -107,8 +87,8 @@ def make_targets(recordings: Sequence[Recording], seen: Iterable[int], rarest: i
     families = sorted(lexicon.families)
     return Targets(
         tuple(label_names),
-        tuple(word_names),
         tuple(families),
+        tuple(word_names),
         _rows([{recording.label} for recording in recordings], label_names),
         _rows([{lexicon[recording.label].family} for recording in recordings], families),
         _rows([_words(recording) for recording in recordings], word_names),
@@ -124,15 +104,11 @@ def _words(recording: Recording) -> set[str]:
     return {word for label in recording.labels for word in label_words(label)}
 
 
-def is_held_out(recording: Recording, held_out: HeldOut) -> bool:
-    """Whether CLAP must not see a training recording: the held-out ESC-10 fold, and a share of all other originals."""
-    if recording.fold is not None:
-        return recording.fold == held_out.fold
-    return share(recording.recording, "held out") < held_out.share
+def recording_weights(recordings: Sequence[Recording], seen: Sequence[int], power: float = 0.3) -> NDArray[np.float64]:
+    """Cumulative weights [N] by which the `seen` recordings are drawn: labels in proportion to count ** (1 - power).
 
-
-def sampling(recordings: Sequence[Recording], seen: Sequence[int], power: float = 0.3) -> NDArray[np.float64]:
-    """Cumulative probabilities [N] by which recordings are drawn: labels in proportion to count ** (1 - power)."""
+    The last is 1; a uniform number in [0, 1) draws the first recording whose cumulative weight is not below it.
+    """
     counts = Counter(recordings[index].label for index in seen)
     weights = np.zeros(len(recordings))
     for index in seen:
@@ -141,25 +117,32 @@ def sampling(recordings: Sequence[Recording], seen: Sequence[int], power: float 
 
 
 def make_view_sampler(
-    bank: MelBank, targets: Targets, choose: NDArray[np.float64], augmentation: Augmentation, seed: int
+    bank: MelBank, targets: Targets, cumulative_weights: NDArray[np.float64], augmentation: Augmentation, seed: int
 ) -> Callable[[int], dict[str, NDArray[np.float32]]]:
     """A function from item number to TowerTraining's inputs for one view, seeded by (seed, number)."""
+    return partial(_draw_view_item, bank, targets, cumulative_weights, augmentation, seed)
 
-    def draw(number: int) -> dict[str, NDArray[np.float32]]:
-        view: View = draw_view(bank, choose, augmentation, np.random.default_rng((seed, number)))
-        rows = list(view.recordings)
-        shares = np.asarray(view.shares, dtype=np.float32)
-        words = targets.word_rows[rows]
-        halves = words if view.cut is not None else np.stack([words.max(axis=0)] * 2)
-        return {
-            "mel": view.mel,
-            "labels": shares @ targets.label_rows[rows],
-            "families": shares @ targets.family_rows[rows],
-            "words": words.max(axis=0),
-            "halves": halves.reshape(-1),
-        }
 
-    return draw
+def _draw_view_item(
+    bank: MelBank,
+    targets: Targets,
+    cumulative_weights: NDArray[np.float64],
+    augmentation: Augmentation,
+    seed: int,
+    number: int,
+) -> dict[str, NDArray[np.float32]]:
+    view = draw_view(bank, cumulative_weights, augmentation, np.random.default_rng((seed, number)))
+    rows = list(view.recordings)
+    shares = np.asarray(view.shares, dtype=np.float32)
+    words = targets.word_rows[rows]
+    halves = words if view.cut is not None else np.stack([words.max(axis=0)] * 2)
+    return {
+        "mel": view.mel,
+        "labels": shares @ targets.label_rows[rows],
+        "families": shares @ targets.family_rows[rows],
+        "words": words.max(axis=0),
+        "halves": halves.reshape(-1),
+    }
 
 
 def stack(items: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, Tensor]:
@@ -168,7 +151,7 @@ def stack(items: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, Tensor]:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.05) -> Tensor:
-    """Mean cross-entropy to target distributions [B, L]; rows of zeros (labels not trained) count nothing."""
+    """Mean cross-entropy to target distributions [B, labels]; rows of zeros (labels not trained) count nothing."""
     logs = functional.log_softmax(logits, dim=-1)
     weight = targets.sum(dim=-1)
     losses = -(1.0 - smoothing) * (targets * logs).sum(dim=-1) - smoothing * weight * logs.mean(dim=-1)
@@ -180,7 +163,7 @@ class TowerTraining(nn.Module):
 
     label_loss: cross-entropy over the labels, read from the features and, with a bank of label vectors, from the
     embedding. word_loss: the labels' words, each by itself, from both. family_loss: the labels' families. order_loss:
-    the words of what is heard in the first and in the second half.
+    the words of what sounds in the first and in the second half.
     """
 
     def __init__(self, tower: ConvTower, targets: Targets, recipe: ClapRecipe) -> None:
@@ -188,7 +171,9 @@ class TowerTraining(nn.Module):
         self.tower = tower
         self._recipe = recipe
         features, width = tower.projection.in_features, tower.projection.out_features
-        labels, words, families = (len(names) for names in (targets.label_names, targets.word_names, targets.families))
+        labels, families, words = (
+            len(names) for names in (targets.label_names, targets.family_names, targets.word_names)
+        )
         self.label_head = nn.Linear(features, labels)
         self.word_head = nn.Linear(features, words)
         self.label_bank = nn.Parameter(BANK_START * torch.randn(labels, width))
@@ -201,7 +186,7 @@ class TowerTraining(nn.Module):
     def forward(
         self, mel: Tensor, labels: Tensor, families: Tensor, words: Tensor, halves: Tensor
     ) -> dict[str, Tensor]:
-        """The loss with its parts, of mel [B, T, M] and targets [B, L], [B, F], [B, W], [B, 2 W]."""
+        """The loss with its parts. mel: [B, F, M]. Targets: [B, labels], [B, families], [B, words], [B, 2 * words]."""
         features = self.tower.pool(self.tower.hidden(mel))
         dropped = self.tower.dropout(features)
         embedding = self.tower.embed(features)

@@ -6,6 +6,7 @@ transformers' EncodecModel brings the network and the quantiser, but no training
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from enclap.data.recordings import Corpus
 from enclap.training.recipe import Optimisation, Settings
 from enclap.types import FloatArray
 
-WINDOWS = (256, 512, 1_024)
+FFT_SIZES = (256, 512, 1_024)
 """STFT sizes of the reconstruction loss, a quarter of each as hop (several: SoundStream, arXiv 2107.03312)."""
 AUDIBLE = 1e-2
-"""Magnitude added before the logarithm; otherwise what nobody hears would weigh most in it."""
-BANDS, MEL_WINDOW, MELS_PER_CODE = 64, 1_024, 2
+"""Magnitude added before the logarithm; otherwise inaudible parts would weigh most in it."""
+BANDS, MEL_FFT_SIZE, MELS_PER_CODE = 64, 1_024, 2
 """The mel spectrogram that latents must hold: bands, samples per frame, frames per code."""
 FAINTEST = 1e-2
-"""Smallest mel power told apart: about 70 dB under a full-scale tone."""
+"""Smallest mel power that is distinguished: about 70 dB under a full-scale tone."""
 FIRST_GAIN = 20.0
 """How much the first convolution's start is enlarged. ELU is all but linear for samples of a few hundredths, and a
 linear network cannot measure energy: without this the encoder is stuck at loudness alone for a thousand steps."""
@@ -49,7 +50,7 @@ class CodecRecipe(Settings):
 
 
 def build_codec(recipe: CodecRecipe) -> EncodecModel:
-    """An EncodecModel with random weights, of the recipe's sizes, whose first layer hears quiet sounds too."""
+    """An EncodecModel with random weights, of the recipe's sizes, whose first layer responds to quiet sounds too."""
     codec = EncodecModel(EncodecConfig(**recipe.model))
     with torch.no_grad():
         codec.encoder.layers[0].conv.parametrizations.weight.original0.mul_(FIRST_GAIN)  # weight norm's lengths
@@ -57,22 +58,24 @@ def build_codec(recipe: CodecRecipe) -> EncodecModel:
 
 
 def make_segment_sampler(
-    corpus: Corpus, choose: NDArray[np.float64], samples: int, seed: int
+    corpus: Corpus, cumulative_weights: NDArray[np.float64], samples: int, seed: int
 ) -> Callable[[int], FloatArray]:
-    """A function from item number to a random stretch of a recording, float32 [samples], at a random level."""
+    """A function from item number to a random segment of a recording, float32 [samples], at a random level."""
+    return partial(_draw_segment, corpus, cumulative_weights, samples, seed)
 
-    def draw(number: int) -> FloatArray:
-        generator = np.random.default_rng((seed, number))
-        audio = corpus.audio(int(np.searchsorted(choose, generator.random())))
-        if len(audio) < samples:
-            before = int(generator.integers(0, samples - len(audio) + 1))
-            audio = np.pad(audio, (before, samples - len(audio) - before))
-        start = int(generator.integers(0, len(audio) - samples + 1))
-        segment = audio[start : start + samples]
-        level = 10.0 ** (generator.uniform(-30.0, -1.0) / 20.0)
-        return (segment * np.float32(level / max(float(np.abs(segment).max()), 1e-3))).astype(np.float32)
 
-    return draw
+def _draw_segment(
+    corpus: Corpus, cumulative_weights: NDArray[np.float64], samples: int, seed: int, number: int
+) -> FloatArray:
+    generator = np.random.default_rng((seed, number))
+    audio = corpus.audio(int(np.searchsorted(cumulative_weights, generator.random())))
+    if len(audio) < samples:
+        before = int(generator.integers(0, samples - len(audio) + 1))
+        audio = np.pad(audio, (before, samples - len(audio) - before))
+    start = int(generator.integers(0, len(audio) - samples + 1))
+    segment = audio[start : start + samples]
+    level = 10.0 ** (generator.uniform(-30.0, -1.0) / 20.0)
+    return (segment * np.float32(level / max(float(np.abs(segment).max()), 1e-3))).astype(np.float32)
 
 
 def stack_segments(items: Sequence[FloatArray]) -> dict[str, Tensor]:
@@ -94,7 +97,7 @@ class CodecTraining(nn.Module):
         self.mel_head = nn.Conv1d(codec.config.hidden_size, MELS_PER_CODE * BANDS, 3, padding=1)
         self._quantised = quantised
         rate = codec.config.sampling_rate
-        front_end = MelFrontEnd(rate, rate, MEL_WINDOW, 1, BANDS, 50.0, 0.475 * rate)
+        front_end = MelFrontEnd(rate, rate, MEL_FFT_SIZE, 1, BANDS, 50.0, 0.475 * rate)
         self.filters: Tensor
         self.register_buffer("filters", torch.from_numpy(front_end.filters), persistent=False)
 
@@ -115,15 +118,15 @@ class CodecTraining(nn.Module):
     def mel_error(self, latent: Tensor, audio: Tensor) -> Tensor:
         """Mean squared error of the mel spectrogram read from latents [B, D, T], in units of 20 dB."""
         read = self.mel_head(latent).reshape(len(audio), MELS_PER_CODE, BANDS, latent.shape[2])
-        wanted = self.log_mel(audio).reshape(len(audio), BANDS, latent.shape[2], MELS_PER_CODE)
-        return functional.mse_loss(read, wanted.permute(0, 3, 1, 2))
+        target = self.log_mel(audio).reshape(len(audio), BANDS, latent.shape[2], MELS_PER_CODE)
+        return functional.mse_loss(read, target.permute(0, 3, 1, 2))
 
     def log_mel(self, audio: Tensor) -> Tensor:
-        """Mel spectrogram [B, M, frames] of audio [B, N] in units of 20 dB; frames end where codes end."""
+        """Mel spectrogram [B, M, F] of audio [B, N] in units of 20 dB; frames end where codes end."""
         hop = self.codec.config.hop_length // MELS_PER_CODE
-        padded = functional.pad(audio, (MEL_WINDOW - hop, 0))
-        window = torch.hann_window(MEL_WINDOW, device=audio.device)
-        power = torch.stft(padded, MEL_WINDOW, hop, window=window, center=False, return_complex=True).abs().square()
+        padded = functional.pad(audio, (MEL_FFT_SIZE - hop, 0))
+        window = torch.hann_window(MEL_FFT_SIZE, device=audio.device)
+        power = torch.stft(padded, MEL_FFT_SIZE, hop, window=window, center=False, return_complex=True).abs().square()
         return torch.log10((self.filters.T @ power).clamp(min=FAINTEST)) / 2.0
 
     def _quantise(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +182,7 @@ def move_codebook(codebook: Any, vectors: Tensor, codes: Tensor) -> None:
 def spectral_loss(decoded: Tensor, audio: Tensor) -> Tensor:
     """Mean absolute difference of log-magnitude spectra at several resolutions, of waveforms [B, N]."""
     losses = []
-    for size in WINDOWS:
+    for size in FFT_SIZES:
         window = torch.hann_window(size, device=audio.device)
         spectra = [
             torch.stft(signal, size, size // 4, window=window, return_complex=True).abs().add(AUDIBLE).log()

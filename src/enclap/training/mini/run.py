@@ -1,7 +1,7 @@
-"""The shipped model from the recordings: `make mini` runs this module.
+"""The bundled model from the recordings: `make mini` runs this module.
 
-Codec and CLAP's teacher are trained side by side, one process a core; then come the audio tower, the text tower, the
-captioner on embedded scenes, and the model folder is put together. Whatever is done already is skipped.
+Each stage runs in a process of its own as soon as the stages that it needs are done, several side by side where they
+can. Whatever is done already is skipped.
 """
 
 from __future__ import annotations
@@ -9,94 +9,45 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from enclap.data.attribution import write_attribution
-from enclap.errors import EnclapError
-from enclap.export.folder import export_folder, round_weights_to_float16
-from enclap.files import write_checksums
-from enclap.training.mini import stages
-from enclap.training.mini.clap import TOWERS
-from enclap.training.mini.stages import MiniRun
+from enclap.engines.onnx.sessions import usable_cores
+from enclap.errors import EnclapError, UsageError
+from enclap.files import replacement_folder
+from enclap.hub.integrity import write_checksums
+from enclap.training.mini.context import MiniRun
+from enclap.training.mini.stages import STAGES
+from enclap.training.stage import run_side_by_side, run_stage
 
-logger = logging.getLogger(__name__)
-
-CARD = "README.md"
-
-Stage = Callable[[MiniRun], None]
-
-
-def assemble(workshop: MiniRun) -> None:
-    """Put model/ together from the stages' folders: weights in float16, graphs exported, sources named."""
-    folder = workshop.output / "model"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(workshop.output / "caption", folder)
-    for part in ("codec", "clap"):
-        (folder / part).mkdir()
-        for path in sorted((workshop.output / part).iterdir()):
-            if path.suffix in (".json", ".safetensors") and path.name != "report.json":
-                shutil.copy(path, folder / part / path.name)
-    round_weights_to_float16(folder)
-    export_folder(folder)
-    used = [recording for recording in workshop.corpus.recordings if recording.split == "train"]
-    write_attribution(used, folder)
+CARD = ("README.md", "reliability.svg")
+"""Files of a model folder that are written after a measurement, not by a stage."""
+SIDE_BY_SIDE = 3
+"""Stages that may run at the same time, where there is a core for each: the codec and two towers."""
 
 
-def install(workshop: MiniRun, target: Path) -> None:
-    """Replace the model folder `target` by the finished model; its card (README.md) stays."""
-    fresh = target.with_name(f".{target.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(workshop.output / "model", fresh)
-    if (target / CARD).exists():
-        shutil.copy(target / CARD, fresh / CARD)
-    write_checksums(fresh)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+def install(run: MiniRun, target: Path) -> None:
+    """Replace the model folder `target` by the finished model; its card stays."""
+    if not run.markers.is_done(STAGES[-1].name):
+        raise UsageError(f"{run.output}: the training is not finished; run it to its end first")
+    with replacement_folder(target) as fresh:
+        shutil.copytree(run.model, fresh, dirs_exist_ok=True)
+        for name in CARD:
+            if (target / name).exists():
+                shutil.copy(target / name, fresh / name)
+        write_checksums(fresh)
 
 
-STAGES: dict[str, Stage] = {
-    "codec": stages.train_codec,
-    "scenes": stages.prepare_scenes,
-    **{f"tower-{member}": partial(stages.train_tower, member=member) for member in range(TOWERS)},
-    "text": stages.train_text,
-    "caption": stages.train_captioner,
-    "assemble": assemble,
-}
-SIDE_BY_SIDE = (("codec", "tower-1"), ("tower-0", "scenes"))
-AFTER = ("text", "caption", "assemble")
-
-
-def run(workshop: MiniRun, name: str) -> None:
-    """Run one stage unless it is done."""
-    done = workshop.output / "done" / name
-    if done.exists():
-        logger.info("%s: done already", name)
-        return
-    logger.info("%s: begins", name)
-    STAGES[name](workshop)
-    done.parent.mkdir(parents=True, exist_ok=True)
-    done.touch()
-    logger.info("%s: done", name)
-
-
-def run_side_by_side(arguments: list[str]) -> None:
-    """Run codec and teacher in a process each, one thread each; raises EnclapError when one of them fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def run_all(run: MiniRun) -> None:
+    """Run every stage that is not done; EnclapError when one fails."""
+    arguments = [f"--recordings={run.recordings}", f"--output={run.output}", f"--recipes={run.recipes}"]
     command = [sys.executable, "-m", "enclap.training.mini.run", *arguments]
-    processes = [
-        subprocess.Popen([*command, *(f"--stage={name}" for name in names)], env=environment) for names in SIDE_BY_SIDE
-    ]
-    statuses = [process.wait() for process in processes]
-    if any(statuses):
-        raise EnclapError("a stage failed; its messages are above, and the same command goes on where it stopped")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # mini fits one accelerator many times over
+    processes = min(SIDE_BY_SIDE, usable_cores())
+    run_side_by_side(STAGES, lambda name: [*command, f"--stage={name}"], run.markers, processes)
 
 
 def main(
@@ -104,26 +55,23 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the finished model/.")],
     recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/mini"),
     install_into: Annotated[
-        Path | None, typer.Option(help="Put the finished model into this folder, do no more.")
+        Path | None, typer.Option(help="Put the finished model into this folder, and do nothing else.")
     ] = None,
-    stage: Annotated[list[str] | None, typer.Option(help="Only these stages, in this order.")] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Run only this stage; may be given several times.")] = None,
 ) -> None:
     """Train mini from the recordings, or go on with a training that was cut off."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    workshop = MiniRun(recordings, output, recipes)
+    run = MiniRun(recordings, output, recipes)
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("mini's stages run in one process each; start this without torchrun")
         if install_into is not None:
-            install(workshop, install_into)
-            return
-        if stage:
+            install(run, install_into)
+        elif stage:
             for name in stage:
-                run(workshop, name)
-            return
-        _ = workshop.mels  # decoded once, before two processes want them
-        run_side_by_side([f"--recordings={recordings}", f"--output={output}", f"--recipes={recipes}"])
-        torch.set_num_threads(os.cpu_count() or 1)
-        for name in AFTER:
-            run(workshop, name)
+                run_stage(STAGES, name, run, run.markers)
+        else:
+            run_all(run)
     except EnclapError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error

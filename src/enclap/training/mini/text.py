@@ -1,13 +1,14 @@
-"""Contrast of CLAP's two towers: the text tower learns to put sentences where the trained audio tower puts sounds.
+"""Contrast of CLAP's audio and text towers: the text tower learns the embeddings of the trained audio towers.
 
-The audio tower stays as it is (locked-image tuning, arXiv 2111.07991), so its embeddings are computed once. The loss
+The audio towers stay as they are (locked-image tuning, arXiv 2111.07991), so embeddings are computed once. The loss
 is symmetric and takes every text of the same label for a positive; ClapModel's own loss counts one direction twice
 and takes clips of the same label for negatives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,22 @@ def make_pair_sampler(
     groups = {name: number for number, name in enumerate(names)}
     texts = {name: [tokenizer.encode(finish(text)).ids for text in label_texts(name)] for name in names}
 
-    def draw(number: int) -> dict[str, NDArray[Any]]:
-        generator = np.random.default_rng((seed, number))
-        row = int(generator.integers(0, len(labels)))
-        choices = texts[labels[row]]
-        ids = choices[int(generator.integers(0, len(choices)))]
-        return {"audio": embeddings[row], "ids": np.asarray(ids), "group": np.asarray(groups[labels[row]])}
+    return partial(_draw_pair, embeddings, labels, texts, groups, seed)
 
-    return draw
+
+def _draw_pair(
+    embeddings: FloatArray,
+    labels: Sequence[str],
+    texts: Mapping[str, Sequence[Sequence[int]]],
+    groups: Mapping[str, int],
+    seed: int,
+    number: int,
+) -> dict[str, NDArray[Any]]:
+    generator = np.random.default_rng((seed, number))
+    row = int(generator.integers(0, len(labels)))
+    choices = texts[labels[row]]
+    ids = choices[int(generator.integers(0, len(choices)))]
+    return {"audio": embeddings[row], "ids": np.asarray(ids), "group": np.asarray(groups[labels[row]])}
 
 
 def stack_pairs(items: Sequence[dict[str, NDArray[Any]]], pad_id: int, longest: int) -> dict[str, Tensor]:
@@ -87,7 +96,7 @@ def symmetric_contrast(logits: Tensor, group: Tensor) -> Tensor:
     Source: supervised contrast (arXiv 2004.11362) in both directions. logits: [B, B]. group: [B].
     """
     positive = (group[:, None] == group[None, :]).to(logits.dtype)
-    wanted = positive / positive.sum(dim=1, keepdim=True)
-    forth = -(wanted * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
-    back = -(wanted * functional.log_softmax(logits.T, dim=1)).sum(dim=1).mean()
-    return (forth + back) / 2.0
+    targets = positive / positive.sum(dim=1, keepdim=True)
+    audio_to_text = -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    text_to_audio = -(targets * functional.log_softmax(logits.T, dim=1)).sum(dim=1).mean()
+    return (audio_to_text + text_to_audio) / 2.0

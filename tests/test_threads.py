@@ -1,4 +1,4 @@
-"""Sharing the cores: when each gets clips of its own, and what becomes of work that nobody waits for."""
+"""Threads of the onnx engine: when each core takes a batch of its own, and work that nobody waits for any more."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from pathlib import Path
 import pytest
 
 from enclap.engines.onnx.sessions import Sessions, providers
-from enclap.engines.onnx.threads import Cancelled, CancelToken, CoreSharing, side_by_side
+from enclap.engines.onnx.threads import Cancelled, CancelToken, ThreadPolicy, run_parallel
 from enclap.hub.model_folder import ModelFolder
 
-PATIENCE = 10.0  # seconds; nothing here takes one
+TIMEOUT = 10.0  # seconds; nothing here takes one
 
 
 def test_the_first_call_decides_and_two_in_a_row_change_it() -> None:
-    sharing = CoreSharing(2)
-    assert [sharing.workers(clips) for clips in (8, 1, 8, 1, 1, 1, 4, 3, 4, 4)] == [2, 2, 2, 2, 1, 1, 1, 1, 1, 2]
-    assert [CoreSharing(2).workers(clips) for clips in (1, 3, 4)] == [1, 1, 2]
+    policy = ThreadPolicy(2)
+    assert [policy.workers(clips) for clips in (8, 1, 8, 1, 1, 1, 4, 3, 4, 4)] == [2, 2, 2, 2, 1, 1, 1, 1, 1, 2]
+    assert [ThreadPolicy(2).workers(clips) for clips in (1, 3, 4)] == [1, 1, 2]
 
 
 def test_one_core_has_one_worker() -> None:
-    sharing = CoreSharing(1)
-    assert {sharing.workers(clips) for clips in (1, 1, 8, 8, 8)} == {1}
+    policy = ThreadPolicy(1)
+    assert {policy.workers(clips) for clips in (1, 1, 8, 8, 8)} == {1}
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_results_come_in_order(workers: int) -> None:
-    assert side_by_side(lambda part, _: -part, [3, 1, 2, 5], workers) == [-3, -1, -2, -5]
+    assert run_parallel(lambda part, _: -part, [3, 1, 2, 5], workers) == [-3, -1, -2, -5]
 
 
 def test_parts_run_at_the_same_time() -> None:
     meeting = threading.Barrier(2)
-    assert sorted(side_by_side(lambda _part, _: meeting.wait(PATIENCE), [1, 2], 2)) == [0, 1]
+    assert sorted(run_parallel(lambda _part, _: meeting.wait(TIMEOUT), [1, 2], 2)) == [0, 1]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_when_one_part_fails_the_others_are_told(failing: int) -> None:
+def test_when_one_part_fails_the_others_are_cancelled(failing: int) -> None:
     begun, ends = threading.Event(), []
 
-    def run(part: int, wanted: CancelToken) -> None:
+    def run(part: int, cancel: CancelToken) -> None:
         if part == failing:
-            assert begun.wait(PATIENCE)
+            assert begun.wait(TIMEOUT)
             raise ValueError("no such clip")
         begun.set()
         try:
             while True:
-                wanted.check()
+                cancel.check()
         except Cancelled:
             ends.append(part)
             raise
 
     with pytest.raises(ValueError, match="no such clip"):
-        side_by_side(run, range(9), 2)
+        run_parallel(run, range(9), 2)
     assert 1 - failing in ends and 8 not in ends
 
 

@@ -1,0 +1,144 @@
+"""How well a model hears mini's recordings: alone and in pairs, and what each of its inputs adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from enclap.captioner import Captioner
+from enclap.data.recordings import read_manifest
+from enclap.data.splits import select
+from enclap.decoding.options import DecodingOptions
+from enclap.decoding.selection import repeats_phrase
+from enclap.engines.base import Engine
+from enclap.evaluation.baselines import compare_with_baselines, score_named
+from enclap.evaluation.hearing import FAMILY_NAMED, ORDER_CORRECT, SOUND_NAMED, WORDS_READ, Hearing
+from enclap.evaluation.sound_pairs import COMMON_LABELS, Pair, common_pairs, esc_pairs, join_pair
+from enclap.evaluation.wording import PHRASE_WORDS, is_unfinished, words_of
+from enclap.types import Features, Window, embedding_of
+
+ESC = "ESC-10: the caption names the sound"
+NAMED = "all labels: named, mean over labels"
+FAMILY = "all labels: named or family named, mean over labels"
+ESC_PAIRS = "two ESC-10 sounds in order: both named"
+COMMON_PAIRS = f"two sounds of the {COMMON_LABELS} commonest labels: both named"
+ORDER = "{}, of those: order right"
+FAULTY = "captions with a repeated phrase or without an end"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A share, 0 to 1, over so many items, beside its baselines where these mean something; see `Comparison`."""
+
+    value: float
+    items: int
+    shuffled: float | None = None
+    constant: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledCaption:
+    """A caption and the labels of the sounds that it is about, in order of time."""
+
+    labels: tuple[str, ...]
+    text: str
+
+    @property
+    def names_all(self) -> bool:
+        """Whether it names all labels."""
+        return score_named(Hearing().score([self.text], [self.labels]), SOUND_NAMED).value == 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HearingReport:
+    """All figures by what they say, in the order of a table, and the captions that they were read off."""
+
+    figures: Mapping[str, Figure]
+    captions: Sequence[LabelledCaption]
+
+
+def measure_hearing(captioner: Captioner, folder: Path, split: str) -> HearingReport:
+    """How often the captions of a split's recordings in `folder` name what can be heard."""
+    recordings = read_manifest(folder / "manifest.csv")
+    chosen = select(recordings, split)
+    results = captioner.caption([folder / recording.path for recording in chosen])
+    captions = [
+        LabelledCaption((recording.label,), result.captions[0].text)
+        for recording, result in zip(chosen, results, strict=True)
+    ]
+    classes = [caption for caption, clip in zip(captions, chosen, strict=True) if clip.fold is not None]
+    figures = {
+        ESC: _compared(classes, Hearing(), SOUND_NAMED),
+        NAMED: _compared(captions, Hearing(over_labels=True), SOUND_NAMED),
+        FAMILY: _compared(captions, Hearing(over_labels=True), FAMILY_NAMED),
+    }
+    for name, pairs in ((ESC_PAIRS, esc_pairs(chosen)), (COMMON_PAIRS, common_pairs(recordings, chosen))):
+        found = _caption_pairs(captioner, folder, pairs)
+        figures |= {name: _compared(found, Hearing(), SOUND_NAMED), ORDER.format(name): _order(found)}
+        captions += found
+    faulty = [is_faulty(caption.text) for caption in captions]
+    figures[FAULTY] = Figure(float(np.mean(faulty)), len(faulty))
+    return HearingReport(figures, captions)
+
+
+def _caption_pairs(captioner: Captioner, folder: Path, pairs: Sequence[Pair]) -> list[LabelledCaption]:
+    clips = [join_pair(folder, pair) for pair in pairs]
+    results = captioner.caption([(clip.waveform.samples, clip.waveform.rate) for clip in clips])
+    return [LabelledCaption(clip.labels, result.text) for clip, result in zip(clips, results, strict=True)]
+
+
+def _compared(captions: Sequence[LabelledCaption], metric: Hearing, score: str) -> Figure:
+    texts, labels = [caption.text for caption in captions], [caption.labels for caption in captions]
+    found = compare_with_baselines(metric, texts, labels, score)
+    return Figure(found.score.value, found.score.items, found.shuffled, found.constant)
+
+
+def _order(captions: Sequence[LabelledCaption]) -> Figure:
+    texts, labels = [caption.text for caption in captions], [caption.labels for caption in captions]
+    score = score_named(Hearing().score(texts, labels), ORDER_CORRECT)
+    return Figure(score.value if score.items else 0.0, score.items)
+
+
+def is_faulty(caption: str) -> bool:
+    """Whether a caption of mini says a phrase twice, is longer than the grammar's sentences, or has no end."""
+    too_long = len(words_of(caption)) > WORDS_READ
+    return repeats_phrase(caption, PHRASE_WORDS) or too_long or is_unfinished(caption)
+
+
+def without_codes(features: Features, entries: int) -> Features:
+    """The features with every code hidden, as masked codec modeling hides them."""
+    return replace(features, codes=np.full_like(features.codes, entries))
+
+
+def without_embedding(features: Features, entries: int) -> Features:
+    """The features with an embedding of zeros, as training shows it now and then."""
+    return replace(features, embedding=np.zeros_like(embedding_of(features)))
+
+
+INPUTS: dict[str, Callable[[Features, int], Features]] = {
+    "codes and embedding": lambda features, entries: features,
+    "embedding alone": without_codes,
+    "codes alone": without_embedding,
+}
+"""What the captioner is given: a name, and how the features are changed for it."""
+
+
+def measure_inputs(engine: Engine, entries: int, folder: Path, split: str) -> dict[str, tuple[Figure, Figure]]:
+    """For each of `INPUTS`: how often both sounds of a split's ESC-10 pairs are named, and of those the order correct.
+
+    entries: codebook entries of the model, which is also the code that hides a code.
+    """
+    pairs = esc_pairs(select(read_manifest(folder / "manifest.csv"), split))
+    clips = [join_pair(folder, pair) for pair in pairs]
+    features = engine.extract([Window(clip.waveform, 0.0, clip.waveform.seconds) for clip in clips])
+    figures = {}
+    for name, change in INPUTS.items():
+        found = engine.generate([change(item, entries) for item in features], DecodingOptions())
+        texts = [candidates[0].text for candidates in found]
+        captions = [LabelledCaption(clip.labels, text) for clip, text in zip(clips, texts, strict=True)]
+        both = Figure(float(np.mean([caption.names_all for caption in captions])), len(captions))
+        figures[name] = (both, _order(captions))
+    return figures

@@ -1,0 +1,87 @@
+"""A lock on a file, which keeps two processes from writing one output."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from enclap.errors import EnvironmentFault
+from enclap.files.paths import translate_write_errors
+from enclap.text import printable
+
+logger = logging.getLogger("enclap")
+
+ATTEMPTS = 100  # to lock a file that others keep removing
+
+
+@contextmanager
+def locked(path: Path, shown: str) -> Iterator[FileIO]:
+    """The file opened for appending without a buffer, made if need be, ours alone until the block ends.
+
+    The operating system gives the lock back when the process dies, however it dies. Where the file system has no
+    locks, a warning says so and the file is used without. Raises EnvironmentFault when another process holds it, or
+    the file cannot be made. shown: the output that it stands for, in messages.
+    """
+    for _ in range(ATTEMPTS):
+        with translate_write_errors(shown):
+            file = path.open("a+b", buffering=0)
+        with file:
+            if not _is_ours(file, shown):
+                break
+            if _is_current(path, file):
+                yield file
+                return
+    raise EnvironmentFault(f"{printable(shown)}: another enclap is writing there; wait, or name another output")
+
+
+def _is_ours(file: FileIO, shown: str) -> bool:
+    """Whether the file is locked now, or cannot be; False when another process holds it."""
+    try:
+        return _lock(file)
+    except OSError as error:
+        reason = f"this file system has no locks ({error.strerror or error})"
+        logger.warning("%s: %s; do not start a second run on this output", printable(shown), reason)
+        return True
+
+
+def _is_current(path: Path, file: FileIO) -> bool:
+    """Whether `path` still leads to the opened file, which its holder before may have removed."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    BEYOND_THE_END = 2**40  # Windows forbids others to read what is locked, so a byte that will never exist is
+    HELD = {errno.EACCES, errno.EDEADLK}
+
+    def _lock(file: FileIO) -> bool:
+        """Whether nobody else holds the file, which is now ours; OSError when it cannot be locked at all."""
+        file.seek(BEYOND_THE_END)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in HELD:
+                return False
+            raise
+        return True
+
+else:
+    import fcntl
+
+    def _lock(file: FileIO) -> bool:
+        """Whether nobody else holds the file, which is now ours; OSError when it cannot be locked at all."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

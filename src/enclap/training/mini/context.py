@@ -1,0 +1,88 @@
+"""What all stages of a run share: where its files are, its recordings, and which of them each stage may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from enclap.audio.mel import MelFrontEnd
+from enclap.data.recordings import Corpus, Recording, open_corpus
+from enclap.data.splits import SEEN, TEST, UNSEEN, VALIDATION, split_of
+from enclap.training.mini.augment import MelBank, open_mel_bank
+from enclap.training.mini.clap import Targets, make_targets
+from enclap.training.recipe import RecipeType, read_recipe
+from enclap.training.stage import Markers
+
+CORPUS_RATE = 32_000
+"""Samples per second of the decoded recordings: the highest rate they come in."""
+FFT_SIZE = 1_024
+FRONT_END = MelFrontEnd(
+    CORPUS_RATE, 10 * CORPUS_RATE, FFT_SIZE, hop=CORPUS_RATE // 50, bands=64, lowest=50.0, highest=14_000.0
+)
+
+
+@dataclass(frozen=True)
+class MiniRun:
+    """One training of mini: where the recordings, the recipes and the results are."""
+
+    recordings: Path
+    output: Path
+    recipes: Path
+
+    @property
+    def markers(self) -> Markers:
+        """Which stages are done."""
+        return Markers(self.output / "done")
+
+    @property
+    def model(self) -> Path:
+        """The finished model folder."""
+        return self.output / "model"
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """All recordings, decoded."""
+        return self.corpus_at(CORPUS_RATE)
+
+    def corpus_at(self, rate: int) -> Corpus:
+        """All recordings, decoded at a rate."""
+        return open_corpus(self.recordings, self.output / "cache", rate)
+
+    @cached_property
+    def mels(self) -> MelBank:
+        """All recordings as mel spectrograms."""
+        return open_mel_bank(self.corpus, FRONT_END, self.output / "cache")
+
+    @cached_property
+    def seen(self) -> list[int]:
+        """Numbers of the recordings that CLAP is trained on."""
+        return self._numbers(lambda recording: split_of(recording) == SEEN)
+
+    @cached_property
+    def held_out(self) -> list[int]:
+        """Numbers of the training recordings that CLAP is not trained on."""
+        return self._numbers(lambda recording: split_of(recording) in (UNSEEN, VALIDATION))
+
+    @cached_property
+    def unseen(self) -> list[int]:
+        """Numbers of the held-out recordings that the captioner is trained on."""
+        return self._numbers(lambda recording: split_of(recording) == UNSEEN)
+
+    @cached_property
+    def used(self) -> list[Recording]:
+        """The recordings that are set aside for training, those among them that validate included."""
+        return [recording for recording in self.corpus.recordings if split_of(recording) != TEST]
+
+    def _numbers(self, chosen: Callable[[Recording], bool]) -> list[int]:
+        return [number for number, recording in enumerate(self.corpus.recordings) if chosen(recording)]
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Labels and words that CLAP is trained on."""
+        return make_targets(self.corpus.recordings, self.seen)
+
+    def recipe(self, kind: type[RecipeType], name: str) -> RecipeType:
+        """A stage's recipe."""
+        return read_recipe(kind, self.recipes / f"{name}.yaml")

@@ -1,0 +1,58 @@
+"""What is done to a model's weights beside the optimiser's steps: their average, and rounding to what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+AVERAGE_FILE = "average.pt"
+
+
+class WeightAverage(TrainerCallback):  # type: ignore[misc]
+    """Exponential moving average of all floating parameters and buffers, saved into each checkpoint.
+
+    Source: Polyak averaging in its exponential form; the decay grows to its full value over the first steps, so that
+    the random start is forgotten. Every process keeps the average of its own weights, which are the same everywhere;
+    one of them writes it.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, resume_from: Path | None) -> None:
+        self._decay = decay
+        self._average = {name: value.detach().clone() for name, value in _floats(model).items()}
+        if resume_from is not None:
+            self._average = torch.load(resume_from / AVERAGE_FILE, weights_only=True)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the average towards the weights after an optimiser step."""
+        decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
+        with torch.no_grad():
+            for name, value in _floats(kwargs["model"]).items():
+                if self._average[name].device != value.device:
+                    self._average[name] = self._average[name].to(value.device)
+                self._average[name].lerp_(value, 1.0 - decay)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the average into the checkpoint that was just saved."""
+        if state.is_world_process_zero:
+            torch.save(self._average, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / AVERAGE_FILE)
+
+    def load_into(self, model: nn.Module) -> None:
+        """Replace the model's weights by the average."""
+        model.load_state_dict(self._average, strict=False)
+
+
+def _floats(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model's state that can be averaged."""
+    return {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+
+
+def round_to_float16(model: nn.Module) -> None:
+    """Round all weights to what float16 holds: they are stored in that size, and later stages are to see the same."""
+    with torch.no_grad():
+        for value in (*model.parameters(), *model.buffers()):
+            if value.is_floating_point():
+                value.copy_(value.half().float())

@@ -1,0 +1,130 @@
+"""A collection of made-up recordings and recipes so small that every stage of mini's training takes seconds."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from enclap.data.synthetic.tones import synthesise
+from sounds import write_wav
+
+SOUNDS = {
+    "bell ringing": "bell",
+    "dog barking": "beeps",
+    "rain": "rain",
+    "rooster crowing": "bird",
+    "helicopter": "engine",
+    "clock ticking": "footsteps",
+    "wind": "wind",
+}
+FOLDS, TAKES = 5, 2  # of each sound: takes in each fold
+RATE = 32_000
+
+
+def write_recordings(folder: Path) -> Path:
+    """A folder of recordings with its manifest.csv: seven sounds in five folds, two takes each; fold 5 is for tests."""
+    folder.mkdir(parents=True)
+    rows = []
+    for label, sound in SOUNDS.items():
+        for number in range(FOLDS * TAKES):
+            seconds = 0.6 + 0.25 * (number % 4)
+            name = f"{sound}{number}"
+            samples = synthesise(sound, seconds, seed=number).samples
+            write_wav(folder / f"{name}.wav", (samples[:, None] * 32767).astype(np.int16), RATE)
+            fold = number % FOLDS + 1
+            rows.append(
+                {
+                    "path": f"{name}.wav",
+                    "labels": label,
+                    "description": f"a {sound}",
+                    "source_repo": "made/here",
+                    "source_path": f"{name}.wav",
+                    "author": "nobody",
+                    "licence": "CC0 1.0",
+                    "split": "test" if fold == FOLDS else "train",
+                    "fold": fold,
+                    "seconds": seconds,
+                    "source_url": "",
+                    "recording": f"take-{name}",  # so that each split has enough kinds of sounds
+                }
+            )
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def recipes(steps: int) -> dict[str, dict[str, Any]]:
+    """The recipes of all stages, each phase of so many steps that logs every one."""
+
+    def phase(seed: int, batch: int, **more: Any) -> dict[str, Any]:
+        plan = {"steps": steps, "batch_size": batch, "learning_rate": 1e-3, "warmup_steps": 2}
+        return plan | {"seed": seed, "log_every": 1, "save_every": max(1, steps // 2)} | more
+
+    return {
+        "codec": {
+            "model": {
+                "sampling_rate": 16_000,
+                "num_filters": 2,
+                "upsampling_ratios": [8, 5, 4, 4],
+                "hidden_size": 8,
+                "num_lstm_layers": 1,
+                "codebook_size": 16,
+                "target_bandwidths": [0.4],
+            },
+            "segment_seconds": 0.64,
+            "clustering_items": 12,
+            "encoder": phase(3, 4),
+            "quantised": phase(4, 4),
+        },
+        "clap": {
+            "channels": [2, 4, 8],
+            "tower_width": 4,
+            "text": {
+                "hidden_size": 8,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 16,
+                "max_position_embeddings": 66,
+            },
+            "frames": 64,
+            "optimisation": phase(1, 4, ema=0.9),
+            "second_phase": phase(11, 4, ema=0.9),
+        },
+        "text": {"views": 30, "optimisation": phase(5, 6)},
+        "caption": {
+            "vocabulary": 400,
+            "scenes": 16,
+            "unseen_scenes": 8,
+            "unseen_weight": 1.5,
+            "filled_scenes": 8,
+            "filled_weight": 2.2,
+            "model": {
+                "d_model": 16,
+                "encoder_layers": 1,
+                "decoder_layers": 1,
+                "encoder_attention_heads": 2,
+                "decoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "decoder_ffn_dim": 32,
+                "max_position_embeddings": 512,
+                "label_smoothing": 0.1,
+            },
+            "second_phase_perturbation": {"codes_dropout": 0.2},
+            "optimisation": phase(6, 6, ema=0.9),
+            "second_phase": phase(16, 6, ema=0.9),
+        },
+    }
+
+
+def write_recipes(folder: Path, steps: int) -> Path:
+    """A folder with a YAML file for each of the recipes."""
+    folder.mkdir(parents=True)
+    for name, table in recipes(steps).items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(table), encoding="utf-8")
+    return folder
