@@ -5,19 +5,22 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from enclap.errors import EnvironmentFault, UsageError
+from enclap.errors import UsageError
+from enclap.evaluation.captioning import language, suite
 from enclap.evaluation.captioning.bootstrap import Difference, Interval, differences, intervals
-from enclap.evaluation.captioning.java import find_java
-from enclap.evaluation.captioning.rows import COMPARED, SYSTEM, comparison_rows, system_row
+from enclap.evaluation.captioning.rows import COMPARED, SYSTEM, Row, comparison_rows, system_row
 from enclap.evaluation.captioning.scores import ClipScores
-from enclap.evaluation.captioning.suite import METRICS, SuiteOptions, score_rows
+from enclap.evaluation.captioning.suite import SuiteOptions, SuiteResult, score_rows
 from enclap.evaluation.captioning.tables import CaptionSet
 from enclap.text import printable
 from enclap.version import __version__
 
+METRICS = (*suite.METRICS, *language.HEARING, *language.WORDING, language.UNGRAMMATICAL)
+"""All metrics, in the order of a table."""
 COMPARISON_CLIPS = 300
 RESAMPLES = 1_000
 LATIN_SHARE = 0.5
@@ -76,6 +79,7 @@ def evaluate(
         rows += comparison_rows(captions, options.comparison_clips, options.seed)
     suite_options = SuiteOptions(options.tokenizer == "ptb", options.corenlp, options.seconds)
     result = score_rows(rows, captions.references, suite_options)
+    _add_language(result, rows, captions)
     scores = {
         name: {metric: metrics[metric] for metric in METRICS if metric in metrics}
         for name, metrics in result.scores.items()
@@ -94,8 +98,20 @@ def evaluate(
         difference=difference,
         not_computed=result.not_computed,
         warnings=caption_warnings(captions),
-        versions=versions(),
+        versions=versions() | {"java": result.java.version if result.java else "none"},
     )
+
+
+def _add_language(result: SuiteResult, rows: Sequence[Row], captions: CaptionSet) -> None:
+    """Add what can be said of captions without other captions; grammar, which takes long, of whole systems alone."""
+    for row in rows:
+        for scores in language.wording(row.candidates):
+            result.add(row, scores)
+        if row.name in (SYSTEM, COMPARED):
+            grammar = result.attempt([language.UNGRAMMATICAL], partial(language.ungrammatical, row.candidates))
+            heard = result.attempt(language.HEARING, partial(language.hearing, row.candidates, captions.labels)) or []
+            for scores in [*heard, *([grammar] if grammar else [])]:
+                result.add(row, scores)
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -128,15 +144,11 @@ def _is_latin(text: str) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The versions of all that scores depend on."""
+    """The versions of the packages that scores depend on."""
     found = {"enclap": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    try:
-        found["java"] = find_java().version
-    except EnvironmentFault:
-        found["java"] = "none"
     return found

@@ -11,6 +11,7 @@ import numpy as np
 from enclap.evaluation.captioning.scores import Array
 
 COLUMNS, PANEL_WIDTH, ROW_HEIGHT, PANEL_HEIGHT = 4, 3.0, 0.22, 0.7  # panels; inches
+LEFT, HSPACE = 0.13, 0.6  # shares of the figure and of a panel: room for the names of rows, and for titles
 BINS = 30
 INK, POINT = "#1f2933", "#2563eb"
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "enclap", "font.size": 8, "text.color": INK}
@@ -26,7 +27,8 @@ def draw_scores(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], pa
     lines = -(-len(metrics) // COLUMNS)
     height = lines * (PANEL_HEIGHT + ROW_HEIGHT * len(rows))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMNS * PANEL_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(COLUMNS * PANEL_WIDTH, height))
+        figure.subplots_adjust(left=LEFT, right=0.99, bottom=0.3 / height, top=1.0 - 0.3 / height, hspace=HSPACE)
         panels = np.atleast_1d(figure.subplots(lines, COLUMNS, sharey=True, squeeze=False)).ravel()
         for panel, metric in zip(panels, metrics, strict=False):
             panel.set_title(metric)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from enclap.errors import EnvironmentFault
 from enclap.evaluation.captioning.java import Java, JavaDialogue, java_dialogue
@@ -52,8 +51,7 @@ class Meteor:
             found = self._dialogue.ask(part, len(part))
             counts += [_numbers(line) for line in found]
             clips += self._evaluate(found)[:-1]
-        statistics = np.array(counts)
-        statistics[_is_perfect(statistics), CHUNKS] = 0.0  # as the jar does before it adds counts
+        statistics = without_perfect_chunks(np.array(counts))
         value = self._evaluate([" ".join(str(number) for number in statistics.sum(axis=0))])[-1]
         return ClipScores("meteor", value, np.array(clips), statistics, meteor_of_sums)
 
@@ -106,8 +104,12 @@ def meteor_of_sums(sums: Array) -> Array:
     return np.nan_to_num(scores)
 
 
-def _is_perfect(statistics: Array) -> NDArray[np.bool_]:
-    """Whether a caption matches a reference from end to end, which METEOR takes for no fragment at all."""
-    whole = (statistics[:, WORDS] == statistics[:, LENGTHS]).all(axis=1)
-    perfect: NDArray[np.bool_] = whole & (statistics[:, CHUNKS] == 1)
-    return perfect
+def without_perfect_chunks(counts: Array) -> Array:
+    """The counts [clips, 23] with no chunk for a caption that matches a reference from end to end.
+
+    The jar does so before it adds counts: what is whole is not fragmented.
+    """
+    whole = (counts[:, WORDS] == counts[:, LENGTHS]).all(axis=1) & (counts[:, CHUNKS] == 1)
+    statistics = counts.copy()
+    statistics[whole, CHUNKS] = 0.0
+    return statistics

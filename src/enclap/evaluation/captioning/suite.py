@@ -45,10 +45,11 @@ class SuiteOptions:
 
 @dataclass(slots=True)
 class SuiteResult:
-    """The scores of each row by its name and by metric, and why a metric has none."""
+    """The scores of each row by its name and by metric, why a metric has none, and the Java that was used."""
 
     scores: dict[str, dict[str, ClipScores]] = field(default_factory=dict)
     not_computed: dict[str, str] = field(default_factory=dict)
+    java: Java | None = None
 
     def attempt(self, metrics: Sequence[str], compute: Callable[[], Result]) -> Result | None:
         """What compute gives; None when the machine lacks something, which is then the reason of these metrics."""
@@ -77,7 +78,7 @@ def score_rows(rows: Sequence[Row], references: Sequence[Sequence[str]], options
         return result
     seconds = options.seconds or JAVA_SECONDS
     # Without Java there are no tokens, and so no metric: another tokenizer would give other scores.
-    java = result.attempt(METRICS if options.ptb else (METEOR, SPICE, SPIDER), find_java)
+    java = result.java = result.attempt(METRICS if options.ptb else (METEOR, SPICE, SPIDER), find_java)
     with ExitStack() as stack:
         # METEOR reads its table of paraphrases while others work.
         meteor = java and result.attempt([METEOR], lambda: stack.enter_context(running_meteor(java, seconds)))
