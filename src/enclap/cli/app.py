@@ -8,7 +8,9 @@ import typer
 
 from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
+from enclap.cli.evaluate import evaluate
 from enclap.cli.exit import handle_errors
+from enclap.cli.metrics import metrics
 from enclap.cli.models import models
 
 app = typer.Typer(
@@ -42,4 +44,6 @@ def _enclap(
 
 app.command()(handle_errors(caption))
 app.command()(handle_errors(doctor))
+app.command()(handle_errors(evaluate))
 app.add_typer(models, name="models")
+app.add_typer(metrics, name="metrics")

@@ -1,0 +1,109 @@
+"""Stanford CoreNLP 3.6.0, which SPICE needs: fetched once, its licence shown first, its hash locked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from enclap.errors import EnvironmentFault, UsageError
+from enclap.files import new_folder, sha256, write_whole
+from enclap.text import printable
+
+CORENLP_URL = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
+CORENLP_FOLDER = "stanford-corenlp-full-2015-12-09"  # inside the archive
+CORENLP_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+LICENCE = (
+    "Stanford CoreNLP 3.6.0 is licensed under the GNU General Public License, version 3 or later "
+    "(https://stanfordnlp.github.io/CoreNLP/). It is fetched from Stanford, about 400 MB, and used by SPICE alone."
+)
+LOCK = "lock.json"
+MOST_BYTES = 2 * 10**9
+SECONDS_WITHOUT_DATA = 60
+BLOCK_BYTES = 2**20
+REMEDY = "run `enclap metrics download`"
+
+
+def corenlp_folder() -> Path:
+    """Where CoreNLP's jars are kept: beside the models that were fetched."""
+    from enclap.hub.download import cache_folder
+
+    return cache_folder() / "metrics" / "corenlp-3.6.0"
+
+
+def check_corenlp(folder: Path) -> None:
+    """Raises EnvironmentFault unless the jars are there and are those that were locked when they were fetched."""
+    missing = [name for name in CORENLP_JARS if not (folder / name).is_file()]
+    if missing:
+        raise EnvironmentFault(f"SPICE: {missing[0]} is missing in {printable(str(folder))}; {REMEDY}")
+    try:
+        hashes = json.loads((folder / LOCK).read_text(encoding="utf-8"))["jars"]
+        wrong = [name for name in CORENLP_JARS if sha256(folder / name) != hashes[name]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EnvironmentFault(
+            f"{printable(str(folder / LOCK))}: cannot be read; remove the folder and {REMEDY}"
+        ) from error
+    if wrong:
+        raise EnvironmentFault(f"SPICE: {wrong[0]} has the wrong hash; remove {printable(str(folder))} and {REMEDY}")
+
+
+def install_corenlp(source: str, folder: Path, expected: str | None, confirm: Callable[[str], bool]) -> str:
+    """The SHA-256 of CoreNLP's archive, whose jars are now in the new folder, with their hashes locked.
+
+    source: an address, or a file that is here. expected: what the archive's hash must be; None asks confirm about the
+    hash that it has. Raises UsageError when that is refused, EnvironmentFault when the archive cannot be had.
+    """
+    with new_folder(folder) as temporary:
+        archive = temporary / "archive.zip"
+        _fetch(source, archive)
+        found = sha256(archive)
+        if expected is not None and found != expected.lower():
+            raise EnvironmentFault(f"{printable(source)}: has SHA-256 {found}, not {expected}; nothing was installed")
+        if expected is None and not confirm(found):
+            raise UsageError("nothing was installed; give --sha256 with the hash that you trust")
+        _unpack(archive, temporary, source)
+        archive.unlink()
+        jars = {name: sha256(temporary / name) for name in CORENLP_JARS}
+        write_whole(temporary / LOCK, json.dumps({"source": source, "archive": found, "jars": jars}, indent=1) + "\n")
+    return found
+
+
+def _fetch(source: str, target: Path) -> None:
+    shown = printable(source)
+    if not source.startswith(("https://", "http://")):
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise EnvironmentFault(f"{shown}: cannot be read: {error.strerror or error}") from error
+        return
+    try:
+        with urllib.request.urlopen(source, timeout=SECONDS_WITHOUT_DATA) as answer, target.open("wb") as file:
+            _copy(answer, file, shown)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        remedy = f"try again, or fetch it elsewhere and name the file: {REMEDY[:-1]} --source FILE`"
+        raise EnvironmentFault(f"{shown}: cannot be fetched ({printable(str(reason))}); {remedy}") from error
+
+
+def _copy(answer: IO[bytes], file: IO[bytes], shown: str) -> None:
+    size = 0
+    while block := answer.read(BLOCK_BYTES):
+        size += len(block)
+        if size > MOST_BYTES:
+            raise EnvironmentFault(f"{shown}: is larger than {MOST_BYTES} bytes; this is not CoreNLP")
+        file.write(block)
+
+
+def _unpack(archive: Path, folder: Path, source: str) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for name in CORENLP_JARS:
+                with opened.open(f"{CORENLP_FOLDER}/{name}") as stream, (folder / name).open("wb") as file:
+                    _copy(stream, file, printable(source))
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise EnvironmentFault(f"{printable(source)}: is not CoreNLP's archive ({printable(str(error))})") from error

@@ -1,0 +1,154 @@
+"""A whole evaluation: every metric with its interval, baselines and people beside it, two systems compared."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from enclap.errors import UsageError
+from enclap.evaluation.captioning import language, suite
+from enclap.evaluation.captioning.bootstrap import Difference, Interval, differences, intervals
+from enclap.evaluation.captioning.rows import COMPARED, SYSTEM, Row, comparison_rows, system_row
+from enclap.evaluation.captioning.scores import ClipScores
+from enclap.evaluation.captioning.suite import SuiteOptions, SuiteResult, score_rows
+from enclap.evaluation.captioning.tables import CaptionSet
+from enclap.text import printable
+from enclap.version import __version__
+
+METRICS = (*suite.METRICS, *language.HEARING, *language.WORDING, language.UNGRAMMATICAL)
+"""All metrics, in the order of a table."""
+COMPARISON_CLIPS = 300
+RESAMPLES = 1_000
+LATIN_SHARE = 0.5
+"""Of a caption's letters; with fewer it is not English."""
+PACKAGES = ("numpy", "pycocoevalcap", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """What is computed, and how.
+
+    tokenizer: "ptb" or "none". resamples: of the bootstrap. seed: of everything that is drawn. comparison_clips: that
+    baselines and people are scored on at most; 0 for no such rows. corenlp and seconds: see `SuiteOptions`.
+    """
+
+    tokenizer: str = "ptb"
+    resamples: int = RESAMPLES
+    seed: int = 0
+    comparison_clips: int = COMPARISON_CLIPS
+    corenlp: Path | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What came out: scores by row and metric, their intervals, and the metrics that have none, with the reason.
+
+    difference: the predictions minus what they are compared with, by metric; empty unless there is such a system.
+    """
+
+    captions: CaptionSet
+    compared: Sequence[str] | None
+    options: EvaluationOptions
+    scores: Mapping[str, Mapping[str, ClipScores]]
+    intervals: Mapping[str, Mapping[str, Interval]]
+    difference: Mapping[str, Difference]
+    not_computed: Mapping[str, str]
+    warnings: Sequence[str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> Mapping[str, ClipScores]:
+        """The scores of the predictions, by metric; empty when none could be computed."""
+        return self.scores.get(SYSTEM, {})
+
+
+def evaluate(
+    captions: CaptionSet, options: EvaluationOptions | None = None, compared: Sequence[str] | None = None
+) -> Evaluation:
+    """The evaluation of predictions; compared: another system's captions of the same clips, in the same order."""
+    options = options or EvaluationOptions()
+    rows = [system_row(SYSTEM, captions.predictions, captions.references)]
+    if compared is not None:
+        rows.append(system_row(COMPARED, compared, captions.references))
+    if options.comparison_clips:
+        rows += comparison_rows(captions, options.comparison_clips, options.seed)
+    suite_options = SuiteOptions(options.tokenizer == "ptb", options.corenlp, options.seconds)
+    result = score_rows(rows, captions.references, suite_options)
+    _add_language(result, rows, captions)
+    scores = {
+        name: {metric: metrics[metric] for metric in METRICS if metric in metrics}
+        for name, metrics in result.scores.items()
+    }
+    drawn = options.resamples, options.seed
+    difference: dict[str, Difference] = {}
+    if COMPARED in scores:
+        first, second = (list(scores[name].values()) for name in (SYSTEM, COMPARED))
+        difference = differences(first, second, *drawn)
+    return Evaluation(
+        captions=captions,
+        compared=compared,
+        options=options,
+        scores=scores,
+        intervals={name: intervals(list(metrics.values()), *drawn) for name, metrics in scores.items()},
+        difference=difference,
+        not_computed=result.not_computed,
+        warnings=caption_warnings(captions),
+        versions=versions() | {"java": result.java.version if result.java else "none"},
+    )
+
+
+def _add_language(result: SuiteResult, rows: Sequence[Row], captions: CaptionSet) -> None:
+    """Add what can be said of captions without other captions; grammar, which takes long, of whole systems alone."""
+    for row in rows:
+        for scores in language.wording(row.candidates):
+            result.add(row, scores)
+        if row.name in (SYSTEM, COMPARED):
+            grammar = result.attempt([language.UNGRAMMATICAL], partial(language.ungrammatical, row.candidates))
+            heard = result.attempt(language.HEARING, partial(language.hearing, row.candidates, captions.labels)) or []
+            for scores in [*heard, *([grammar] if grammar else [])]:
+                result.add(row, scores)
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Raises UsageError for a name that no metric has."""
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise UsageError(f"{printable(unknown[0])}: not a metric; choose from {', '.join(METRICS)}")
+
+
+def caption_warnings(captions: CaptionSet) -> list[str]:
+    """What a reader of the scores must know about these captions."""
+    found = []
+    foreign = [clip for clip, text in zip(captions.clips, captions.predictions, strict=True) if not _is_latin(text)]
+    foreign += [
+        clip for clip, texts in zip(captions.clips, captions.references, strict=True) if not all(map(_is_latin, texts))
+    ]
+    if foreign:
+        clips = len(set(foreign))
+        found.append(f"{clips} clips have captions in another script than Latin; every metric here is made for English")
+    single = sum(len(texts) == 1 for texts in captions.references)
+    if single:
+        found.append(f"{single} clips have one reference; scores against few references are lower than published ones")
+    return found
+
+
+def _is_latin(text: str) -> bool:
+    """Whether most letters of a text are Latin (below U+0250); True for a text without letters."""
+    letters = [character for character in text if character.isalpha()]
+    return sum(character < "\u0250" for character in letters) >= LATIN_SHARE * len(letters)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that scores depend on."""
+    found = {"enclap": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
