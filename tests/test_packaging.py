@@ -77,7 +77,9 @@ def test_the_metadata_says_what_it_is_and_asks_for_the_runtime_alone(archives: t
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT AND CC-BY-SA-4.0"
-    runtime = {re.split(r"[<>=!~; ]", line)[0] for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
+    runtime = {
+        re.split(r"[<>=!~; ]", line)[0] for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line
+    }
     assert not runtime & {"torch", "transformers", "pyarrow", "pyyaml", "safetensors"}
     assert {"numpy", "av", "soxr", "onnxruntime", "tokenizers"} <= runtime
 

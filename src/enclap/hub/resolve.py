@@ -126,7 +126,7 @@ def _local_folder(text: str) -> Path | None:
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
         if snapshot is not None:
-            folder = _snapshot_copy(text, snapshot)
+            folder = _linked_path(text, snapshot)
             sizes = {folder / name: item.size for name, item in snapshot.files.items()}
             if all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()):
                 return folder
@@ -142,21 +142,21 @@ def _pull(text: str, update: bool, text_tower: bool) -> Path:
     snapshot = fetch(_repository(text), update)
     if not _is_ours(snapshot.folder):
         raise ModelError(f"{text}: not a model of this program (its {CONFIGURATION} describes something else)")
-    return _copy_snapshot(text, snapshot)
+    return _link_snapshot(text, snapshot)
 
 
-def _snapshot_copy(identifier: str, snapshot: Snapshot) -> Path:
+def _linked_path(identifier: str, snapshot: Snapshot) -> Path:
     """Where a snapshot's files lie as a model folder."""
     return cache_folder() / "models" / f"{_repository(identifier).slug}-{snapshot.revision[:12]}"
 
 
-def _copy_snapshot(identifier: str, snapshot: Snapshot) -> Path:
+def _link_snapshot(identifier: str, snapshot: Snapshot) -> Path:
     """A folder that holds a verified snapshot's files themselves.
 
     The hub's cache is made of links, through which a graph is not allowed to reach its weights. The files are linked
     hard where the file system can, so they need no space of their own.
     """
-    folder = _snapshot_copy(identifier, snapshot)
+    folder = _linked_path(identifier, snapshot)
     if folder.is_dir():
         pairs = [(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()]
         if all(
