@@ -184,10 +184,10 @@ def _steps(environment: Environment, wheel: Path) -> Iterator[tuple[str, list[st
     yield "demo", [environment.folder / "bin" / "enclap", "caption", "examples"]
     tools = [text for text in extras["dev"] if Requirement(text).name in TEST_TOOLS]
     yield "install test tools", [*pip, *tools]
+    yield "list of packages", [environment.python, "-m", "pip", "list", "--disable-pip-version-check"]
     tests = [path.relative_to(ROOT) for path in runtime_tests()]
     selection = "not train and not shared and not full and not gpu and not slow"
     yield "tests", [environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, *tests]
-    yield "list of packages", [environment.python, "-m", "pip", "list", "--disable-pip-version-check"]
 
 
 def _count_of_tests(log: Path) -> str:
