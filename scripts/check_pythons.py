@@ -151,7 +151,7 @@ def check(environment: Environment, wheel: Path, tiny_model: Path) -> str:
     log = environment.beside(".log")
     log.write_bytes(b"")
     for step, command in _steps(environment, wheel):
-        settings = os.environ | {"ENCLAP_TINY_MODEL": str(tiny_model)}
+        settings = os.environ | {"ENCLAP_TINY_MODEL": str(tiny_model), "PYTHONPATH": ""}  # what is installed, not src/
         with log.open("ab") as output:
             output.write(f"$ {' '.join(map(str, command))}\n".encode())
             output.flush()
