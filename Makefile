@@ -111,7 +111,7 @@ examples: $(RUNTIME) ## make the sounds in examples/ again
 	$(RUN) examples/rebuild.py
 
 wheel: $(RUNTIME) ## build dist/enclap-*.whl and .tar.gz
-	@$(RUN) -c 'import hatchling' 2>/dev/null || $(PIP_INSTALL) 'hatchling>=1.25'
+	@$(RUN) -c 'import hatchling' 2>/dev/null || $(PIP_INSTALL) 'hatchling>=1.27'
 	$(RUN) -m hatchling build --clean -t sdist -t wheel
 
 clean: ## remove .venv, dist, caches and what was built (a training in build/mini stays)

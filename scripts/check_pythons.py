@@ -151,7 +151,7 @@ def check(environment: Environment, wheel: Path, tiny_model: Path) -> str:
     log = environment.beside(".log")
     log.write_bytes(b"")
     for step, command in _steps(environment, wheel):
-        settings = os.environ | {"ENCLAP_TINY_MODEL": str(tiny_model)}
+        settings = os.environ | {"ENCLAP_TINY_MODEL": str(tiny_model), "PYTHONPATH": ""}  # what is installed, not src/
         with log.open("ab") as output:
             output.write(f"$ {' '.join(map(str, command))}\n".encode())
             output.flush()
@@ -184,10 +184,10 @@ def _steps(environment: Environment, wheel: Path) -> Iterator[tuple[str, list[st
     yield "demo", [environment.folder / "bin" / "enclap", "caption", "examples"]
     tools = [text for text in extras["dev"] if Requirement(text).name in TEST_TOOLS]
     yield "install test tools", [*pip, *tools]
+    yield "list of packages", [environment.python, "-m", "pip", "list", "--disable-pip-version-check"]
     tests = [path.relative_to(ROOT) for path in runtime_tests()]
     selection = "not train and not shared and not full and not gpu and not slow"
     yield "tests", [environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, *tests]
-    yield "list of packages", [environment.python, "-m", "pip", "list", "--disable-pip-version-check"]
 
 
 def _count_of_tests(log: Path) -> str:
