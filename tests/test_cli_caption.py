@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import Run, receive_ctrl_c, on_terminal, written
+from cli import Run, on_terminal, receive_ctrl_c, written
 from sounds import noise, write_audio
 
 

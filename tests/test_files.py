@@ -69,7 +69,7 @@ def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
     for content in (b"through a dangling link", b"through a link"):
         write(tmp_path / "near", content)
         assert target.read_bytes() == content
-    assert os.readlink(tmp_path / "near") == "far"
+    assert (tmp_path / "near").readlink() == Path("far")
     assert entries(tmp_path) == ["deep", "far", "near"] and entries(tmp_path / "deep") == ["target.txt"]
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(EnvironmentFault, match="loop: cannot be written"):
@@ -88,12 +88,13 @@ def test_an_open_file_is_written_where_it_stands(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("kept\n")
     with log.open("a") as file:
-        for name in (f"/proc/self/fd/{file.fileno()}", f"/dev/fd/{file.fileno()}"):
+        names = [f"{folder}/{file.fileno()}" for folder in ("/proc/self/fd", "/dev/fd") if Path(folder).exists()]
+        for name in names:
             (tmp_path / "link").unlink(missing_ok=True)
             (tmp_path / "link").symlink_to(name)
             assert files.descriptor_of(tmp_path / "link") == files.descriptor_of(Path(name)) == file.fileno()
             write(tmp_path / "link", b"added\n")
-    assert log.read_text() == "kept\nadded\nadded\n"
+    assert names and log.read_text() == "kept\n" + "added\n" * len(names)
     assert (tmp_path / "link").is_symlink()
     assert files.descriptor_of(log) is None
 
@@ -243,7 +244,10 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(EnvironmentFault, match="^out: another enclap is writing there; "), files.locked(path, "out"):
+        with (
+            pytest.raises(EnvironmentFault, match=r"^out: another enclap is writing there; "),
+            files.locked(path, "out"),
+        ):
             pytest.fail("two hold it")
         holder.kill()
     with files.locked(path, "out") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import logging
 import os
@@ -69,7 +70,7 @@ def is_text(path: str) -> bool:
     if not head or any((byte < 0x20 and byte not in SPACES) or byte == 0x7F for byte in head):
         return False
     try:
-        head[:-3].decode("utf-8")  # the last character may be cut off
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may cut off the last character
     except UnicodeDecodeError:
         return sum(byte < 0x7F for byte in head) >= LEAST_ASCII * len(head)
     return True
@@ -91,7 +92,7 @@ def _expand_one(path: str, keep_name: bool) -> Iterator[Input]:
 def _is_there(path: str) -> bool:
     """Whether there is something at the path, or it cannot be told, in which case opening it will say why."""
     try:
-        Path(path).lstat()
+        os.lstat(path)  # not Path's: Path("") is the current folder
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
