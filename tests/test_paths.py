@@ -53,18 +53,12 @@ def test_an_impossible_name_is_one_line_and_the_others_are_captioned(
 def test_closed_files_folders_and_globs_are_named_and_the_others_captioned(
     enclap_command: list[str], closed: Path, tmp_path: Path
 ) -> None:
-    reason = "Permission denied"
-    for path, line in (
-        ("set/closed/a.wav", f"set/closed/a.wav: cannot be opened: {reason}"),
-        ("set/closed", f"set/closed: the folder cannot be read: {reason}"),
-        ("set", f"set/closed: the folder cannot be read: {reason}"),
-        ("set/**/*.wav", f"set/closed: the folder cannot be read: {reason}"),
-        ("set/*/a.wav", f"set/closed/a.wav: cannot be opened: {reason}"),
-        ("set/c*", f"set/closed: the folder cannot be read: {reason}"),
-    ):
-        done = run(enclap_command, path, "set/b.wav", folder=tmp_path)
-        assert done.returncode == 1 and f"enclap: {line}\n" in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr and "set/b.wav: " in done.stdout
+    paths = ("set/closed/a.wav", "set/closed", "set", "set/**/*.wav", "set/*/a.wav", "set/c*", "set/b.wav")
+    done = run(enclap_command, *paths, folder=tmp_path)
+    opened = "enclap: set/closed/a.wav: cannot be opened: Permission denied"
+    read = "enclap: set/closed: the folder cannot be read: Permission denied"
+    assert done.returncode == 1 and done.stdout.count("set/b.wav: ") == 3
+    assert done.stderr.splitlines()[:-1] == [opened, read, read, read, opened, read]
 
 
 def test_an_output_where_nothing_may_be_looked_at_is_one_line(
@@ -130,15 +124,16 @@ def test_an_output_name_that_is_too_long_is_one_line_before_any_work(enclap: Run
 
 
 def test_folders_of_any_depth_are_captioned(enclap: Run, tmp_path: Path) -> None:
-    deep = tmp_path.joinpath("set", *["d"] * 1100)
+    levels = ["d"] * (sys.getrecursionlimit() + 10)
+    deep = tmp_path.joinpath("set", *levels)
     try:
         subprocess.run(["mkdir", "-p", deep], check=True)
         write_audio(tmp_path / "x.wav", noise(0.2, 8000), 8000).rename(deep / "a.wav")
         write_audio(tmp_path / "set" / "b.wav", noise(0.2, 8000), 8000)
         done = enclap("caption", "set", "-o", "out/")
         assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-        assert tmp_path.joinpath("out", *["d"] * 1100, "a.txt").is_file() and (tmp_path / "out" / "b.txt").is_file()
-        assert enclap("caption", "set/**/a.wav").returncode == 0
+        assert tmp_path.joinpath("out", *levels, "a.txt").is_file() and (tmp_path / "out" / "b.txt").is_file()
+        assert [type(found) for found in expand(["set/**/a.wav"])] == [InputFile]
     finally:
         subprocess.run(["rm", "-rf", tmp_path / "set", tmp_path / "out"], check=True)
 
@@ -234,7 +229,7 @@ def test_sounds_with_the_endings_of_texts_are_taken(tmp_path: Path, suffix: str)
         assert isinstance(expand([str(tmp_path)])[0], InputFile)
 
 
-@pytest.mark.parametrize("kind", ["itself", "link", "hard link", "output is a link", "folder", "standard input"])
+@pytest.mark.parametrize("kind", ["itself", "link", "hard link", "output is a link", "folder"])
 def test_an_output_that_is_a_recording_is_refused(enclap: Run, recording: Make, tmp_path: Path, kind: str) -> None:
     source, output = recording("a.wav"), tmp_path / "b.txt"
     before = source.read_bytes()
@@ -253,12 +248,7 @@ def test_an_output_that_is_a_recording_is_refused(enclap: Run, recording: Make, 
         inputs = source.rename(tmp_path / "a.txt")
         outputs = f"{tmp_path}/"
     for more in (("--overwrite",), ("--resume",), (), ("--format", "json", "--overwrite")):
-        if kind == "standard input":
-            with source.open("rb") as file:
-                command = [sys.executable, "-m", "enclap", "caption", "-", "-o", source, *more]
-                done = subprocess.run(command, stdin=file, capture_output=True, text=True)
-        else:
-            done = enclap("caption", inputs, "-o", outputs, *more)
+        done = enclap("caption", inputs, "-o", outputs, *more)
         if kind != "folder" or "json" not in more:
             assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
             assert "is the recording " in done.stderr
@@ -280,13 +270,13 @@ def test_a_plot_is_no_recording_and_no_other_output(enclap: Run, recording: Make
     assert source.read_bytes() == before
 
 
-def test_standard_output_that_is_a_recording_is_refused(enclap_command: list[str], recording: Make) -> None:
+def test_standard_streams_that_are_one_recording_are_refused(recording: Make) -> None:
     source = recording()
     before = source.read_bytes()
-    for more in ([], ["-o", "/dev/stdout"]):
-        with source.open("ab") as file:
-            command = [*enclap_command, "caption", str(source), *more]
-            done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True)
+    for arguments in ([str(source)], [str(source), "-o", "/dev/stdout"], ["-", "-o", str(source)]):
+        with source.open("ab") as output, source.open("rb") as stdin:
+            command = [sys.executable, "-m", "enclap", "caption", *arguments, "--overwrite"]
+            done = subprocess.run(command, stdin=stdin, stdout=output, stderr=subprocess.PIPE, text=True)
         assert (done.returncode, "is the recording" in done.stderr) == (2, True), done.stderr
     assert source.read_bytes() == before
 
@@ -328,18 +318,17 @@ def test_a_run_is_resumed_through_another_name_of_its_output(enclap: Run, record
     assert (tmp_path / "link.csv").is_symlink()
 
 
-@pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/1", "link"])
 def test_standard_output_by_its_path_is_written_and_not_replaced(
-    enclap_command: list[str], recording: Make, tmp_path: Path, output: str
+    enclap_command: list[str], recording: Make, tmp_path: Path
 ) -> None:
     (tmp_path / "link").symlink_to("/dev/fd/1")
-    command = [*enclap_command, "caption", str(recording()), "-o", output]
-    piped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    command = [*enclap_command, "caption", str(recording()), "--overwrite", "-o"]
+    piped = subprocess.run([*command, "link"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     log = tmp_path / "log"
     log.write_text("kept\n")
-    for more in ([], ["--overwrite"]):
+    for output in ("link", "/dev/stdout"):
         with log.open("a") as file:
-            subprocess.run([*command, *more], cwd=tmp_path, stdout=file, check=True)
+            subprocess.run([*command, output], cwd=tmp_path, stdout=file, check=True)
     assert log.read_text() == "kept\n" + 2 * piped and piped.count("\n") == 1
     assert (tmp_path / "link").is_symlink() and Path("/dev/stdout").exists()
 
