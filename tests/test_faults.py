@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli import Run, receive_ctrl_c, written
+from cli import Run, receive_ctrl_c, unprivileged, written
 from enclap.audio.read import open_audio, read_audio
 from enclap.errors import AudioNotFound
 from enclap.prefetch import Prefetcher
@@ -74,11 +73,7 @@ def test_a_read_only_folder_is_one_line_before_any_work(
     folder = tmp_path / "locked"
     folder.mkdir()
     folder.chmod(0o555)
-    command = enclap_command
-    if os.geteuid() == 0:  # the superuser may write everywhere; without this capability not even he
-        program = shutil.which("setpriv")
-        assert program, "this test needs setpriv when it runs as root"
-        command = [program, "--bounding-set", "-dac_override,-dac_read_search", *enclap_command]
+    command = unprivileged(enclap_command)
     for output in (folder / "all.txt", f"{folder}/", f"{folder}/new/"):
         done = enclap_process(command, "caption", recording(), "--output", output, "--model", "/nowhere")
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr

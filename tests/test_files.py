@@ -88,12 +88,13 @@ def test_an_open_file_is_written_where_it_stands(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("kept\n")
     with log.open("a") as file:
-        for name in (f"/proc/self/fd/{file.fileno()}", f"/dev/fd/{file.fileno()}"):
+        names = [f"{folder}/{file.fileno()}" for folder in ("/proc/self/fd", "/dev/fd") if Path(folder).exists()]
+        for name in names:
             (tmp_path / "link").unlink(missing_ok=True)
             (tmp_path / "link").symlink_to(name)
             assert files.descriptor_of(tmp_path / "link") == files.descriptor_of(Path(name)) == file.fileno()
             write(tmp_path / "link", b"added\n")
-    assert log.read_text() == "kept\nadded\nadded\n"
+    assert names and log.read_text() == "kept\n" + "added\n" * len(names)
     assert (tmp_path / "link").is_symlink()
     assert files.descriptor_of(log) is None
 

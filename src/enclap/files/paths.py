@@ -137,6 +137,6 @@ def require_room(folder: Path, needed: int, purpose: str) -> None:
 def _mode(path: str | Path) -> int | None:
     """Kind and permissions of what the path leads to; None where nothing is, or it cannot be seen."""
     try:
-        return Path(path).stat().st_mode
+        return os.stat(path).st_mode  # noqa: PTH116  (Path("") is the current folder)
     except OSError:
         return None
