@@ -141,7 +141,7 @@ def prepare_shard(scenes: SceneSet, shard: int, codec: ExportedCodec, front_end:
         scene = scenes.composer.draw(number)
         codes.append(codec.encode(resample(scene.waveform, codec.rate)))
         mels.append(front_end(resample(scene.waveform, front_end.rate)))
-        rows.append(_description(scene, number, scenes.captions))
+        rows.append(scene_record(scene, number, scenes.captions))
     temporary = path.with_suffix(".tmp.npz")
     np.savez(
         temporary,
@@ -154,7 +154,7 @@ def prepare_shard(scenes: SceneSet, shard: int, codec: ExportedCodec, front_end:
     logger.info("%s: %d scenes", path, len(rows))
 
 
-def _description(scene: Scene, number: int, captions: int) -> dict[str, object]:
+def scene_record(scene: Scene, number: int, captions: int) -> dict[str, object]:
     """What is kept of a scene beside its audio: several wordings, the preferred one first."""
     generator = np.random.default_rng((number, captions))
     wordings = [describe(scene.description, generator) for _ in range(captions)]
