@@ -81,13 +81,11 @@ format: $(DEV) ## format the code and mend what ruff can mend
 mini: recordings $(TRAIN) ## train the bundled model again from the recordings (hours; may be stopped and started)
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	    $(RUN) -m enclap.training.mini.run --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)"
-	$(RUN) benchmarks/confidence.py --model "$(MINI_OUTPUT)/model" --recordings "$(RECORDINGS)" --no-save
 
 install-mini: $(TRAIN) ## put the newly trained model into the package, in place of the bundled one
 	$(RUN) -m enclap.training.mini.run --recordings "$(RECORDINGS)" --output "$(MINI_OUTPUT)" \
 	    --install-into src/enclap/bundled/mini
-	$(RUN) benchmarks/confidence.py --split test --recordings "$(RECORDINGS)"
-	$(RUN) benchmarks/report.py
+	@echo "Measure it now, for its card: benchmarks/README.md lists the scripts, \`make report\` writes their figures."
 
 corpus: $(RUNTIME) ## fetch the training recordings from their public sources into build/sounds (git, some GB)
 	$(RUN) -m enclap.data.rebuild --output build/sounds

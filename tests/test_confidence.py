@@ -13,9 +13,21 @@ from enclap import Captioner
 from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.selection import is_doubtful, repeats_last, repeats_phrase
+from enclap.engines import load_engine
 from enclap.errors import ModelError
-from enclap.evaluation.calibration import calibration_error, fit_logistic, reliability
-from enclap.types import Candidate
+from enclap.evaluation.calibration import (
+    THRESHOLDS,
+    ScoredCaption,
+    calibration_error,
+    fit_calibration,
+    fit_logistic,
+    named_shares,
+    reliability,
+    score_captions,
+    vague_sentences,
+)
+from enclap.evaluation.sound_pairs import LabelledClip
+from enclap.types import Candidate, Waveform
 from sounds import noise
 
 CURVE = Calibration(version=1, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
@@ -35,6 +47,42 @@ def test_the_curve_is_found_again_in_what_it_made() -> None:
 def test_scores_that_part_perfectly_give_a_finite_curve() -> None:
     slope, offset = fit_logistic(np.array([-2.0, -1.5, -0.2, -0.1]), np.array([0.0, 0.0, 1.0, 1.0]))
     assert np.isfinite([slope, offset]).all() and slope > 0
+
+
+def scored(label: str, text: str, score: float, vaguer: str = "Something.") -> ScoredCaption:
+    return ScoredCaption((label,), text, score, vaguer)
+
+
+def test_the_threshold_is_that_under_which_vaguer_sentences_help_most() -> None:
+    doubtful = [scored("helicopter", "Rain falls.", -2.0 - 0.01 * n, "An aircraft flies by.") for n in range(20)]
+    sure = [scored("rain", "Rain falls.", -0.1 - 0.001 * n, "An aircraft flies by.") for n in range(20)]
+    pairs = [ScoredCaption(("rain", "helicopter"), "Rain falls.", -1.0, "An aircraft flies by.")] * 5
+    found = fit_calibration([*doubtful, *sure, *pairs])
+    assert found.slope > 0 and 0 < found.threshold < 0.5 and found.vague == vague_sentences() and found.phrase == 3
+    assert named_shares([*doubtful, *sure], found) == (0.5, 1.0)  # each aircraft by its family, all rain by its name
+    curve = found.model_copy(update={"threshold": 0.0})
+    rates = [named_shares([*doubtful, *sure], curve.model_copy(update={"threshold": t}))[1] for t in THRESHOLDS]
+    assert found.threshold == THRESHOLDS[int(np.argmax(rates))]
+
+
+def test_vaguer_sentences_that_never_help_are_left_out() -> None:
+    captions = [scored("rain", text, -score) for score, text in enumerate(["Rain falls.", "Rain.", "Wind.", "A dog."])]
+    found = fit_calibration(captions)
+    assert found.threshold == 0.0 and found.vague == ()
+
+
+def test_scores_are_those_of_the_model_without_its_calibration(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    CURVE.write(folder)
+    clips = [LabelledClip(("rain",), Waveform(noise(length, 16_000, seed=3)[:, 0], 16_000)) for length in (1.0, 2.0)]
+    captions = score_captions(load_engine(folder), clips)
+    (folder / "confidence.json").unlink()
+    plain = Captioner.from_pretrained(folder)
+    for clip, caption in zip(clips, captions, strict=True):
+        beam = plain.caption((clip.waveform.samples, 16_000), DecodingOptions(candidates=4)).captions[0].candidates
+        best = repeats_last(beam, 3)[0]
+        assert (caption.text, caption.score) == (best.text, best.score) and caption.vaguer in vague_sentences()
 
 
 def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Path) -> None:

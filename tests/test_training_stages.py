@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from enclap.data.feature_store import FeatureStore, write_shard
 from enclap.errors import UsageError
 from enclap.model.conv_clap import ConvTower
+from enclap.training.dataset import CaptionItem, CaptionItems, Perturbation
 from enclap.training.mini import clap as clap_stage
 from enclap.training.mini import codec as codec_stage
 from enclap.training.mini.augment import Augmentation, MelBank
 from enclap.training.mini.scenes import CaptionRecipe
-from enclap.training.mini.text import TextRecipe, symmetric_contrast
+from enclap.training.mini.text import TextRecipe, make_pair_sampler, symmetric_contrast
 from enclap.training.recipe import Optimisation, parse, read_recipe
+from enclap.training.tokenizer import train_tokenizer
 from enclap.training.trainer import train_model
 from enclap.training.weights import round_to_float16
+from feature_clips import HEADER, clips
 from test_training_data import recording
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,13 +101,50 @@ def test_a_recipe_names_all_its_faults_at_once() -> None:
     assert "here.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_settings_are_overridden_by_key(tmp_path: Path) -> None:
+def test_settings_are_overridden_by_key() -> None:
     path = ROOT / "recipes" / "mini" / "text.yaml"
-    assert read_recipe(TextRecipe, path, ["optimisation.steps=7"]).optimisation.steps == 7
-    with pytest.raises(UsageError, match="key=value"):
-        read_recipe(TextRecipe, path, ["optimisation.steps"])
-    with pytest.raises(UsageError, match="no such recipe"):
-        read_recipe(TextRecipe, tmp_path / "none.yaml")
+    recipe = read_recipe(TextRecipe, path, ["optimisation.steps=7", "views=12", "optimisation.ema=0.5"])
+    assert (recipe.optimisation.steps, recipe.views, recipe.optimisation.ema) == (7, 12, 0.5)
+    assert recipe.optimisation.seed == read_recipe(TextRecipe, path).optimisation.seed
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimisation.steps", "--set optimisation.steps: write key=value"),
+        ("optimisation..steps=1", "write key=value, the keys of inner tables joined by dots"),
+        ("views.steps=1", "--set views.steps=1: views is not a table"),
+        ("views=[1", r"--set views=\[1: the value is not YAML"),
+        ("optimisation.setps=1", r"text.yaml: optimisation.setps: unknown key; did you mean steps\?"),
+        ("veiws=1", r"text.yaml: veiws: unknown key; did you mean views\?"),
+        ("colour=1", "text.yaml: colour: unknown key; known: optimisation, views"),
+        ("optimisation.learning_rate=.inf", "optimisation.learning_rate: Input should be a finite number"),
+    ],
+)
+def test_a_wrong_override_is_named_with_what_was_probably_meant(override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        read_recipe(TextRecipe, ROOT / "recipes" / "mini" / "text.yaml", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such recipe"),
+        (b"- 1", "a recipe is a table of settings"),
+        (b"a: [", "not YAML"),
+        (b"a: \xff", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_recipe(TextRecipe, path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_recipe(TextRecipe, tmp_path)
 
 
 def slow_contrast(logits: Tensor, group: Tensor) -> float:
@@ -192,6 +235,26 @@ def test_the_halves_of_a_view_hold_the_words_of_what_sounds_in_them(tmp_path: Pa
         first, second = item["halves"].reshape(2, -1)
         assert np.array_equal(np.maximum(first, second), item["words"]) and item["labels"].sum() == pytest.approx(1.0)
         assert item["mel"].shape == (20, 8)
+
+
+def test_every_sampler_can_be_sent_to_a_worker_of_the_data_loader(tmp_path: Path) -> None:
+    _, targets = small_tower()
+    bank = MelBank(np.full((90, 8), -60.0, dtype=np.float16), np.arange(0, 91, 10), 20)
+    weights = np.cumsum(np.full(9, 1 / 9))
+    view = clap_stage.make_view_sampler(bank, targets, weights, Augmentation(), seed=0)
+    tokenizer = train_tokenizer(["A dog barks."], 300)
+    pair = make_pair_sampler(np.eye(2, dtype=np.float32), ["dog barking", "rain"], tokenizer, seed=0)
+    write_shard(tmp_path / "00000.parquet", HEADER, clips(8))
+    items = CaptionItems(FeatureStore(tmp_path), np.ones(8), tokenizer, 32, Perturbation(), batch_size=2, seed=0)
+    for draw, field in ((view, "mel"), (pair, "ids"), (items, "codes")):
+        found, wanted = (
+            item if isinstance(item, dict) else vars_of(item) for item in (pickle.loads(pickle.dumps(draw))(5), draw(5))
+        )
+        assert np.array_equal(found[field], wanted[field])
+
+
+def vars_of(item: CaptionItem) -> dict[str, Any]:
+    return {field.name: getattr(item, field.name) for field in fields(item)}
 
 
 def test_rare_labels_are_drawn_less_often_than_common_ones_but_more_than_their_share() -> None:

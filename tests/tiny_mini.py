@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from enclap.data.synthetic.tones import synthesise
+from enclap.training.mini.context import MiniRun
+from enclap.training.mini.stages import STAGES
+from enclap.training.stage import in_order, run_stage
 from sounds import write_wav
 
 SOUNDS = {
@@ -128,3 +133,25 @@ def write_recipes(folder: Path, steps: int) -> Path:
     for name, table in recipes(steps).items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(table), encoding="utf-8")
     return folder
+
+
+def train_in_this_process(run: MiniRun, last: str = "calibrate") -> None:
+    """Run the stages one after the other by one thread, up to `last`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for stage in in_order(STAGES):
+            run_stage(STAGES, stage.name, run, run.markers)
+            if stage.name == last:
+                return
+    finally:
+        torch.set_num_threads(threads)
+
+
+def logged_losses(output: Path) -> dict[str, list[float]]:
+    """Every loss of every phase of a run that logs each step, by the folder of its log."""
+    found = {}
+    for log in sorted(output.rglob("log.jsonl")):
+        records = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+        found[log.parent.relative_to(output).as_posix()] = [record["loss"] for record in records if "loss" in record]
+    return found

@@ -73,7 +73,10 @@ def train(output: Path, **settings: Any) -> nn.Module:
     items = CaptionItems(clips(24), np.ones(24), tokenizer, HEADER.entries, perturbation, batch_size=BATCH, seed=5)
     draw = Recorder(items)
     count = partial(count_batch, codebooks=HEADER.codebooks)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more only wait for each other in so small a model
     train_model(model, draw, CaptionCollator(HEADER.entries, model.config.max_frames), optimisation, output, count)
+    torch.set_num_threads(threads)
     rank = int(os.environ.get("RANK", "0"))
     facts = {"numbers": draw.numbers, "seed": torch.initial_seed()}
     (output / f"process-{rank}.json").write_text(json.dumps(facts), encoding="utf-8")

@@ -101,7 +101,7 @@ def _make(recording: Recording, sources: Path, output: Path) -> str | None:
         takes = [read_audio(sources / path) for path in recording.source_path.split("; ")]
     except EnclapError as error:
         return f"{recording.path}: {error}"
-    waveform = _edited(takes, recording)
+    waveform = edit_takes(takes, recording)
     target.parent.mkdir(parents=True, exist_ok=True)
     _write_flac(waveform, target)
     difference = abs(waveform.seconds - recording.seconds)
@@ -110,7 +110,7 @@ def _make(recording: Recording, sources: Path, output: Path) -> str | None:
     return None
 
 
-def _edited(takes: Sequence[Waveform], recording: Recording) -> Waveform:
+def edit_takes(takes: Sequence[Waveform], recording: Recording) -> Waveform:
     """The takes joined and cut to the listed length."""
     rate = min(RATE, max(take.rate for take in takes))
     parts: list[FloatArray] = []
@@ -119,12 +119,12 @@ def _edited(takes: Sequence[Waveform], recording: Recording) -> Waveform:
     audio = np.concatenate(parts[:-1])
     length = round(recording.seconds * rate)
     if len(audio) > length and len(takes) == 1:
-        audio = fade(_cut(audio, length, rate, recording.source_path.startswith(LOUDEST_PART)), rate)
+        audio = fade(cut_segment(audio, length, rate, recording.source_path.startswith(LOUDEST_PART)), rate)
     peak = float(np.abs(audio).max())
     return Waveform(audio / np.float32(max(peak, 1.0)), rate)
 
 
-def _cut(audio: FloatArray, length: int, rate: int, loudest: bool) -> FloatArray:
+def cut_segment(audio: FloatArray, length: int, rate: int, loudest: bool) -> FloatArray:
     """The first `length` samples, or those in which the sound is loudest."""
     starts = range(0, len(audio) - length + 1, rate // 2) if loudest else (0,)
     start = max(starts, key=lambda start: loudness(audio[start : start + length], rate))

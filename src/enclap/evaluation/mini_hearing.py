@@ -16,7 +16,7 @@ from enclap.decoding.selection import repeats_phrase
 from enclap.engines.base import Engine
 from enclap.evaluation.baselines import compare_with_baselines, score_named
 from enclap.evaluation.hearing import FAMILY_NAMED, ORDER_CORRECT, SOUND_NAMED, WORDS_READ, Hearing
-from enclap.evaluation.sound_pairs import COMMON_LABELS, Pair, common_pairs, esc_pairs, join_pair
+from enclap.evaluation.sound_pairs import COMMON_LABELS, common_pairs, esc_pairs, join_pair
 from enclap.evaluation.wording import PHRASE_WORDS, is_unfinished, words_of
 from enclap.types import Features, Window, embedding_of
 
@@ -76,18 +76,14 @@ def measure_hearing(captioner: Captioner, folder: Path, split: str) -> HearingRe
         FAMILY: _compared(captions, Hearing(over_labels=True), FAMILY_NAMED),
     }
     for name, pairs in ((ESC_PAIRS, esc_pairs(chosen)), (COMMON_PAIRS, common_pairs(recordings, chosen))):
-        found = _caption_pairs(captioner, folder, pairs)
+        clips = [join_pair(folder, pair) for pair in pairs]
+        results = captioner.caption([(clip.waveform.samples, clip.waveform.rate) for clip in clips])
+        found = [LabelledCaption(clip.labels, result.text) for clip, result in zip(clips, results, strict=True)]
         figures |= {name: _compared(found, Hearing(), SOUND_NAMED), ORDER.format(name): _order(found)}
         captions += found
     faulty = [is_faulty(caption.text) for caption in captions]
     figures[FAULTY] = Figure(float(np.mean(faulty)), len(faulty))
     return HearingReport(figures, captions)
-
-
-def _caption_pairs(captioner: Captioner, folder: Path, pairs: Sequence[Pair]) -> list[LabelledCaption]:
-    clips = [join_pair(folder, pair) for pair in pairs]
-    results = captioner.caption([(clip.waveform.samples, clip.waveform.rate) for clip in clips])
-    return [LabelledCaption(clip.labels, result.text) for clip, result in zip(clips, results, strict=True)]
 
 
 def _compared(captions: Sequence[LabelledCaption], metric: Hearing, score: str) -> Figure:

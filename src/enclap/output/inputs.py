@@ -205,10 +205,10 @@ def _glob(folder: Path, parts: Sequence[str], hidden: bool) -> Iterator[Path | A
             yield from [entries] if isinstance(entries, AudioNotFound) else _glob(Path(parent), rest, hidden)
     elif not glob.has_magic(part):
         yield from _glob(folder / part, rest, hidden) if _is_there(str(folder / part)) else ()
-    elif isinstance(entries := _listed(str(folder)), AudioNotFound):
-        yield entries
+    elif isinstance(listed := _listed(str(folder)), AudioNotFound):
+        yield listed
     else:
-        names = [name for name in entries if fnmatch(name, part) and (hidden or not name.startswith("."))]
+        names = [name for name in listed if fnmatch(name, part) and (hidden or not name.startswith("."))]
         for name in names:
             if not rest or is_folder(folder / name):
                 yield from _glob(folder / name, rest, hidden)

@@ -83,18 +83,7 @@ class CaptionItems:
         group, index = divmod(number, self._batch_size * BATCHES_SORTED_TOGETHER)
         if self._group[0] != group:
             self._group = (group, self._choose_clips(group))
-        return self._draw(int(self._group[1][index]), number)
-
-    def _choose_clips(self, group: int) -> NDArray[np.int64]:
-        """Numbers of the clips of one group of batches, int64 [16 * batch size]."""
-        generator = np.random.default_rng((self._seed, group))
-        draws = generator.random(self._batch_size * BATCHES_SORTED_TOGETHER)
-        chosen = np.minimum(np.searchsorted(self._cumulative_weights, draws), len(self._clips) - 1)
-        by_length = chosen[np.argsort(self._lengths[chosen], kind="stable")].reshape(-1, self._batch_size)
-        return by_length[generator.permutation(len(by_length))].reshape(-1)
-
-    def _draw(self, index: int, number: int) -> CaptionItem:
-        clip, settings = self._clips[index], self._perturbation
+        clip, settings = self._clips[int(self._group[1][index])], self._perturbation
         generator = clip_generator(self._seed, number, clip.name)
         codes = clip.features.codes
         hidden = hidden_frames(
@@ -113,6 +102,14 @@ class CaptionItems:
         if embedding is not None:
             embedding = perturb(embedding, settings, generator)
         return CaptionItem(shown, mcm_labels, embedding, labels)
+
+    def _choose_clips(self, group: int) -> NDArray[np.int64]:
+        """Numbers of the clips of one group of batches, int64 [16 * batch size]."""
+        generator = np.random.default_rng((self._seed, group))
+        draws = generator.random(self._batch_size * BATCHES_SORTED_TOGETHER)
+        chosen = np.minimum(np.searchsorted(self._cumulative_weights, draws), len(self._clips) - 1)
+        by_length = chosen[np.argsort(self._lengths[chosen], kind="stable")].reshape(-1, self._batch_size)
+        return by_length[generator.permutation(len(by_length))].reshape(-1)
 
 
 def perturb(embedding: FloatArray, settings: Perturbation, generator: np.random.Generator) -> FloatArray:

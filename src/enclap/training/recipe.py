@@ -61,7 +61,7 @@ def read_recipe(kind: type[RecipeType], path: Path, overrides: Sequence[str] = (
     if not isinstance(table, dict):
         raise UsageError(f"{shown}: a recipe is a table of settings")
     for override in overrides:
-        _apply(table, override)
+        apply_override(table, override)
     return parse(kind, table, shown)
 
 
@@ -79,12 +79,12 @@ def _fault(kind: type[Settings], location: tuple[int | str, ...], fault: str, me
     key = ".".join(map(str, location))
     if fault != "extra_forbidden":
         return f"{key}: {message}"
-    known = _known_keys(kind, location[:-1])
+    known = known_keys(kind, location[:-1])
     close = get_close_matches(str(location[-1]), known, n=1)
     return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}")
 
 
-def _known_keys(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
+def known_keys(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
     """The keys of the table at a place inside a recipe of type `kind`."""
     for key in location:
         field = kind.model_fields.get(str(key))
@@ -95,7 +95,7 @@ def _known_keys(kind: type[Settings], location: tuple[int | str, ...]) -> list[s
     return list(kind.model_fields)
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
     """Set one dotted key; the value is read as YAML."""
     name, separator, value = override.partition("=")
     if not separator or not all(name.split(".")):

@@ -90,7 +90,7 @@ def run_stage(stages: Sequence[Stage[Context]], name: str, context: Context, mar
     missing = [need for need in by_name[name].needs if not markers.is_done(need)]
     if missing:
         raise UsageError(f"{name}: needs {', '.join(missing)}, not done yet; run that first")
-    if stale := [dependent for dependent in _dependents(stages, name) if markers.is_done(dependent)]:
+    if stale := [dependent for dependent in dependents_of(stages, name) if markers.is_done(dependent)]:
         remedy = "remove their folders and markers too, or choose another output folder"
         raise UsageError(f"{name}: {', '.join(stale)} were made from its last result; {remedy}")
     logger.info("%s: begins", name)
@@ -111,7 +111,7 @@ def run_side_by_side(
     sorter = TopologicalSorter(_needs(stages))
     sorter.prepare()
     ready: list[str] = []
-    running: dict[Future[int], str] = {}
+    running: dict[Future[subprocess.CompletedProcess[bytes]], str] = {}
     failed: list[str] = []
     with ThreadPoolExecutor(processes) as pool:
         while True:
@@ -124,12 +124,13 @@ def run_side_by_side(
             threads = max(1, usable_cores() // max(1, min(processes, len(running) + len(ready))))
             while ready and len(running) < processes:
                 name = ready.pop(0)
-                running[pool.submit(_run_process, command(name), threads)] = name
+                environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+                running[pool.submit(subprocess.run, command(name), env=environment, check=False)] = name
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
-                if future.result() == 0 and markers.is_done(name):
+                if future.result().returncode == 0 and markers.is_done(name):
                     sorter.done(name)
                 else:
                     failed.append(name)
@@ -139,16 +140,11 @@ def run_side_by_side(
         raise EnclapError(f"{', '.join(failed)} failed, see above{stopped}; the same command goes on where it stopped")
 
 
-def _run_process(command: Sequence[str], threads: int) -> int:
-    """The exit code of a command that computes with so many threads."""
-    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False).returncode
-
-
 def _needs(stages: Sequence[Stage[Context]]) -> dict[str, Sequence[str]]:
     return {stage.name: stage.needs for stage in stages}
 
 
-def _dependents(stages: Sequence[Stage[Context]], name: str) -> list[str]:
+def dependents_of(stages: Sequence[Stage[Context]], name: str) -> list[str]:
     """The stages that need this one, directly or through others."""
     affected = {name}
     for stage in in_order(stages):

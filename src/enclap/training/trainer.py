@@ -179,8 +179,9 @@ def train_model(
     """
     set_seed(optimisation.seed)
     output.mkdir(parents=True, exist_ok=True)
-    arguments = _arguments(optimisation, output / "checkpoints")
-    last = _last_checkpoint(output / "checkpoints")
+    arguments = training_arguments(optimisation, output / "checkpoints")
+    complete = [path.parent for path in (output / "checkpoints").glob(f"checkpoint-*/{COMPLETE_FILE}")]
+    last = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     average = None if optimisation.ema is None else WeightAverage(model, optimisation.ema, last)
     trainer = ItemTrainer(
         count=count,
@@ -198,14 +199,8 @@ def train_model(
     return model.eval()
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE_FILE}")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArguments:
-    """The recipe in transformers' terms; what depends on the machine is asked of the machine."""
+def training_arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArguments:
+    """The recipe in transformers' terms; UsageError when this machine cannot divide a step as it asks."""
     accelerated = torch.cuda.is_available()
     workers = optimisation.workers
     arguments = TrainingArguments(

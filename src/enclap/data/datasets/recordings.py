@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from enclap.data.datasets.base import CaptionedClip
-from enclap.data.recordings import Recording, read_manifest
+from enclap.data.recordings import read_manifest
 from enclap.data.splits import split_of
 from enclap.data.synthetic.grammar import SceneDescription, Sound, canonical, describe
 from enclap.data.synthetic.lexicon import load_lexicon
@@ -35,16 +35,13 @@ class RecordingsDataset:
 
     def __iter__(self) -> Iterator[CaptionedClip]:
         for number, recording in enumerate(self._recordings):
+            scene = SceneDescription((Sound(recording.label, 0.0, recording.seconds),))
+            generator = np.random.default_rng((number, self._captions))
+            wordings = dict.fromkeys([canonical(scene), *(describe(scene, generator) for _ in range(self._captions))])
             yield CaptionedClip(
                 name=recording.path,
                 source=self._folder / recording.path,
-                captions=self._wordings(recording, number),
+                captions=tuple(wordings)[: self._captions],
                 split=split_of(recording),
                 labels=recording.labels,
             )
-
-    def _wordings(self, recording: Recording, number: int) -> tuple[str, ...]:
-        scene = SceneDescription((Sound(recording.label, 0.0, recording.seconds),))
-        generator = np.random.default_rng((number, self._captions))
-        drawn = [describe(scene, generator) for _ in range(self._captions)]
-        return tuple(dict.fromkeys([canonical(scene), *drawn]))[: self._captions]

@@ -73,8 +73,8 @@ Faults = list[tuple[int, str]]  # line, what is wrong there
 def _read(path: Path) -> tuple[list[Row], Faults]:
     """The rows that can be read, and what is wrong with the others."""
     readers: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any] | str]]]] = {
-        ".csv": _csv_rows,
-        ".jsonl": _json_rows,
+        ".csv": read_csv,
+        ".jsonl": read_json_lines,
     }
     if path.suffix not in readers:
         raise DataError(f"{printable(str(path))}: not a table that is read here; give {' or '.join(readers)}")
@@ -94,7 +94,7 @@ def _read(path: Path) -> tuple[list[Row], Faults]:
     return rows, faults
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Line and cells of each row, or what is wrong with it; `captions` holds what all caption columns hold."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True)
@@ -118,7 +118,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield line, f"not CSV from here on ({error})"
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Line and fields of each object, or what is wrong with it."""
     with path.open(encoding="utf-8-sig") as stream:
         for line, text in enumerate(stream, start=1):

@@ -109,7 +109,8 @@ def all_phrases() -> list[str]:
     texts: list[str] = []
     for entry in lexicon.entries.values():
         texts += [finish(clause) for clause in entry.clauses]
-        texts += [finish(f"{entry.clauses[0]} {tail}") for tail in _tails(entry)]
+        tails = ["twice", "several times", FAR] if entry.repeatable else [FAR]
+        texts += [finish(f"{entry.clauses[0]} {tail}") for tail in tails]
         texts += [finish(phrase) for phrase in (*entry.participles, *entry.nouns)]
         texts += [finish(_fill(frame, [lexicon["dog barking"], entry])) for frame in (*SEQUENCES, *TOGETHER)]
         if entry.continuous:
@@ -121,10 +122,6 @@ def all_phrases() -> list[str]:
 def finish(text: str) -> str:
     """The text as a sentence: first letter in upper case, one full stop at the end."""
     return text[:1].upper() + text[1:].rstrip(".") + "."
-
-
-def _tails(entry: Entry) -> list[str]:
-    return [*(("twice", "several times") if entry.repeatable else ()), FAR]
 
 
 def _fill(frame: str, entries: Sequence[Entry]) -> str:
@@ -187,7 +184,7 @@ def _merged(earlier: Sound, later: Sound) -> Sound:
 def _compose(sounds: Sequence[Sound], style: _Style) -> str:
     front = [sound for sound in sounds if not sound.background] or list(sounds)
     background = [sound for sound in sounds if sound not in front]
-    text = _sequence(_simultaneous_groups(front), style, crowded=bool(background))
+    text = _sequence(simultaneous_groups(front), style, crowded=bool(background))
     if not background:
         return text
     frames = BACKGROUNDS if len(front) == 1 else BACKGROUNDS_OF_SEVERAL
@@ -223,18 +220,19 @@ def _together(group: Sequence[Sound], style: _Style, crowded: bool) -> str:
     return frames[style.choose(len(frames))].format(*clauses, p1=_participle(group[1], style))
 
 
-def _simultaneous_groups(sounds: Sequence[Sound]) -> list[list[Sound]]:
+def simultaneous_groups(sounds: Sequence[Sound]) -> list[list[Sound]]:
     """Sounds in order of start; neighbours that overlap by half of the shorter one share a group."""
     groups: list[list[Sound]] = []
     for sound in sounds:
-        if groups and any(_overlaps(sound, other) for other in groups[-1]):
+        if groups and any(overlaps(sound, other) for other in groups[-1]):
             groups[-1].append(sound)
         else:
             groups.append([sound])
     return groups
 
 
-def _overlaps(one: Sound, other: Sound) -> bool:
+def overlaps(one: Sound, other: Sound) -> bool:
+    """Whether two sounds share at least half of the shorter one's time."""
     shared = min(one.end, other.end) - max(one.start, other.start)
     shorter = min(one.end - one.start, other.end - other.start)
     return shared > 0 and shared >= OVERLAP_SHARE * shorter

@@ -105,6 +105,7 @@ COMPOUNDS = {
     ("wood", "block"): ("wood_block", "wood"),
 }  # fmt: skip
 
+COMPOUND_PARTS = frozenset(part for pair in COMPOUNDS for part in pair)
 VOWELS = "aeiou"
 
 
@@ -113,7 +114,7 @@ def words_of(text: str) -> list[str]:
     return [token.removesuffix("'s") for token in TOKEN.findall(text.lower())]
 
 
-def _stems(word: str) -> list[str]:
+def possible_stems(word: str) -> list[str]:
     """Stems that the English suffix rules allow for a word, likeliest first; else the word itself."""
     stems: list[str] = []
     if word.endswith("ies") and len(word) > 4:
@@ -139,14 +140,14 @@ def lemma(word: str, known: AbstractSet[str]) -> str:
         return IRREGULAR[word]
     if word in known:
         return word
-    stems = _stems(word)
+    stems = possible_stems(word)
     return next((stem for stem in stems if stem in known), stems[0])
 
 
 def lemmas_of(text: str, known: AbstractSet[str], limit: int | None = None) -> list[str]:
     """Lemmas of the first `limit` words of a text, in order, compounds replaced by what they may name."""
     words = words_of(text)[:limit]
-    stems = [word if word in COMPOUND_PARTS else lemma(word, known) for word in words]  # "washing" stays as it is
+    stems = [word if word in COMPOUND_PARTS else lemma(word, known) for word in words]  # "shopping" of "shopping cart"
     found: list[str] = []
     position = 0
     while position < len(stems):
@@ -158,6 +159,3 @@ def lemmas_of(text: str, known: AbstractSet[str], limit: int | None = None) -> l
             found.append(stems[position])
             position += 1
     return found
-
-
-COMPOUND_PARTS = frozenset(part for pair in COMPOUNDS for part in pair)

@@ -208,10 +208,10 @@ class SceneComposer:
         rate = self._corpus.rate
         row = int(np.searchsorted(self._shares[label], generator.random()))
         number = int(self._by_label[label][row])
-        audio = fade(equalise(_segment(self._corpus, number, int(seconds * rate), generator), generator), rate)
+        audio = fade(equalise(random_segment(self._corpus, number, int(seconds * rate), generator), generator), rate)
         repetitions = 1
         if load_lexicon()[label].repeatable and generator.random() < REPEATED:
-            audio, repetitions = _repeat(audio, int(seconds * rate), int(generator.uniform(0.2, 0.8) * rate), generator)
+            audio, repetitions = repeat(audio, int(seconds * rate), int(generator.uniform(0.2, 0.8) * rate), generator)
         distant = generator.random() < DISTANT
         if distant:
             audio = move_away(audio, rate, generator)
@@ -280,7 +280,7 @@ class _Placed:
         return Sound(take.label, self.start / rate, end, distant=take.distant, repetitions=take.repetitions)
 
 
-def _repeat(audio: FloatArray, longest: int, pause: int, generator: np.random.Generator) -> tuple[FloatArray, int]:
+def repeat(audio: FloatArray, longest: int, pause: int, generator: np.random.Generator) -> tuple[FloatArray, int]:
     """The sound up to four times with pauses, as often as `longest` samples hold, and how often."""
     fits = min(4, (longest + pause) // (len(audio) + pause))
     if fits < 2:
@@ -306,7 +306,7 @@ class _Choice:
         return self._labels[int(np.searchsorted(self._cumulative, generator.random() * self._cumulative[-1]))]
 
 
-def _segment(corpus: Corpus, number: int, length: int, generator: np.random.Generator) -> FloatArray:
+def random_segment(corpus: Corpus, number: int, length: int, generator: np.random.Generator) -> FloatArray:
     """At most `length` samples of a recording: of four random segments one within 10 dB of the loudest of them."""
     room = corpus.length(number) - length
     if room <= 0:

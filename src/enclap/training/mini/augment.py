@@ -96,13 +96,13 @@ def draw_view(
         return View(_finish(_single(bank, first, augmentation, generator), augmentation, generator), (first,), (1.0,))
     second = int(np.searchsorted(cumulative_weights, generator.random()))
     if kind < augmentation.mixture:
-        mel, share = _overlay(
+        mel, share = overlay(
             _single(bank, first, augmentation, generator),
             _single(bank, second, augmentation, generator),
             generator,
         )
     else:
-        mel, share = _follow(bank, first, second, augmentation, generator)
+        mel, share = follow(bank, first, second, augmentation, generator)
     cut = None if kind < augmentation.mixture else share
     return View(_finish(mel, augmentation, generator), (first, second), (share, 1.0 - share), cut)
 
@@ -110,7 +110,7 @@ def draw_view(
 def _single(bank: MelBank, index: int, augmentation: Augmentation, generator: np.random.Generator) -> FloatArray:
     """One recording, cropped, bent and set into the full length."""
     mel = _bend(_crop(bank.mel(index), bank.frames, augmentation.crop, generator), augmentation, generator)
-    return _fill(mel, bank.frames, generator.random() < augmentation.placed, generator)
+    return fill_frames(mel, bank.frames, generator.random() < augmentation.placed, generator)
 
 
 def _crop(mel: FloatArray, frames: int, smallest: float, generator: np.random.Generator) -> FloatArray:
@@ -140,7 +140,7 @@ def _resample_axis(values: FloatArray, positions: NDArray[np.float64]) -> FloatA
     return between
 
 
-def _fill(mel: FloatArray, frames: int, placed: bool, generator: np.random.Generator) -> FloatArray:
+def fill_frames(mel: FloatArray, frames: int, placed: bool, generator: np.random.Generator) -> FloatArray:
     """Exactly `frames` frames: repeated as the front end repeats short clips, or placed once in silence."""
     mel = mel[:frames]
     result = np.full((frames, mel.shape[1]), FLOOR_DB, dtype=np.float32)
@@ -155,7 +155,7 @@ def _fill(mel: FloatArray, frames: int, placed: bool, generator: np.random.Gener
     return result
 
 
-def _overlay(first: FloatArray, second: FloatArray, generator: np.random.Generator) -> tuple[FloatArray, float]:
+def overlay(first: FloatArray, second: FloatArray, generator: np.random.Generator) -> tuple[FloatArray, float]:
     """Two sounds at once, the first 0 to 10 dB louder or softer, and the first one's share of the label."""
     difference = generator.uniform(-10.0, 10.0)
     level = float(np.percentile(first, 90) - np.percentile(second, 90)) - difference
@@ -172,7 +172,7 @@ def add_powers(first: FloatArray, second: FloatArray) -> FloatArray:
     return total
 
 
-def _follow(
+def follow(
     bank: MelBank, first: int, second: int, augmentation: Augmentation, generator: np.random.Generator
 ) -> tuple[FloatArray, float]:
     """One sound after the other, each for a part of the time."""
@@ -194,9 +194,9 @@ def _finish(mel: FloatArray, augmentation: Augmentation, generator: np.random.Ge
     curve = np.interp(np.linspace(0.0, 4.0, bands), np.arange(5.0), knots).astype(np.float32)
     mel = mel + curve
     if generator.random() < augmentation.reverberation:
-        mel = _reverberate(mel, generator)
+        mel = reverberate(mel, generator)
     if generator.random() < augmentation.noise:
-        mel = _add_noise(mel, generator)
+        mel = add_noise(mel, generator)
     if generator.random() < augmentation.band_limit:
         mel = mel.copy()
         mel[:, int(generator.uniform(0.5, 0.95) * bands) :] -= np.float32(60.0)  # a lower sampling rate, a telephone
@@ -205,11 +205,11 @@ def _finish(mel: FloatArray, augmentation: Augmentation, generator: np.random.Ge
         (augmentation.time_masks, frames // 10, 0),
         (augmentation.band_masks, bands // 8, 1),
     ):
-        mel = _mask(mel, count, length, axis, generator)
+        mel = mask_stripes(mel, count, length, axis, generator)
     return mel.astype(np.float32, copy=False)
 
 
-def _reverberate(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
+def reverberate(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
     """The view in a room: each frame's power dies away over 0.2 to 1.5 s, faster in high bands.
 
     Polack's model of late reverberation: noise under an exponential, so that only powers need adding.
@@ -227,7 +227,7 @@ def _reverberate(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
     return reverberant
 
 
-def _add_noise(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
+def add_noise(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
     """Steady noise of a random colour, 10 to 45 dB under the loud parts."""
     frames, bands = mel.shape
     colour = np.linspace(0.0, generator.uniform(-25.0, 5.0), bands)
@@ -237,7 +237,7 @@ def _add_noise(mel: FloatArray, generator: np.random.Generator) -> FloatArray:
     return add_powers(mel, noise)
 
 
-def _mask(mel: FloatArray, count: int, longest: int, axis: int, generator: np.random.Generator) -> FloatArray:
+def mask_stripes(mel: FloatArray, count: int, longest: int, axis: int, generator: np.random.Generator) -> FloatArray:
     """Stripes set to the view's mean (SpecAugment, arXiv 1904.08779)."""
     mel = mel.copy()
     mean = mel.mean()

@@ -120,10 +120,10 @@ def make_view_sampler(
     bank: MelBank, targets: Targets, cumulative_weights: NDArray[np.float64], augmentation: Augmentation, seed: int
 ) -> Callable[[int], dict[str, NDArray[np.float32]]]:
     """A function from item number to TowerTraining's inputs for one view, seeded by (seed, number)."""
-    return partial(_draw_view_item, bank, targets, cumulative_weights, augmentation, seed)
+    return partial(draw_view_item, bank, targets, cumulative_weights, augmentation, seed)
 
 
-def _draw_view_item(
+def draw_view_item(
     bank: MelBank,
     targets: Targets,
     cumulative_weights: NDArray[np.float64],
@@ -131,6 +131,11 @@ def _draw_view_item(
     seed: int,
     number: int,
 ) -> dict[str, NDArray[np.float32]]:
+    """TowerTraining's inputs for one view.
+
+    mel: [F, M]. labels, families: shares that sum to 1. words: 1 for each word. halves: words of the first half in
+    time, then of the second.
+    """
     view = draw_view(bank, cumulative_weights, augmentation, np.random.default_rng((seed, number)))
     rows = list(view.recordings)
     shares = np.asarray(view.shares, dtype=np.float32)

@@ -61,12 +61,13 @@ def make_segment_sampler(
     corpus: Corpus, cumulative_weights: NDArray[np.float64], samples: int, seed: int
 ) -> Callable[[int], FloatArray]:
     """A function from item number to a random segment of a recording, float32 [samples], at a random level."""
-    return partial(_draw_segment, corpus, cumulative_weights, samples, seed)
+    return partial(draw_segment, corpus, cumulative_weights, samples, seed)
 
 
-def _draw_segment(
+def draw_segment(
     corpus: Corpus, cumulative_weights: NDArray[np.float64], samples: int, seed: int, number: int
 ) -> FloatArray:
+    """A random segment of a random recording at a random level, float32 [samples]; a short one has silence around."""
     generator = np.random.default_rng((seed, number))
     audio = corpus.audio(int(np.searchsorted(cumulative_weights, generator.random())))
     if len(audio) < samples:

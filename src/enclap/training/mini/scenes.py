@@ -143,7 +143,7 @@ def prepare_shard(scenes: SceneSet, shard: int, codec: ExportedCodec, front_end:
         scene = scenes.composer.draw(number)
         codes.append(codec.encode(resample(scene.waveform, codec.rate)))
         mels.append(front_end(resample(scene.waveform, front_end.rate)))
-        rows.append(_description(scene, number, scenes.captions))
+        rows.append(scene_record(scene, number, scenes.captions))
     with replacement_path(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -155,7 +155,7 @@ def prepare_shard(scenes: SceneSet, shard: int, codec: ExportedCodec, front_end:
     logger.info("%s: %d scenes", path, len(rows))
 
 
-def _description(scene: Scene, number: int, captions: int) -> dict[str, object]:
+def scene_record(scene: Scene, number: int, captions: int) -> dict[str, object]:
     """What is kept of a scene beside its audio: several wordings, the preferred one first."""
     generator = np.random.default_rng((number, captions))
     wordings = [describe(scene.description, generator) for _ in range(captions)]

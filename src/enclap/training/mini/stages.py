@@ -155,7 +155,7 @@ def train_text(run: MiniRun) -> None:
     tokenizer = make_tokenizer(run)
     torch.manual_seed(seed)
     model = load_clap(run)
-    embeddings, labels = _embed_views(run, model, recipe.views, seed)
+    embeddings, labels = embed_views(run, model, recipe.views, seed)
     longest = model.text_tower.config.max_position_embeddings - 2
     draw = text.make_pair_sampler(embeddings, labels, tokenizer, seed)
     collate = partial(text.stack_pairs, pad_id=SPECIAL_TOKENS.index("<pad>"), longest=longest)
@@ -168,7 +168,7 @@ def train_text(run: MiniRun) -> None:
 
 
 @torch.inference_mode()
-def _embed_views(run: MiniRun, model: ConvClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
+def embed_views(run: MiniRun, model: ConvClapModel, count: int, seed: int) -> tuple[FloatArray, list[str]]:
     """Embeddings [N, E] of views of single recordings that CLAP saw, and their labels."""
     single, weights = Augmentation(mixture=0.0, sequence=0.0), drawing_weights(run)
     views = [draw_view(run.mels, weights, single, np.random.default_rng((seed, number))) for number in range(count)]

@@ -42,10 +42,10 @@ def make_pair_sampler(
     groups = {name: number for number, name in enumerate(names)}
     texts = {name: [tokenizer.encode(finish(text)).ids for text in label_texts(name)] for name in names}
 
-    return partial(_draw_pair, embeddings, labels, texts, groups, seed)
+    return partial(draw_pair, embeddings, labels, texts, groups, seed)
 
 
-def _draw_pair(
+def draw_pair(
     embeddings: FloatArray,
     labels: Sequence[str],
     texts: Mapping[str, Sequence[Sequence[int]]],
@@ -53,6 +53,7 @@ def _draw_pair(
     seed: int,
     number: int,
 ) -> dict[str, NDArray[Any]]:
+    """A random view's embedding [E], the token ids [S] of a random text of its label, and the label's number."""
     generator = np.random.default_rng((seed, number))
     row = int(generator.integers(0, len(labels)))
     choices = texts[labels[row]]

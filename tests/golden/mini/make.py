@@ -1,0 +1,34 @@
+"""Makes losses.json again: `python tests/golden/mini/make.py`, after a change that is meant to change the training.
+
+The file holds the losses of the first six steps of each stage of a tiny mini, whose recordings and recipes are in
+tests/tiny_mini.py. Floating-point sums differ between processors and versions of PyTorch, by less than 1e-5 over so
+few steps; that is the tolerance of the test.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from enclap.training.mini.context import MiniRun  # noqa: E402 - the path comes first
+from tiny_mini import logged_losses, train_in_this_process, write_recipes, write_recordings  # noqa: E402
+
+STEPS = 6
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        sounds, recipes = write_recordings(folder / "sounds"), write_recipes(folder / "recipes", STEPS)
+        train_in_this_process(MiniRun(sounds, folder / "out", recipes), last="caption")
+        table = {
+            "made_by": f"enclap {version('enclap')}, recipes of tests/tiny_mini.py, {STEPS} steps, one thread",
+            "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
+            "losses": logged_losses(folder / "out"),
+        }
+        (HERE / "losses.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
