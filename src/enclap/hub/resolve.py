@@ -129,7 +129,7 @@ def _local_folder(text: str) -> Path | None:
         return bundled
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
-        folder = None if snapshot is None else _linked_path(text, snapshot)
+        folder = None if snapshot is None else _snapshot_copy(text, snapshot)
         return folder if snapshot and folder and _has_sizes(folder, snapshot) else None
     return None
 
@@ -146,7 +146,7 @@ def _pull(text: str, update: bool, text_tower: bool) -> Path:
     return _link_snapshot(text, snapshot)
 
 
-def _linked_path(identifier: str, snapshot: Snapshot) -> Path:
+def _snapshot_copy(identifier: str, snapshot: Snapshot) -> Path:
     """Where a snapshot's files lie as a model folder."""
     return cache_folder() / "models" / f"{_repository(identifier).slug}-{snapshot.revision[:12]}"
 
@@ -157,7 +157,7 @@ def _link_snapshot(identifier: str, snapshot: Snapshot) -> Path:
     The hub's cache is made of links, through which a graph is not allowed to reach its weights. The files are linked
     hard where the file system can, so they need no space of their own.
     """
-    folder = _linked_path(identifier, snapshot)
+    folder = _snapshot_copy(identifier, snapshot)
     if folder.is_dir():
         if all(_is_same(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()):
             return folder
