@@ -102,7 +102,7 @@ class ModelFolder:
     """A model folder whose descriptions have been read.
 
     codec_rate: samples per second that the codec takes, None without one. clap, mel: front ends of CLAP and of log-mel
-    input (CLAP's with another hop and other bands), None where the model has no such input.
+    input, None where the model has no such input.
     """
 
     path: Path
@@ -122,12 +122,8 @@ class ModelFolder:
             check_format_version(raw.get("format_version"), printable(str(path / CONFIGURATION)))
         caption = _validated(CaptionTable, raw, path / CONFIGURATION)
         generation = _validated(GenerationTable, read_json(path / GENERATION), path / GENERATION)
-        clap, mel = None, None
-        if caption.use_clap or caption.acoustic_input == "log_mel":
-            clap = MelFrontEnd.from_folder(path / CLAP)
-        if clap is not None and caption.acoustic_input == "log_mel":
-            hop = round(clap.rate / caption.frame_rate)
-            mel = replace(clap, hop=hop, bands=caption.log_mel_bands, fused=False)
+        needs_mel = caption.acoustic_input == "log_mel"
+        front_end = MelFrontEnd.from_folder(path / CLAP) if caption.use_clap or needs_mel else None
         return cls(
             path=path,
             caption=caption,
@@ -143,8 +139,8 @@ class ModelFolder:
             ),
             tokenizer=_caption_tokenizer(path / TOKENIZER, caption),
             codec_rate=_codec_rate(path, caption) if caption.acoustic_input == "codes" else None,
-            clap=clap if caption.use_clap else None,
-            mel=mel,
+            clap=front_end if caption.use_clap else None,
+            mel=_log_mel_front_end(front_end, caption) if needs_mel and front_end is not None else None,
         )
 
     @property
@@ -228,3 +224,9 @@ def _codec_rate(path: Path, caption: CaptionTable) -> int:
             f"{caption.frame_rate:g}; put the codec beside it that it was trained with"
         )
     return codec.sampling_rate
+
+
+def _log_mel_front_end(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd:
+    """CLAP's front end with the hop and bands of the log-mel input."""
+    hop = round(front_end.rate / caption.frame_rate)
+    return replace(front_end, hop=hop, bands=caption.log_mel_bands, fused=False)

@@ -145,7 +145,7 @@ def _pull(text: str, update: bool, text_tower: bool) -> Path:
     return _link_snapshot(text, snapshot)
 
 
-def _linked_path(identifier: str, snapshot: Snapshot) -> Path:
+def _snapshot_copy(identifier: str, snapshot: Snapshot) -> Path:
     """Where a snapshot's files lie as a model folder."""
     return cache_folder() / "models" / f"{_repository(identifier).slug}-{snapshot.revision[:12]}"
 
@@ -156,7 +156,7 @@ def _link_snapshot(identifier: str, snapshot: Snapshot) -> Path:
     The hub's cache is made of links, through which a graph is not allowed to reach its weights. The files are linked
     hard where the file system can, so they need no space of their own.
     """
-    folder = _linked_path(identifier, snapshot)
+    folder = _snapshot_copy(identifier, snapshot)
     if folder.is_dir():
         pairs = [(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()]
         if all(
