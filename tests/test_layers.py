@@ -54,7 +54,6 @@ TORCH_ENGINE = "engines.torch"
 
 LONGEST_FUNCTION, LONGEST_FILE = 40, 400
 LONG_FUNCTIONS = {
-    "cli/evaluate.py:evaluate": "one parameter for each option, and the help text that users read",
     "cli/caption.py:caption": "one parameter for each option, and the help text that users read",
     "cli/evaluate.py:evaluate": "one parameter for each option, and the help text that users read",
     "model/captioner.py:forward": "the signature that transformers' generate and trainers call, one line an argument",

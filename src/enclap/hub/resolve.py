@@ -126,7 +126,7 @@ def _local_folder(text: str) -> Path | None:
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
         if snapshot is not None:
-            folder = _linked_path(text, snapshot)
+            folder = _snapshot_copy(text, snapshot)
             sizes = {folder / name: item.size for name, item in snapshot.files.items()}
             if all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()):
                 return folder
