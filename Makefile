@@ -9,6 +9,7 @@ PYTHON ?=
 SHARED ?= ../shared
 RECORDINGS ?= $(SHARED)/data/sounds
 MINI_OUTPUT ?= build/mini
+PYTHONS ?=
 PYTEST_ARGUMENTS ?=
 FUZZ_ARGUMENTS ?=
 
@@ -16,22 +17,24 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# What is installed is written in stamp files. They carry a number made from the clone's path, because a virtual
-# environment stops working when its folder is moved; and an environment that no longer runs is made anew.
-PLACE := $(shell pwd | cksum | cut -d' ' -f1)
-RUNTIME := $(VENV)/.runtime-$(PLACE)
-TRAIN := $(VENV)/.train-$(PLACE)
-DEV := $(VENV)/.dev-$(PLACE)
+# Stamp files record what is installed. Their names hold a number made from the clone's path, because a virtual
+# environment stops working when its folder is moved. An environment that no longer runs is made anew.
+CLONE := $(shell pwd | cksum | cut -d' ' -f1)
+RUNTIME := $(VENV)/.runtime-$(CLONE)
+TRAIN := $(VENV)/.train-$(CLONE)
+DEV := $(VENV)/.dev-$(CLONE)
+DOCS := $(VENV)/.docs-$(CLONE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-shared test-full test-slow fuzz mini install-mini corpus lint report speed speed-official examples wheel clean venv recordings shared
+.PHONY: help demo test test-pythons test-shared test-full test-slow fuzz mini install-mini corpus lint format docs report speed speed-official examples wheel clean venv recordings shared
 
-help: ## this list
+help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
-	@echo "Variables: PYTHON=python3.12 (which Python), RECORDINGS=FOLDER (for mini), SHARED=FOLDER (for test-shared, test-full)."
+	@echo "Variables: PYTHON=python3.12 (which Python), RECORDINGS=FOLDER (for mini), SHARED=FOLDER (for test-shared, test-full),"
+	@echo "           PYTHONS='3.12 3.13' or newest (for test-pythons)."
 
-demo: $(RUNTIME) ## caption the example sounds (installs the runtime alone into .venv, no PyTorch)
+demo: $(RUNTIME) ## caption the example sounds (installs only the runtime into .venv, no PyTorch)
 	@echo "Captioning the sounds in examples/:"
 	@$(VENV)/bin/enclap caption examples
 	@echo
@@ -39,12 +42,16 @@ demo: $(RUNTIME) ## caption the example sounds (installs the runtime alone into 
 	@echo "    $(VENV)/bin/enclap caption path/to/your/sound.mp3"
 	@echo "More: $(VENV)/bin/enclap --help, README.md, docs/"
 
-test: $(DEV) ## lint, type check and tests (adds PyTorch and the test tools); all three run whichever fails
+test: $(DEV) ## lint, format, types and tests (adds PyTorch and the test tools); all run, whichever fails
 	@status=0; \
 	echo "ruff check:"; $(RUN) -m ruff check . || status=1; \
+	echo "ruff format:"; $(RUN) -m ruff format --check . || status=1; \
 	echo "mypy:"; $(RUN) -m mypy || status=1; \
 	$(RUN) -m pytest $(PYTEST_ARGUMENTS) || status=1; \
 	exit $$status
+
+test-pythons: $(DEV) ## the demo and the runtime tests on every Python found, with the newest and the lowest packages
+	$(RUN) scripts/check_pythons.py $(PYTHONS)
 
 test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
@@ -58,9 +65,17 @@ test-slow: $(DEV) ## the tests that take minutes: very many files, killed proces
 fuzz: $(DEV) ## read ten thousand damaged recordings (FUZZ_ARGUMENTS="--seed 7 --count 50000" for others)
 	$(RUN) tests/fuzzing.py $(FUZZ_ARGUMENTS)
 
-lint: $(DEV) ## ruff and mypy
+lint: $(DEV) ## ruff (lint and format) and mypy
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+docs: $(DOCS) ## build the documentation into build/site; a warning is an error
+	$(RUN) -m zensical build --strict --clean
+
+format: $(DEV) ## format the code and mend what ruff can mend
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
 
 # glibc gives large blocks back to the kernel at once, and taking them again costs more here than the arithmetic.
 mini: recordings $(TRAIN) ## train the bundled model again from the recordings (hours; may be stopped and started)
@@ -77,7 +92,7 @@ install-mini: $(TRAIN) ## put the newly trained model into the package, in place
 corpus: $(RUNTIME) ## fetch the training recordings from their public sources into build/sounds (git, some GB)
 	$(RUN) -m enclap.data.rebuild --output build/sounds
 
-speed: $(RUNTIME) ## measure time and memory, and put the figures into README.md
+speed: $(RUNTIME) ## measure time and memory, and write the figures into the documents
 	$(RUN) benchmarks/speed.py
 	$(RUN) benchmarks/throughput.py
 	$(RUN) benchmarks/report.py
@@ -89,19 +104,19 @@ speed-official: shared $(DEV) ## measure base and large, and what int8 changes (
 	$(RUN) benchmarks/accelerators.py build/official
 	$(RUN) benchmarks/report.py
 
-report: $(RUNTIME) ## write the measured figures into README.md and the model card
+report: $(RUNTIME) ## write the measured figures into the documents and the model card
 	$(RUN) benchmarks/report.py
 
 examples: $(RUNTIME) ## make the sounds in examples/ again
 	$(RUN) examples/rebuild.py
 
 wheel: $(RUNTIME) ## build dist/enclap-*.whl and .tar.gz
-	@$(RUN) -c 'import hatchling' 2>/dev/null || $(PIP_INSTALL) 'hatchling>=1.25'
+	@$(RUN) -c 'import hatchling' 2>/dev/null || $(PIP_INSTALL) 'hatchling>=1.27'
 	$(RUN) -m hatchling build --clean -t sdist -t wheel
 
-clean: ## remove .venv, dist and caches (a training in build/mini stays)
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests benchmarks examples -name __pycache__ -type d -exec rm -rf {} +
+clean: ## remove .venv, dist, caches and what was built (a training in build/mini stays)
+	rm -rf $(VENV) dist build/site build/pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests benchmarks examples scripts -name __pycache__ -type d -exec rm -rf {} +
 
 $(RUNTIME): pyproject.toml constraints.txt $(MAKE_VENV)
 	@echo "Installing enclap and its runtime into $(VENV) (some 100 MB of packages, no PyTorch) ..."
@@ -118,8 +133,13 @@ $(DEV): pyproject.toml constraints.txt $(MAKE_VENV)
 	@$(PIP_INSTALL) --editable '.[dev]' || { $(INSTALL_FAILED); }
 	@touch $@ $(TRAIN) $(RUNTIME)
 
+$(DOCS): pyproject.toml constraints.txt $(RUNTIME)
+	@echo "Installing what the documentation needs into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[docs]' || { $(INSTALL_FAILED); }
+	@touch $@
+
 define INSTALL_FAILED
-echo "error: pip could not install the packages; its own words stand above." >&2; \
+echo "error: pip could not install the packages; see its messages above." >&2; \
 echo "Without a network, point pip at a folder of wheels (PIP_FIND_LINKS); behind a proxy, set HTTPS_PROXY." >&2; \
 exit 1
 endef

@@ -90,14 +90,14 @@ def main() -> None:
             rows += [[f"{size}, {way}", *[NOT_MEASURED] * len(batches)] for way in ways]
         else:
             rows += measured(rule_folder(options.scratch / size, size), device, batches, options.runs)
-    place = torch.cuda.get_device_name() if device == "cuda" else device or "no accelerator"
+    machine = torch.cuda.get_device_name() if device == "cuda" else device or "no accelerator"
     result = Table(
         title="Clips per second on an accelerator",
         columns=("", *(f"batch {batch}" for batch in batches)),
         rows=tuple(tuple(row) for row in rows),
         command="python benchmarks/accelerators.py SCRATCH",
         date=today(),
-        hardware=f"{place}; {hardware()}",
+        hardware=f"{machine}; {hardware()}",
         order=70,
         note="Ten-second clips, beam 4, 20 forced tokens.",
         place="official",

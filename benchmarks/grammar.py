@@ -1,4 +1,4 @@
-"""Whether captions are English: `python benchmarks/grammar.py CAPTIONS` parses them with link-grammar.
+"""Reports whether captions are English: `python benchmarks/grammar.py CAPTIONS` parses them with link-grammar.
 
 CAPTIONS holds a caption in the last column of each line, as `hearing.py --captions` writes it. Needs `link-parser`
 (Debian: apt install link-grammar). Prints every caption without a complete linkage and stores their share.
@@ -7,29 +7,11 @@ CAPTIONS holds a caption in the last column of each line, as `hearing.py --capti
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
+from enclap.evaluation.grammar import unparsed
 from tables import Table, hardware, save, today
-
-BATCH = 2_000  # sentences that link-parser is given at once
-
-
-def unparsed(sentences: list[str]) -> list[str]:
-    """The sentences that link-grammar finds no complete linkage for."""
-    command = ["link-parser", "en", "-graphics=0", "-verbosity=1", "-null=0", "-limit=100"]
-    faulty = []
-    for start in range(0, len(sentences), BATCH):
-        part = sentences[start : start + BATCH]
-        output = subprocess.run(
-            command, input="\n".join(part) + "\n", capture_output=True, text=True, check=True
-        ).stdout
-        verdicts = [line for line in output.splitlines() if line.startswith(("Found ", "No complete linkages"))]
-        if len(verdicts) != len(part):
-            raise RuntimeError(f"link-parser gave {len(verdicts)} answers for {len(part)} sentences")
-        faulty += [text for text, verdict in zip(part, verdicts, strict=True) if verdict.startswith("No complete")]
-    return faulty
 
 
 def main() -> None:
@@ -45,7 +27,7 @@ def main() -> None:
     share = 100.0 * (len(sentences) - len(faulty)) / len(sentences)
     result = Table(
         title="English of mini's captions",
-        columns=("what", "measured", "asked: at least", "captions"),
+        columns=("what", "measured", "target: at least", "captions"),
         rows=(("link-grammar parses the caption", f"{share:.1f} %", "99 %", str(len(sentences))),),
         command=f"python benchmarks/grammar.py {options.captions.name}",
         date=today(),

@@ -149,7 +149,7 @@ def speed_table(size: str, found: dict[str, dict[str, float]], options: argparse
         rate = f"{options.clips / clips['together']:.2f} clips/s"
         what = f"{options.clips} 10-s recordings, 16 in one call, against one by one, {precision}"
         rows.append((what, f"{gain} ({rate})", f"{ASKED_GAIN} times", ""))
-    return _table(f"Speed of {size}", ("what", "measured", "asked", "times transformers"), rows, options)
+    return _table(f"Speed of {size}", ("what", "measured", "target", "times transformers"), rows, options)
 
 
 def _row(what: str, seconds: float, limit: float | None, plain: float | None) -> tuple[str, str, str, str]:

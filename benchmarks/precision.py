@@ -18,7 +18,7 @@ import numpy as np
 from enclap import Captioner, DecodingOptions
 from enclap.data.recordings import read_manifest
 from enclap.engines import load_engine
-from enclap.evaluation.hearing import mentions_family, names
+from enclap.evaluation.hearing import mentions_family, mentions_label
 from enclap.export.folder import export_folder
 from enclap.hub.resolve import find_model
 from enclap.types import Features
@@ -45,7 +45,7 @@ def mini_rows(recordings: Path, limit: int) -> list[Row]:
             results = captioner.caption([recordings / row.path for row in rows])
             texts[precision] = [result.captions[0].text for result in results]
     found = [("mini: equal captions", "", percent(equal_share(texts["float32"], texts["int8"])), f"{len(rows)}")]
-    for what, judge in (("sound named", names), ("sound or its family named", mentions_family)):
+    for what, judge in (("sound named", mentions_label), ("sound or its family named", mentions_family)):
         shares = [
             percent(float(np.mean([judge(text, row.label) for text, row in zip(texts[precision], rows, strict=True)])))
             for precision in ("float32", "int8")
@@ -55,7 +55,7 @@ def mini_rows(recordings: Path, limit: int) -> list[Row]:
 
 
 def rule_rows(folder: Path, clips: int) -> list[Row]:
-    """Agreement of a published size with weights from the rule, over stretches of the reference's recordings."""
+    """Agreement of a published size with weights from the rule, over segments of the reference's recordings."""
     features = rule_features(clips)
     options = DecodingOptions(max_length=50)
     found = {
@@ -68,13 +68,13 @@ def rule_rows(folder: Path, clips: int) -> list[Row]:
     name = folder.name
     return [
         (f"{name}: equal captions", "", percent(equal_share(ids["float32"], ids["int8"])), f"{clips}"),
-        (f"{name}: equal words, place by place", "", percent(float(same)), f"{clips}"),
+        (f"{name}: equal words, position by position", "", percent(float(same)), f"{clips}"),
         (f"{name}: mean log-probability per word", f"{scores[0]:.3f}", f"{scores[1]:.3f}", f"{clips}"),
     ]
 
 
 def rule_features(clips: int) -> list[Features]:
-    """Stretches of three seconds of the reference's codes, with embeddings between those of its two recordings."""
+    """Segments of three seconds of the reference's codes, with embeddings between those of its two recordings."""
     with np.load(SHARED / "reference" / "encoders" / "encoders.npz") as arrays:
         codes = [arrays[f"encodec_{sound}_codes"].T.astype(np.int64) for sound in SOUNDS]
         embeddings = [arrays[f"clap_{sound}_embedding"] for sound in SOUNDS]
@@ -90,7 +90,7 @@ def rule_features(clips: int) -> list[Features]:
 
 
 def equal_share(first: Sequence[object], second: Sequence[object]) -> float:
-    """The share of places where both have the same."""
+    """The share of positions at which both have the same."""
     return float(np.mean([one == other for one, other in zip(first, second, strict=True)]))
 
 

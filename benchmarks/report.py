@@ -1,4 +1,4 @@
-"""Writes the measured figures between the markers of README.md, the model card and docs/performance.md: `make report`.
+"""Writes the measured figures between the markers of README.md, the model card and docs/benchmarks.md: `make report`.
 
 The figures come from benchmarks/results/*.json alone, which the measuring scripts write; none is typed by
 hand. With --check nothing is written and the exit code says whether the documents are up to date.
@@ -11,16 +11,40 @@ import sys
 from pathlib import Path
 
 from enclap.hub.integrity import CHECKSUMS, write_checksums
-from tables import RESULTS, load_all
+from tables import RESULTS, SummaryRow, Table, load_all, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 DOCUMENTS = {
-    ROOT / "README.md": ("mini", "official"),
     ROOT / "src" / "enclap" / "bundled" / "mini" / "README.md": ("mini", "card"),
-    ROOT / "docs" / "performance.md": ("official",),
+    ROOT / "docs" / "benchmarks.md": ("mini", "card", "official"),
 }
-"""Each document and the places of the tables that it shows."""
+"""Each document and the kinds of the tables that it shows; README.md shows `SUMMARY`, any other document all."""
 ALL = ("mini", "card", "official")
+
+HEARING = "Hearing of mini, test recordings"
+CONSTANT = ("best constant caption", None, "best constant caption")
+TRANSFORMERS = ("plain transformers", "10-s recording, plain transformers loop", "measured")
+SUMMARY = (
+    SummaryRow("mini: names the sound, ESC-10", HEARING, "ESC-10: the caption names the sound", CONSTANT),
+    SummaryRow("mini: names the sound, all labels", HEARING, "all labels: named, mean over labels", CONSTANT),
+    SummaryRow("mini: names both of two ESC-10 sounds", HEARING, "two ESC-10 sounds in order: both named", CONSTANT),
+    SummaryRow(
+        "mini: 5-s file, cold start", "Speed of mini", "`enclap caption` of a 5-s file, cold process, 2 cores: time"
+    ),
+    SummaryRow("mini: peak memory of that", "Speed of mini", "the same: peak memory"),
+    SummaryRow(
+        "mini: 60 minutes of MP3",
+        "Long recordings with mini",
+        "60 minutes of MP3 in one `enclap caption`, 2 cores: time",
+    ),
+    SummaryRow("base: 10-s file, float32", "Speed of base", "10-s recording, float32", TRANSFORMERS),
+    SummaryRow("base: 10-s file, int8", "Speed of base", "10-s recording, int8", TRANSFORMERS),
+    SummaryRow("large: 10-s file, float32", "Speed of large", "10-s recording, float32", TRANSFORMERS),
+    SummaryRow("large: 10-s file, int8", "Speed of large", "10-s recording, int8", TRANSFORMERS),
+)
+"""At most ten rows."""
+
 BEGIN, END = "<!-- numbers:begin -->", "<!-- numbers:end -->"
 
 
@@ -42,10 +66,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     tables = load_all(options.results)
     outcomes = []
-    for document in options.documents or DOCUMENTS:
-        shown = [table.markdown() for table in tables if table.place in DOCUMENTS.get(document, ALL)]
-        outcomes.append(_fill(document, "\n\n".join(shown) or "Not measured yet.", options.check))
+    for document in options.documents or [README, *DOCUMENTS]:
+        outcomes.append(_fill(document, _figures(document, tables), options.check))
     return max(outcomes)
+
+
+def _figures(document: Path, tables: list[Table]) -> str:
+    """What stands between the document's markers."""
+    if document == README:
+        return summarise(tables, SUMMARY)
+    shown = [table.markdown() for table in tables if table.place in DOCUMENTS.get(document, ALL)]
+    return "\n\n".join(shown) or "Not measured yet."
 
 
 def _fill(document: Path, figures: str, check: bool) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.evaluation.hearing import names
+from enclap.evaluation.hearing import mentions_label
 from tables import today
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,19 +44,19 @@ def read(path: Path) -> list[tuple[str, bool, str]]:
 def examples(rows: list[tuple[str, bool, str]], count: int) -> list[str]:
     """A table of `count` of the rows, drawn at random."""
     chosen = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False)
-    lines = ["| what it is | what mini says | named |", "| --- | --- | --- |"]
+    lines = ["| sound | caption | named |", "| --- | --- | --- |"]
     lines += [f"| {rows[i][0]} | {rows[i][2]} | {'yes' if rows[i][1] else 'no'} |" for i in sorted(chosen)]
     return lines
 
 
 def confusions(rows: list[tuple[str, bool, str]], classes: dict[str, str]) -> list[str]:
-    """A table of the classes: what is heard by row, what is said by column; a caption may say several."""
+    """A table of the classes: the sound by row, what the caption names by column; it may name several."""
     columns = [*classes.values(), NONE]
-    lines = ["| heard | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    lines = ["| sound | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for label, short in classes.items():
         said: Counter[str] = Counter()
         for _, _, caption in (row for row in rows if row[0] == label):
-            named = [other for name, other in classes.items() if names(caption, name)]
+            named = [other for name, other in classes.items() if mentions_label(caption, name)]
             said.update(named or [NONE])
         lines.append(f"| **{short}** | " + " | ".join(str(said[column] or "") for column in columns) + " |")
     return lines
@@ -76,8 +76,8 @@ def main() -> None:
     page = [
         "# What mini says",
         "",
-        f"Test recordings, which trained nothing; written {today()} by `benchmarks/showcase.py` from the captions of",
-        "`python benchmarks/hearing.py --split test --captions FILE`. The examples are a random draw, no selection.",
+        f"Test recordings, which were not used for training; written {today()} by `benchmarks/showcase.py` from the",
+        "captions of `python benchmarks/hearing.py --split test --captions FILE`. The examples are drawn at random.",
         "",
         *examples(single, EXAMPLES),
         "",
@@ -87,7 +87,7 @@ def main() -> None:
         "",
         "## Confusions among the ESC-10 sounds",
         "",
-        "Recordings by what is heard (rows) and what the caption names (columns; it may name several).",
+        "Rows: the sound in the recording. Columns: the sounds that the caption names, one or several.",
         "",
         *confusions(single, CLASSES),
     ]

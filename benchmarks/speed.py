@@ -82,7 +82,7 @@ def speed_table(options: argparse.Namespace, seconds: float, megabytes: float, m
     )
     return Table(
         title=f"Speed of {options.model}",
-        columns=("what", "measured", "asked: at most"),
+        columns=("what", "measured", "target: at most"),
         rows=rows,
         command=f"python benchmarks/speed.py --model {options.model} --runs {options.runs}",
         date=today(),

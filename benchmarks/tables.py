@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,7 @@ SCHEMA = 1
 class Table:
     """One table of figures and how they came about.
 
-    order: its place among the others. place: the kind of document that shows it: "mini" (README and the model card),
-    "card" (the model card alone) or "official".
+    order: sorts the tables. place: what it is about: "mini", "card" (mini, in more detail) or "official".
     """
 
     title: str
@@ -38,6 +38,11 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"{self.title}: row {row} does not fit the columns {self.columns}")
 
+    def cell(self, row: str, column: str) -> str:
+        """The cell in the row that begins with `row`; KeyError when there is none."""
+        cells = {cells[0]: cells for cells in self.rows}
+        return dict(zip(self.columns, cells[row], strict=True))[column]
+
     def markdown(self) -> str:
         """The table in Markdown, under its title and above what is needed to repeat it."""
         lines = [f"**{self.title}**", ""]
@@ -46,6 +51,35 @@ class Table:
         if self.note:
             lines.append(self.note)
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """A measured cell of the table with the title `table`, under another label.
+
+    reference: what it is compared with: a name, a row (None: the same) and a column of the table.
+    """
+
+    label: str
+    table: str
+    row: str
+    reference: tuple[str, str | None, str] | None = None
+
+
+def summarise(tables: Sequence[Table], rows: Sequence[SummaryRow]) -> str:
+    """The rows as one Markdown table, above when and where they were measured; KeyError names what is not there."""
+    by_title = {table.title: table for table in tables}
+    lines = [_line(("what", "measured", "for comparison")), _line(("---",) * 3)]
+    for row in rows:
+        table, comparison = by_title[row.table], ""
+        if row.reference is not None:
+            name, reference_row, column = row.reference
+            comparison = f"{name}: {table.cell(reference_row or row.row, column)}"
+        lines.append(_line((row.label, table.cell(row.row, "measured"), comparison)))
+    used = [by_title[row.table] for row in rows]
+    dates = sorted({table.date for table in used})
+    machines = " and ".join(sorted({table.hardware for table in used}))
+    return "\n".join([*lines, "", f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {machines}."])
 
 
 def save(table: Table, name: str, folder: Path = RESULTS) -> Path:

@@ -108,7 +108,7 @@ def throughput_table(options: argparse.Namespace, seconds: float, short: float, 
     )
     return Table(
         title=f"Long recordings with {options.model}",
-        columns=("what", "measured", "asked"),
+        columns=("what", "measured", "target"),
         rows=rows,
         command=f"python benchmarks/throughput.py --model {options.model} --minutes {options.minutes:g} "
         f"--runs {options.runs}",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,8 +26,8 @@ class Done:
     stderr: str
 
 
-def hear_ctrl_c() -> None:
-    """For preexec_fn: SIGINT as a foreground program has it; a shell hands it to what it runs behind as ignored."""
+def receive_ctrl_c() -> None:
+    """For preexec_fn: SIGINT as a foreground program has it; what a shell runs in the background ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -34,18 +36,31 @@ def on_terminal(command: Sequence[str], environment: Mapping[str, str] = os.envi
     main, side = pty.openpty()
     termios.tcsetwinsize(side, (24, 80))
     settings = {**environment, "TERM": "xterm"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=side, env=settings, text=True)
-    os.close(side)
-    output, _ = process.communicate(timeout=100)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=side, env=settings, text=True) as process:
+        os.close(side)
+        with ThreadPoolExecutor(1) as pool:
+            shown = pool.submit(_read_terminal, main)  # meanwhile: a terminal that nobody reads takes 4096 bytes
+            output, _ = process.communicate(timeout=100)
+    os.close(main)
+    return Done(process.returncode, output, shown.result().decode())
+
+
+def _read_terminal(descriptor: int) -> bytes:
     shown = b""
     while True:
         try:
-            piece = os.read(main, 65_536)
+            shown += os.read(descriptor, 65_536)
         except OSError:  # Linux's way to say that the other side is closed
-            break
-        shown += piece
-    os.close(main)
-    return Done(process.returncode, output, shown.decode())
+            return shown
+
+
+def unprivileged(command: Sequence[str]) -> list[str]:
+    """The command, but with permissions in force: the superuser's right to pass over them is a capability."""
+    if os.geteuid() != 0:
+        return list(command)
+    program = shutil.which("setpriv")
+    assert program, "this test needs setpriv when it runs as root"
+    return [program, "--bounding-set", "-dac_override,-dac_read_search", *command]
 
 
 class Run(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -47,17 +48,22 @@ def recording(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete tiny model folder with random weights, built once a session; copy it before changing anything."""
-    from tiny import tiny_model_folder
-
-    return tiny_model_folder(tmp_path_factory.mktemp("tiny") / "model")
+    return _tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete model folder with random weights."""
+    return _tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def _tiny_model(path: Path) -> Path:
+    """A tiny model folder at `path`: built, or where PyTorch is missing copied from $ENCLAP_TINY_MODEL."""
+    if built := os.environ.get("ENCLAP_TINY_MODEL"):
+        return Path(shutil.copytree(built, path))
     from tiny import tiny_model_folder
 
-    return tiny_model_folder(tmp_path_factory.mktemp("model") / "tiny")
+    return tiny_model_folder(path)
 
 
 @pytest.fixture(scope="session")

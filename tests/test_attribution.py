@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enclap.data.attribution import COLUMNS, FILE_NAME, LICENCE_URLS, licence_counts, write_attribution
+from enclap.data.attribution import COLUMNS, FILE_NAME, LICENCE_URLS, write_attribution
 from enclap.data.recordings import Recording, read_manifest
 from enclap.errors import DataError
 
@@ -59,11 +59,6 @@ def test_a_recording_that_cannot_be_given_away_is_refused_with_all_faults(tmp_pa
     with pytest.raises(DataError, match="no recordings at all"):
         write_attribution([], tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_licences_are_counted_most_frequent_first() -> None:
-    recordings = [recording("a"), recording("b", licence="MIT"), recording("c", licence="MIT")]
-    assert list(licence_counts(recordings).items()) == [("MIT", 2), ("CC BY 3.0", 1)]
 
 
 @pytest.mark.shared

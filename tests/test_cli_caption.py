@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import Run, hear_ctrl_c, on_terminal, written
+from cli import Run, on_terminal, receive_ctrl_c, written
 from sounds import noise, write_audio
 
 
@@ -120,7 +120,7 @@ def test_ctrl_c_is_one_line(enclap_command: list[str], tmp_path: Path) -> None:
         [*enclap_command, "caption", str(long), "--output", str(target)],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=receive_ctrl_c,
     )
     partial = ".captions.txt.*.partial"
     deadline = time.monotonic() + 60

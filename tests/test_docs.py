@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import html
+import inspect
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import enclap.errors
+from enclap.captioner import caption_plainly
 from enclap.decoding.options import DecodingOptions
 from enclap.output.formats import FORMATS
 from enclap.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "enclap"
+DOCS = ROOT / "docs"
+ARCHITECTURE = DOCS / "architecture.md"
+README = ROOT / "README.md"
 EXAMPLES = ROOT / "examples"
 UNTRACKED = {".git", ".venv", "build", "dist", "__pycache__", ".cache", ".hypothesis"}
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".csv", ".cfg", ""}
 LONGEST_FILE = 500  # lines
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:" + "|".join(["work", "root", "home", "Users"]) + r")/\w")
 ENCLAP = Path(sys.executable).with_name("enclap")
+NOT_RUN = {
+    "official": "needs the authors' weights from the Hub",
+    "models convert": "needs a checkpoint",
+    "models export": "needs a model folder whose graphs may be written again",
+    "build/mini/model": "needs a finished training",
+    "doctor": "is run by test_doctor.py",
+}
+"""What is in a command of the documents that is not run here, and why."""
 
 
 def tree() -> Iterator[Path]:
@@ -46,10 +63,20 @@ def code_blocks(document: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def console_blocks(document: Path) -> Iterator[tuple[str, str]]:
+    """Command and output of each block that shows a terminal."""
+    for block in code_blocks(document, "console"):
+        command, _, output = block.partition("\n")
+        assert command.startswith("$ "), "a console block has a command after $, then its output"
+        yield command.removeprefix("$ "), output
+
+
 def shell_lines(program: str) -> list[str]:
-    """Every line of a shell block in a document that runs `program`."""
+    """Every line of a shell block in a document that runs `program`, each once."""
     blocks = [block for document in documents() for block in code_blocks(document, "sh")]
-    return [line for block in blocks for line in block.splitlines() if line.split()[:1] == [program]]
+    blocks += [command for document in documents() for command, _ in console_blocks(document)]
+    lines = [line for block in blocks for line in block.splitlines() if line.split()[:1] == [program]]
+    return list(dict.fromkeys(lines))
 
 
 @pytest.mark.parametrize("document", documents(), ids=named)
@@ -74,49 +101,154 @@ def test_every_command_and_option_in_the_documents_is_in_the_help() -> None:
     assert lines
     for line in lines:
         words, options = shlex.split(line), re.findall(r"(?<=\s)--[a-z-]+", line)
-        command = words[1:3] if words[1] == "models" else words[1:2]
-        shown = run_enclap(*command, "--help", cwd=ROOT).stdout
+        shown = help_of(*(words[1:3] if words[1] == "models" else words[1:2]))
         assert [option for option in options if option not in shown] == [], line
-    prose = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")))
-    shown = run_enclap("caption", "--help", cwd=ROOT).stdout
-    assert [option for option in prose if option not in shown] == []
+    prose = set(re.findall(r"`(--[a-z-]+)", (DOCS / "formats.md").read_text(encoding="utf-8")))
+    assert [option for option in prose if option not in help_of("caption")] == []
 
 
-def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+def runnable_lines() -> list[str]:
+    """The commands that can run offline, without those whose output is compared as well."""
+    compared = [command for command, _ in console_blocks(README)]
+    lines = [line for line in shell_lines("enclap") if line not in compared]
+    return [line for line in lines if not any(name in line for name in NOT_RUN)]
+
+
+@pytest.mark.parametrize("line", runnable_lines())
+def test_the_commands_of_the_documents_run(line: str, tmp_path: Path) -> None:
     arrange_recordings(tmp_path)
-    shutil.copytree(EXAMPLES, tmp_path / "examples")
-    lines = [line for block in code_blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
-    for line in (line for line in lines if line.startswith("enclap ")):
-        result = run_enclap(*shlex.split(line)[1:], cwd=tmp_path)
-        assert result.returncode == 0, f"{line}\n{result.stderr}"
-    assert "-->" in (tmp_path / "walk.srt").read_text(encoding="utf-8")
-
-
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    arrange_recordings(tmp_path)
-    (program,) = code_blocks(ROOT / "README.md", "python")
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = run_shell(line, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 2
+
+
+def test_the_commands_that_are_not_run_are_still_there() -> None:
+    lines = "\n".join(shell_lines("enclap"))
+    assert [name for name in NOT_RUN if name not in lines] == []
+
+
+@pytest.mark.parametrize(("command", "output"), list(console_blocks(README)))
+def test_the_readme_shows_what_its_commands_print(command: str, output: str, tmp_path: Path) -> None:
+    arrange_recordings(tmp_path)
+    result = run_shell(command, tmp_path)
+    assert result.stdout.rstrip() == output.rstrip(), result.stderr
+
+
+def test_the_readme_shows_what_its_python_prints(tmp_path: Path) -> None:
+    arrange_recordings(tmp_path)
+    (program,) = code_blocks(README, "python")
+    (output,) = code_blocks(README, "text")
+    assert run_python(program, tmp_path) == output
+
+
+def test_the_python_of_the_guide_runs(tmp_path: Path) -> None:
+    arrange_recordings(tmp_path)
+    printed = run_python("\n".join(code_blocks(DOCS / "python.md", "python")), tmp_path)
+    assert "failed: missing.wav" in printed
+
+
+def test_the_picture_shows_what_the_command_prints(tmp_path: Path) -> None:
+    """After a change of mini's captions: `python benchmarks/terminal_picture.py`."""
+    arrange_recordings(tmp_path)
+    picture = (DOCS / "images" / "terminal.svg").read_text(encoding="utf-8")
+    assert "http" not in picture.replace("http://www.w3.org/2000/svg", ""), "a picture fetches nothing"
+    shown = " ".join(html.unescape(text) for text in re.findall(r"<text class=\"terminal-r.*?>(.*?)</text>", picture))
+    command = "enclap caption examples"
+    assert shown.split() == ["$", *command.split(), *run_shell(command, tmp_path).stdout.split()]
+
+
+def test_the_readme_is_short() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 149
+    rows = re.findall(r"^\| .*", text, re.MULTILINE)
+    assert len(rows) - 2 <= 10, "one table of at most ten rows below its two lines of heading"
+
+
+def test_the_architecture_shows_the_plain_route_whole() -> None:
+    assert inspect.getsource(caption_plainly) in code_blocks(ARCHITECTURE, "python")
+
+
+def test_the_architecture_names_every_package() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    table = text.partition("| package |")[2].partition("\n\n")[0]
+    named_there = set(re.findall(r"`(\w+(?:/|\.py))`", "\n".join(row.split("|")[1] for row in table.splitlines()[2:])))
+    here = {f"{path.name}/" if path.is_dir() else path.name for path in PACKAGE.iterdir()}
+    assert named_there == here - {"__init__.py", "__pycache__/", "py.typed"}
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    text = re.sub(r"^```.*?^```", "", ARCHITECTURE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    paths = set(re.findall(r"`([\w-]+(?:/[\w.-]*)+|\w+\.(?:py|md))`", text))
+    assert len(paths) > 50
+    assert [path for path in paths if not (PACKAGE / path).exists() and not (ROOT / path).exists()] == []
+
+
+def test_the_files_of_each_change_are_counted_right() -> None:
+    rows = re.findall(
+        r"^\| (an? .*?) \| (.*) \| ([\d to]+) \|$", ARCHITECTURE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(rows) >= 9
+    for change, files, count in rows:
+        required, _, optional = files.partition("; ")
+        fewest, most = (int(number) for number in (count.split(" to ") * 2)[:2])
+        assert file_count(required) == fewest and file_count(files) == most, f"{change}: {files} are not {count}"
+        assert (fewest == most) is (not optional), change
+
+
+def file_count(cell: str) -> int:
+    return len(re.findall(r"a new file in `|`[\w/]+\.(?:py|md)`|a file in `recipes", cell))
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    configuration = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert set(re.findall(r'= "([\w/-]+\.md)"', configuration)) == pages
+    assert tomllib.loads(configuration)["project"]["theme"]["font"] is False, "no page fetches fonts"
+    for page in pages:
+        assert not re.search(r"^```(mermaid|pyodide)", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE), page
+
+
+def test_every_decision_is_in_the_list() -> None:
+    folder = DOCS / "decisions"
+    titles = {path.name: path.read_text(encoding="utf-8").splitlines()[0] for path in folder.glob("0*.md")}
+    listed = re.findall(r"^\| \[(\d+)\]\(([\w-]+\.md)\) \| (.*) \|$", (folder / "index.md").read_text(), re.MULTILINE)
+    assert {name: f"# {number}. {title}" for number, name, title in listed} == titles
+
+
+def test_the_reference_names_what_exists() -> None:
+    names = [
+        name for page in DOCS.rglob("*.md") for name in re.findall(r"^::: ([\w.]+)", page.read_text(), re.MULTILINE)
+    ]
+    assert len(names) > 10
+    assert [name for name in names if not is_defined(name)] == []
+
+
+def is_defined(name: str) -> bool:
+    """Whether the dotted name is a module, or is defined at the top of one; nothing is imported."""
+    path = ROOT / "src" / name.replace(".", "/")
+    if path.with_suffix(".py").exists():
+        return True
+    module, _, last = name.rpartition(".")
+    path = ROOT / "src" / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return re.search(rf"^(?:class|def) {last}\b", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
-    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    text = (DOCS / "errors.md").read_text(encoding="utf-8")
     written = {name: int(code) for name, code in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)}
     kinds = [value for value in vars(enclap.errors).values() if isinstance(value, type)]
     assert written == {kind.__name__: kind.exit_code for kind in kinds if issubclass(kind, Exception)}
 
 
 def test_the_table_of_formats_is_that_of_the_code() -> None:
-    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    text = (DOCS / "formats.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(FORMATS)
 
 
 def test_the_decoding_options_are_written_with_their_defaults() -> None:
     fields = DecodingOptions.model_fields.items()
     signature = f"DecodingOptions({', '.join(f'{name}={field.default!r}' for name, field in fields)})"
-    assert signature in " ".join((ROOT / "docs" / "python.md").read_text(encoding="utf-8").split())
+    assert signature in " ".join((DOCS / "python.md").read_text(encoding="utf-8").split())
 
 
 def test_the_figures_in_the_documents_are_the_measured_ones() -> None:
@@ -146,19 +278,39 @@ def test_licence_and_changelog_are_there_and_current() -> None:
 
 
 def arrange_recordings(folder: Path) -> None:
-    """The recordings that the README's examples name; what is in a file counts, not what it is called."""
+    """The recordings that the documents name; what is in a file counts, not what it is called."""
+    shutil.copytree(EXAMPLES, folder / "examples")
     for name, source in {
+        "bell.wav": "bell.wav",
+        "engine.mp3": "engine.mp3",
+        "long_scene.mp3": "long_scene.mp3",
         "recordings/one.wav": "bell.wav",
         "recordings/two.flac": "footsteps.flac",
         "more/film.mp4": "bird.ogg",
         "walk.m4a": "long_scene.mp3",
         "dog.wav": "bell.wav",
+        "doorbell.mp3": "bell.wav",
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(EXAMPLES / source, folder / name)
 
 
-def run_enclap(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
-    command = [str(ENCLAP), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+@cache
+def help_of(*command: str) -> str:
+    return run_shell(f"enclap {shlex.join(command)} --help", ROOT).stdout
+
+
+def run_shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The line in a shell that finds the `enclap` of this environment."""
+    path = os.pathsep.join([str(ENCLAP.parent), os.environ["PATH"]])
+    environment = os.environ | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "PATH": path}
+    command = ["sh", "-c", line]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def run_python(program: str, folder: Path) -> str:
+    """What the program prints."""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout

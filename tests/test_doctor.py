@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 
 from cli import Run
-from enclap.cli import doctor as doctor_room
+from enclap.cli import doctor as doctor_command
 from enclap.version import __version__
 
 
+@pytest.mark.train
 def test_the_report_holds_what_a_bug_report_needs(enclap: Run) -> None:
     done = enclap("doctor", "--engine", "onnx")
     assert (done.returncode, done.stderr) == (0, "")
     report = sections(done.stdout)
     assert list(report) == ["program", "machine", "packages", "engines", "models", "self-test of mini"]
     assert report["program"]["enclap"].startswith(__version__)
-    packages = (*doctor_room.RUNTIME, *doctor_room.EXTRAS)
-    assert report["packages"] == {name: metadata.version(name) for name in packages}
+    assert {"numpy", "av", "onnxruntime", "pydantic", "torch", "transformers"} <= set(report["packages"])
+    assert report["packages"] == {name: metadata.version(name) for name in report["packages"]}
     assert "CPU" in report["engines"]["onnx"] and "threads" in report["engines"]["torch"]
     assert report["models"]["cache"].endswith("GB free") and "MB in" in report["models"]["mini"]
     shown = report["self-test of mini"]
@@ -45,6 +46,38 @@ def sections(report: str) -> dict[str, dict[str, str]]:
     return found
 
 
+def test_a_version_outside_the_tested_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements = [
+        "av<20,>=17.1",
+        "numpy<3,>=1.26; python_version < '3.0'",  # for another Python: the next line counts
+        "numpy<3,>=2.1; python_version >= '3.0'",
+        "soxr>=0.5",
+        "torch<3,>=2.13; extra == 'train'",
+        "gradio<7,>=6; extra == 'serve'",
+        "ray<3,>=2.50; extra == 'ray'",
+        "pytest>=99; extra == 'dev'",
+    ]
+    installed = {"av": "20.0.0", "numpy": "2.0.1", "ray": "2.49.0", "soxr": "1.0rc1", "pytest": "8.3"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "requires", lambda _: requirements)
+    monkeypatch.setattr(metadata, "version", version)
+    assert dict(doctor_command._packages()) == {
+        "av": "20.0.0, OUTSIDE the tested <20,>=17.1",
+        "numpy": "2.0.1, OUTSIDE the tested <3,>=2.1",
+        "soxr": "1.0rc1",
+        "torch": "not installed (extra 'train')",
+        "ray": "2.49.0, OUTSIDE the tested <3,>=2.50",
+    }
+    del installed["soxr"]
+    assert dict(doctor_command._packages())["soxr"] == "MISSING: install enclap again"
+
+
+@pytest.mark.train
 def test_both_engines_describe_the_clip_alike(enclap: Run) -> None:
     runs = [enclap("doctor", "--engine", engine) for engine in ("onnx", "torch")]
     assert [done.returncode for done in runs] == [0, 0], runs[1].stderr
@@ -84,7 +117,7 @@ def test_captions_that_differ_are_a_failure(enclap: Run, tiny_model: Path, monke
     from enclap.types import Candidate
 
     sentences = iter(["A dog.", "A cat.", "  ", "  "])
-    monkeypatch.setattr(doctor_room, "_caption", lambda *_: Candidate((0, 2), next(sentences), -1.0))
+    monkeypatch.setattr(doctor_command, "_caption", lambda *_: Candidate((0, 2), next(sentences), -1.0))
     done = enclap("doctor", "--model", tiny_model)
     assert done.returncode == 3 and "captioned 'A dog.', then 'A cat.'" in done.stderr
     done = enclap("doctor", "--model", tiny_model)
@@ -95,8 +128,8 @@ def test_any_fault_of_an_engine_is_a_line(enclap: Run, tiny_model: Path, monkeyp
     def crash(*_: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(doctor_room, "_loaded", crash)
-    monkeypatch.setattr(doctor_room, "_onnx_devices", crash)
+    monkeypatch.setattr(doctor_command, "_loaded", crash)
+    monkeypatch.setattr(doctor_command, "_onnx_devices", crash)
     done = enclap("doctor", "--model", tiny_model)
     assert (done.returncode, done.stderr) == (3, "enclap: self-test failed: RuntimeError: two lines\n")
     assert "BROKEN: RuntimeError: two lines" in done.stdout

@@ -18,7 +18,7 @@ from enclap.data.synthetic.grammar import (
     label_texts,
 )
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.evaluation.hearing import has_correct_order, names
+from enclap.evaluation.hearing import has_correct_order, mentions_label
 
 LEXICON = load_lexicon()
 LABELS = tuple(LEXICON.entries)
@@ -55,7 +55,7 @@ def test_repeated_sound() -> None:
     assert canonical(often) == "A dog barks several times."
 
 
-def test_takes_of_one_label_are_told_as_repetition() -> None:
+def test_takes_of_one_label_become_a_repetition() -> None:
     assert canonical(after_one_another("dog barking", "dog barking", "dog barking")) == "A dog barks several times."
 
 
@@ -75,7 +75,7 @@ def test_two_in_order_and_three_in_order() -> None:
     assert three == "A dog barks, then a door slams, and then a person sneezes."
 
 
-def test_sounds_given_in_any_order_are_told_by_their_start() -> None:
+def test_sounds_given_in_any_order_are_named_by_their_start() -> None:
     scene = after_one_another("dog barking", "door slamming")
     assert canonical(SceneDescription(scene.sounds[::-1])) == canonical(scene)
 
@@ -96,7 +96,7 @@ def test_far_away_once() -> None:
     assert canonical(thunder).count("distan") == 1
 
 
-def test_labels_that_are_said_alike_are_told_once() -> None:
+def test_labels_that_share_a_phrase_are_named_once() -> None:
     assert canonical(after_one_another("train", "train passing")) == "A train passes."
 
 
@@ -124,10 +124,10 @@ def test_every_single_sound_is_named_whatever_the_wording() -> None:
     for label in LABELS:
         for _ in range(3):
             scene = SceneDescription((Sound(label, 0, 3, distant=True, repetitions=2),))
-            assert names(describe(scene, rng), label), label
+            assert mentions_label(describe(scene, rng), label), label
 
 
-def test_pairs_are_told_in_order() -> None:
+def test_pairs_are_named_in_order() -> None:
     rng = np.random.default_rng(4)
     plain = ["dog barking", "rooster crowing", "person sneezing", "baby crying", "glass breaking", "cow mooing"]
     for first in plain:

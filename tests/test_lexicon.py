@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from enclap.data.synthetic.lemmas import lemma, lemmas_of, words_of
-from enclap.data.synthetic.lexicon import (
-    Entry,
-    family,
-    family_phrase,
-    load_lexicon,
-    parse_synonyms,
-    tag_vocabulary,
-    words,
-)
-from enclap.evaluation.hearing import mentions_family, names
+from enclap.data.synthetic.lexicon import Entry, load_lexicon, parse_synonyms
+from enclap.evaluation.hearing import mentions_family, mentions_label
 
 LEXICON = load_lexicon()
 ENTRIES = tuple(LEXICON.entries.values())
@@ -125,7 +117,7 @@ def test_participles_hold_an_ing_form_and_nouns_no_finite_be() -> None:
 
 def test_every_phrase_names_its_own_label_and_family() -> None:
     for entry, _, phrase in ALL_PHRASES:
-        assert names(phrase, entry.label), (entry.label, phrase)
+        assert mentions_label(phrase, entry.label), (entry.label, phrase)
         assert mentions_family(phrase, entry.label), (entry.label, phrase)
 
 
@@ -135,15 +127,15 @@ def test_families_cover_all_labels_and_none_is_empty() -> None:
 
 def test_a_family_clause_names_the_family_of_each_of_its_labels() -> None:
     for entry in ENTRIES:
-        assert mentions_family(family_phrase(entry.label), entry.label), (entry.label, family(entry.label))
+        assert mentions_family(LEXICON.families[entry.family].clause, entry.label), (entry.label, entry.family)
 
 
 def test_tag_words_come_from_one_sorted_vocabulary() -> None:
-    vocabulary = tag_vocabulary()
+    vocabulary = LEXICON.tag_vocabulary
     assert list(vocabulary) == sorted(set(vocabulary))
     for entry in ENTRIES:
-        assert set(words(entry.label)) <= set(vocabulary)
-    assert {"dog", "bark"} <= set(words("dog barking"))
+        assert set(entry.words) <= set(vocabulary)
+    assert {"dog", "bark"} <= set(LEXICON["dog barking"].words)
 
 
 def test_esc_10_classes_can_be_backgrounds_or_repeated() -> None:

@@ -54,7 +54,7 @@ def test_plain_make_lists_every_target_that_is_meant_for_users(clone: Path) -> N
     result = make(clone)
     assert result.returncode == 0, result.stderr
     documented = re.findall(r"^([a-z-]+):.*## ", (clone / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert {"demo", "test", "test-shared", "mini", "wheel", "clean"} <= set(documented)
+    assert {"demo", "test", "test-pythons", "test-shared", "mini", "wheel", "clean"} <= set(documented)
     assert all(f"make {target}" in result.stdout for target in documented)
 
 
@@ -72,7 +72,7 @@ def test_an_old_python_is_named_with_its_version(clone: Path) -> None:
     assert "needs Python 3.11 or newer; found: python3 (3.9)" in result.stderr
 
 
-def test_a_python_without_venv_is_told_which_package_brings_it(clone: Path) -> None:
+def test_a_python_without_venv_gets_the_name_of_the_package_that_brings_it(clone: Path) -> None:
     result = make(clone, "demo", python=ANSWERS_AS.format(version="3.12", too_old=0))
     assert result.returncode != 0
     assert "lacks the modules venv and ensurepip" in result.stderr
@@ -96,8 +96,8 @@ def test_missing_recordings_and_references_are_named_before_anything_is_installe
 
 
 def test_clean_keeps_a_training_that_took_hours(clone: Path) -> None:
-    for folder in ("src", "tests", "benchmarks", "examples", "dist", "build/mini"):
+    for folder in ("src", "tests", "benchmarks", "examples", "scripts", "dist", "build/mini", "build/site"):
         (clone / folder).mkdir(parents=True)
     assert make(clone, "clean").returncode == 0
     assert (clone / "build" / "mini").exists()
-    assert not (clone / "dist").exists()
+    assert not (clone / "dist").exists() and not (clone / "build" / "site").exists()

@@ -15,7 +15,7 @@ from enclap import Captioner
 from enclap.audio.read import read_audio
 from enclap.data.recordings import Recording, read_manifest
 from enclap.engines import Engine, load_engine
-from enclap.evaluation.hearing import names
+from enclap.evaluation.hearing import mentions_label
 from enclap.hub.integrity import check_folder
 from enclap.hub.resolve import find_model
 from enclap.types import Features, Waveform, Window
@@ -87,8 +87,8 @@ def test_both_engines_write_the_same_captions(
 
 @pytest.mark.shared
 def test_it_hears_far_above_chance(recordings: list[tuple[Path, Recording]]) -> None:
-    """On the classes of ESC-10 it was trained on; how well it does on others is for benchmarks/hearing.py to say."""
+    """On the classes of ESC-10 it was trained on; `enclap.evaluation.mini_hearing` says how well it does on others."""
     chosen = [item for item in recordings if item[1].fold == 1][::3]
     results = Captioner.from_pretrained("mini").caption([path for path, _ in chosen])
-    hits = [names(result.text, row.label) for result, (_, row) in zip(results, chosen, strict=True)]
+    hits = [mentions_label(result.text, row.label) for result, (_, row) in zip(results, chosen, strict=True)]
     assert np.mean(hits) > 0.3  # a constant caption: 0.1

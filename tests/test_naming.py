@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enclap.evaluation.hearing import has_correct_order, mentions_family, names, parts_in_time
+from enclap.evaluation.hearing import has_correct_order, mentions_family, mentions_label, parts_in_time
 
 ESC_10 = {
     "dog barking": ("A dog is barking loudly.", "Puppies whimper.", "Something barks."),
@@ -43,28 +43,28 @@ NOT_NAMED = [
 @pytest.mark.parametrize(("label", "captions"), ESC_10.items())
 def test_esc_10_classes_are_named_by_fair_words_and_by_no_other_class(label: str, captions: tuple[str, ...]) -> None:
     for caption in captions:
-        assert names(caption, label), caption
-        assert [other for other in ESC_10 if names(caption, other)] == [label], caption
+        assert mentions_label(caption, label), caption
+        assert [other for other in ESC_10 if mentions_label(caption, other)] == [label], caption
 
 
 @pytest.mark.parametrize(("caption", "label"), NOT_NAMED)
 def test_words_that_do_not_distinguish_name_nothing(caption: str, label: str) -> None:
-    assert not names(caption, label)
+    assert not mentions_label(caption, label)
 
 
 def test_compound_concepts_need_all_their_words() -> None:
-    assert names("A male voice talks.", "man speaking")
-    assert names("Two men are talking.", "man speaking")
+    assert mentions_label("A male voice talks.", "man speaking")
+    assert mentions_label("Two men are talking.", "man speaking")
 
 
 def test_light_words_and_order_do_not_matter() -> None:
-    assert names("barks the of a dog", "dog barking")
+    assert mentions_label("barks the of a dog", "dog barking")
 
 
 def test_only_the_first_twenty_words_count() -> None:
     filler = " ".join(["sound"] * 19)
-    assert names(f"{filler} rain", "rain")
-    assert not names(f"{filler} sound rain", "rain")
+    assert mentions_label(f"{filler} rain", "rain")
+    assert not mentions_label(f"{filler} sound rain", "rain")
 
 
 def test_family_is_named_by_a_family_word() -> None:
@@ -75,7 +75,7 @@ def test_family_is_named_by_a_family_word() -> None:
 
 def test_an_unknown_label_raises() -> None:
     with pytest.raises(KeyError, match="no such sound"):
-        names("A dog barks.", "no such sound")
+        mentions_label("A dog barks.", "no such sound")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_order_is_read_from_the_connectors(caption: str) -> None:
         "",
     ],
 )
-def test_simultaneous_or_missing_sounds_tell_no_order(caption: str) -> None:
+def test_simultaneous_or_missing_sounds_have_no_order(caption: str) -> None:
     assert not has_correct_order(caption, "dog barking", "rooster crowing")
     assert not has_correct_order(caption, "rooster crowing", "dog barking")
 

@@ -16,8 +16,8 @@ from cli import Run, written
 from enclap.cli.choices import chosen_formats, complete_formats
 from enclap.errors import AudioNotFound, UsageError
 from enclap.output.formats import FORMATS
-from enclap.output.inputs import Recording, expand
-from enclap.output.writer import planned
+from enclap.output.inputs import InputFile, expand
+from enclap.output.plan import make_plan
 from enclap.text import printable
 from sounds import noise, write_audio
 
@@ -42,7 +42,7 @@ def test_a_folder_mirrors_the_input_in_every_format(enclap: Run, collection: Pat
 
 def test_folders_and_globs_keep_their_shape(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mirrors(*paths: str) -> list[str]:
-        return sorted(found.mirror for found in expand(paths) if isinstance(found, Recording))
+        return sorted(found.mirror for found in expand(paths) if isinstance(found, InputFile))
 
     monkeypatch.chdir(collection)
     shallow = ["dog.flac", "dog.wav"]
@@ -59,7 +59,7 @@ def test_links_that_form_loops_end(collection: Path, monkeypatch: pytest.MonkeyP
         (collection / f"loop{number}").symlink_to(collection, target_is_directory=True)
     (collection / "self.wav").symlink_to("self.wav")
     monkeypatch.chdir(collection)
-    found = [recording.path for recording in expand(["**/*.wav", "."]) if isinstance(recording, Recording)]
+    found = [recording.path for recording in expand(["**/*.wav", "."]) if isinstance(recording, InputFile)]
     assert found == ["deep/er/cat.wav", "dog.wav", "self.wav", "deep/er/cat.wav", "dog.flac", "dog.wav", "self.wav"]
 
 
@@ -92,17 +92,17 @@ def test_a_format_alone_and_among_others_is_the_same(enclap: Run, collection: Pa
         assert (tmp_path / f"both{form.suffix}").read_text() == enclap("caption", document, "-f", style).stdout
 
 
-TWO = (Recording("a.wav", "a.wav"), Recording("b.wav", "b.wav"))
+TWO = (InputFile("a.wav", "a.wav"), InputFile("b.wav", "b.wav"))
 
 
 @pytest.mark.parametrize(
     ("styles", "outputs", "words"),
     [
-        ("text,json", [], "needs a place for each"),
-        ("text,json", ["-"], "needs a place for each"),
+        ("text,json", [], "needs an output for each"),
+        ("text,json", ["-"], "needs an output for each"),
         ("text,json", ["-", "-"], "two cannot share"),
-        ("text,json", ["a", "b", "c"], "needs a place for each"),
-        ("text", ["a", "b"], "needs a place for each"),
+        ("text,json", ["a", "b", "c"], "needs an output for each"),
+        ("text", ["a", "b"], "needs an output for each"),
         ("text,json", ["a.txt", "b/"], "a folder takes all formats"),
         ("text,vtt", ["a"], "describes one recording, these are 2"),
         ("srt", ["-"], "describes one recording, these are 2"),
@@ -110,13 +110,13 @@ TWO = (Recording("a.wav", "a.wav"), Recording("b.wav", "b.wav"))
 )
 def test_places_that_do_not_suffice_are_refused(styles: str, outputs: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        planned(chosen_formats([styles]), outputs, TWO)
+        make_plan(chosen_formats([styles]), outputs, TWO)
 
 
 def test_names_in_a_folder_never_collide() -> None:
     found = ["a.wav", "A.mp3", "a.mp3", "a.mp3", "x/a.wav", "a", "a.mp3-2.wav"]
-    inputs = [AudioNotFound("gone"), *(Recording(name, name) for name in found)]
-    names = planned(("text",), ["out/"], inputs).names
+    inputs = [AudioNotFound("gone"), *(InputFile(name, name) for name in found)]
+    names = make_plan(("text",), ["out/"], inputs).names
     assert names[:5] == (None, "a", "A.mp3", "a.mp3-2", "a.mp3-3")
     assert len({name.casefold() for name in names if name}) == len(found)
 

@@ -15,6 +15,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from enclap.version import __version__
 
@@ -76,7 +77,8 @@ def test_the_metadata_says_what_it_is_and_asks_for_the_runtime_alone(archives: t
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT AND CC-BY-SA-4.0"
-    runtime = {line.split(">")[0] for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
+    lines = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    runtime = {Requirement(line).name for line in lines}
     assert not runtime & {"torch", "transformers", "pyarrow", "pyyaml", "safetensors"}
     assert {"numpy", "av", "soxr", "onnxruntime", "tokenizers"} <= runtime
 
@@ -84,9 +86,18 @@ def test_the_metadata_says_what_it_is_and_asks_for_the_runtime_alone(archives: t
 def test_the_source_archive_can_run_the_tests_and_build_the_wheel(archives: tuple[Path, Path]) -> None:
     with tarfile.open(archives[1]) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
-    wanted = {"pyproject.toml", "LICENSE", "CHANGELOG.md", "README.md", "Makefile", "constraints.txt"}
+    wanted = {
+        "pyproject.toml",
+        "LICENSE",
+        "CHANGELOG.md",
+        "README.md",
+        "Makefile",
+        "constraints.txt",
+        "CONTRIBUTING.md",
+    }
     wanted |= {f"src/{name}" for name in package_files()}
-    wanted |= {"tests/test_packaging.py", "examples/rebuild.py", "benchmarks/speed.py", "docs/licences.md"}
+    wanted |= {"tests/test_packaging.py", "examples/rebuild.py", "benchmarks/speed.py"}
+    wanted |= {"docs/licences.md", "scripts/check_pythons.py", "CITATION.cff"}
     assert wanted <= names
     assert not any(name.startswith((".venv", "build/", "dist/")) or "__pycache__" in name for name in names)
 

@@ -100,6 +100,7 @@ def test_neighbours_are_joined_and_crowds_say_what_most_said() -> None:
     assert [slot.text for slot in slots] == ["rain (3 of 4)"]
 
 
+@pytest.mark.train
 def test_a_picture_is_drawn_beside_the_captions(enclap: Run, recording: Callable[..., Path], tmp_path: Path) -> None:
     path = recording("a $1 & <b>.wav", seconds=25.0)
     plain = enclap("caption", path)

@@ -15,8 +15,9 @@ import pytest
 
 from cli import Run, written
 from enclap.errors import EnvironmentFault
-from enclap.output.resume import HEAD, ResumeLog, model_fingerprint, recording_key
-from enclap.output.writer import RESUME_LOG_OF_FOLDER
+from enclap.output.plan import RESUME_LOG_OF_FOLDER
+from enclap.output.resume import model_fingerprint, recording_key
+from enclap.output.resume_log import HEAD, ResumeLog
 from enclap.types import Candidate, Caption, CaptionResult
 from sounds import noise, write_audio
 
@@ -185,10 +186,10 @@ def test_a_result_comes_back_from_the_ledger_to_the_last_digit(tmp_path: Path) -
     key = recording_key(str(path), "settings")
     assert key is not None
     with ledger_at(tmp_path / "ledger") as ledger:
-        ledger.record(key, CaptionResult("a.wav", 2.0, captions))
-        assert ledger.find(key, "b.wav") == CaptionResult("b.wav", 2.0, captions)
+        ledger.record(key.name, CaptionResult("a.wav", 2.0, captions))
+        assert ledger.find(key.name, "b.wav") == CaptionResult("b.wav", 2.0, captions)
     with ledger_at(tmp_path / "ledger") as ledger:
-        assert ledger.find(key, "b.wav") == CaptionResult("b.wav", 2.0, captions)
+        assert ledger.find(key.name, "b.wav") == CaptionResult("b.wav", 2.0, captions)
     assert recording_key(str(path), "other") != key != recording_key(str(path.rename(tmp_path / "a.mp3")), "settings")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from enclap.audio.mel import MelFrontEnd
-from enclap.data.feature_store import Clip, FeatureStore, StoreHeader, write_shard
-from enclap.data.recordings import Corpus, Recording, share
+from enclap.data.recordings import Corpus, Recording
 from enclap.data.synthetic.grammar import canonical
 from enclap.data.synthetic.scenes import LONGEST, SceneComposer, SceneMix
 from enclap.errors import DataError
@@ -17,7 +17,7 @@ from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import CaptionItems, Perturbation, perturb
 from enclap.training.mini.augment import FLOOR_DB, Augmentation, add_powers, draw_view, open_mel_bank
 from enclap.training.tokenizer import train_tokenizer
-from enclap.types import Features
+from feature_clips import clips
 
 RATE = 8_000
 FRONT_END = MelFrontEnd(RATE, 10 * RATE, 256, 160, 16, 50.0, 3_500.0)
@@ -97,7 +97,7 @@ def test_filled_scenes_give_each_sound_an_equal_share(corpus: Corpus) -> None:
     assert LONGEST in lengths and len(lengths) > 4
 
 
-def test_the_length_of_a_filled_scene_does_not_tell_its_kind(corpus: Corpus) -> None:
+def test_the_length_of_a_filled_scene_does_not_give_its_kind_away(corpus: Corpus) -> None:
     whole = {}
     for kind in ("order", "single", "background"):
         chances = dict.fromkeys(("order", "together", "background", "three"), 0.0) | {kind: 1.0}
@@ -106,6 +106,17 @@ def test_the_length_of_a_filled_scene_does_not_tell_its_kind(corpus: Corpus) -> 
         lengths = [draw(number).waveform.seconds for number in range(60)]
         whole[kind] = sum(seconds > LONGEST - 0.01 for seconds in lengths) / len(lengths)
     assert all(0.2 < share < 0.8 for share in whole.values()), whole
+
+
+def test_recordings_of_too_few_kinds_for_scenes_are_refused_instead_of_searched_for_ever(corpus: Corpus) -> None:
+    with pytest.raises(DataError, match="sounds of 2 families"):
+        SceneComposer(corpus, dict.fromkeys(range(4), 1.0), SceneMix(), 0)
+    brief = ("aluminum foil crinkling", "bag being crumpled", "ball bouncing")
+    recordings = tuple(replace(item, labels=(brief[number % 3],)) for number, item in enumerate(corpus.recordings))
+    without_background = replace(corpus, recordings=recordings)
+    with pytest.raises(DataError, match="no continuous sound"):
+        composer(without_background)
+    assert composer(without_background, mix=SceneMix(background=0.0)).draw(1).recordings
 
 
 def test_sounds_in_order_do_not_overlap_and_are_all_audible(corpus: Corpus) -> None:
@@ -134,61 +145,6 @@ def test_a_view_is_seeded_and_never_below_the_floor(corpus: Corpus, tmp_path: Pa
 def test_powers_add() -> None:
     total = add_powers(np.float32([-20.0, -20.0]), np.float32([-20.0, -90.0]))
     assert total == pytest.approx([-20.0 + 10 * np.log10(2), -20.0], abs=1e-4)
-
-
-def test_recordings_are_set_apart_by_name_evenly() -> None:
-    draws = [share(f"r{number}", "held out") for number in range(2_000)]
-    assert draws == [share(f"r{number}", "held out") for number in range(2_000)]
-    assert np.mean(np.asarray(draws) < 0.15) == pytest.approx(0.15, abs=0.03)
-
-
-HEADER = StoreHeader(codebooks=3, entries=32, embedding=5, frame_rate=25.0, encoders="abc")
-
-
-def clips(count: int, seed: int = 0) -> list[Clip]:
-    generator = np.random.default_rng(seed)
-    made = []
-    for number in range(count):
-        vector = generator.standard_normal(5).astype(np.float32)
-        codes = generator.integers(0, 32, (1 + 7 * number % 40, 3))
-        features = Features(codes, vector / np.linalg.norm(vector))
-        made.append(Clip(f"clip/{number}", features, ("A dog barks.", "Rain falls."), ("dog barking",), 1.5))
-    return made
-
-
-def test_a_store_gives_back_what_was_written(tmp_path: Path) -> None:
-    wanted = clips(10)
-    write_shard(tmp_path / "00000.parquet", HEADER, wanted[:6])
-    write_shard(tmp_path / "00001.parquet", HEADER, wanted[6:])
-    store = FeatureStore(tmp_path)
-    assert len(store) == 10 and store.lengths().tolist() == [len(clip.features.codes) for clip in wanted]
-    for one, other in zip(store, wanted, strict=True):
-        assert np.array_equal(one.features.codes, other.features.codes)
-        assert one.features.embedding is not None and other.features.embedding is not None
-        assert np.array_equal(one.features.embedding, other.features.embedding)
-        assert (one.name, one.captions, one.labels, one.seconds) == (
-            other.name,
-            other.captions,
-            other.labels,
-            other.seconds,
-        )
-
-
-def test_a_store_refuses_shards_of_another_model_format_or_kind(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no feature shards"):
-        FeatureStore(tmp_path)
-    write_shard(tmp_path / "00000.parquet", HEADER, clips(2))
-    other = StoreHeader(codebooks=3, entries=32, embedding=5, frame_rate=25.0, encoders="other")
-    write_shard(tmp_path / "00001.parquet", other, clips(2))
-    with pytest.raises(DataError, match="another model"):
-        FeatureStore(tmp_path)
-    later = StoreHeader(codebooks=3, entries=32, embedding=5, frame_rate=25.0, encoders="abc", version=99)
-    write_shard(tmp_path / "00001.parquet", later, clips(2))
-    with pytest.raises(DataError, match="format 99"):
-        FeatureStore(tmp_path)
-    (tmp_path / "00001.parquet").write_bytes(b"not parquet")
-    with pytest.raises(DataError, match="not a feature shard"):
-        FeatureStore(tmp_path)
 
 
 def items(seed: int = 0, batch_size: int = 4, codes_dropout: float = 0.0) -> CaptionItems:

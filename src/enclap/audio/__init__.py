@@ -2,5 +2,5 @@
 
 Training and inference both read through here, so what a model learned from and what it is asked about cannot differ.
 
-May import: errors, text, types.
+May import: errors, files, text, types.
 """

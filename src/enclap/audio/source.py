@@ -10,13 +10,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from enclap.errors import AudioNotFound, AudioRefused, AudioUnreadable
+from enclap.files import translate_write_errors
 from enclap.text import printable
 
 STANDARD_INPUT = "-"
@@ -155,13 +156,24 @@ def _seekable(file: BinaryIO, name: str, limit: int) -> Iterator[BinaryIO]:
     if _can_seek(file):
         yield file
         return
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+    with _spool() as spool:
         try:
             _copy(file, spool, printable(name), limit)
         except OSError as error:
             raise AudioUnreadable(f"{printable(name)}: reading failed: {error.strerror or error}") from error
         spool.seek(0)
         yield cast(BinaryIO, spool)
+
+
+@contextmanager
+def _spool() -> Iterator[IO[bytes]]:
+    """A file in memory that moves to the temporary folder when it grows."""
+    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed below)
+    try:
+        yield cast(IO[bytes], spool)
+    finally:
+        with suppress(OSError):  # what could not be written a moment ago cannot be written now
+            spool.close()
 
 
 def _copy(file: BinaryIO, spool: IO[bytes], shown: str, limit: int) -> None:
@@ -172,7 +184,10 @@ def _copy(file: BinaryIO, spool: IO[bytes], shown: str, limit: int) -> None:
         size += len(piece)
         if size > limit:
             raise AudioRefused(f"{shown}: larger than {limit} bytes, the most that is read")
-        spool.write(piece)
+        with translate_write_errors("the temporary folder (TMPDIR)"):
+            spool.write(piece)
+    with translate_write_errors("the temporary folder (TMPDIR)"):
+        spool.flush()
 
 
 def _can_seek(file: BinaryIO) -> bool:

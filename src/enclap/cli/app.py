@@ -1,4 +1,4 @@
-"""All commands in one application; each has a file of its own and imports its tools when it runs."""
+"""All commands in one application; each has a file of its own and imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def _show_version(wanted: bool) -> None:
 def _enclap(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Versions of program, models, engines."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show program, model and engine versions."
+        ),
     ] = False,
 ) -> None:
     """Describe sounds in English sentences."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from enclap.cli import caption_options as options
 from enclap.cli.choices import DeviceName, EngineName, PrecisionName, RerankName, chosen_formats
 from enclap.cli.exit import SOME_FAILED
-from enclap.cli.progress import ProgressBar, messages_shown
+from enclap.cli.memory import require_address_space
+from enclap.cli.progress import ProgressBar
 from enclap.errors import AudioNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def caption(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write what can be heard in each recording, in English sentences.
+    """Describe recordings in English sentences.
 
     PATH is a sound or video file, a folder, a glob in quotes, or - for
-    standard input. Long recordings get a caption for every ten seconds.
+    standard input. A long recording gets a caption for every ten seconds.
 
     \b
     Examples:
@@ -59,7 +60,10 @@ def caption(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
+    require_address_space()
     decoding = _decoding(beams, candidates, sample, seed).model_copy(update={"rerank": rerank.value})
+    from enclap.cli.messages import messages_shown
+
     bar = ProgressBar(wanted=not quiet)
     with messages_shown(bar, quiet=quiet, verbose=verbose):
         inputs, plan = _inputs_and_plan(paths, formats or ["text"], outputs or [], resume)

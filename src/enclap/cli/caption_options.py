@@ -16,6 +16,7 @@ from enclap.cli.choices import (
 )
 
 MOST = 64  # beams and candidates
+MOST_THREADS = 512  # more are slower on any machine, and a hundred thousand never get to work
 
 Paths = Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)]
 Formats = Annotated[
@@ -24,33 +25,48 @@ Formats = Annotated[
         "--format",
         "-f",
         metavar="NAME",
-        help=f"{', '.join(FORMAT_NAMES)}; several with commas; text unless set.",
+        help=f"Output format: {', '.join(FORMAT_NAMES)}; several with commas. [default: text]",
         autocompletion=complete_formats,
     ),
 ]
 Outputs = Annotated[
     list[str] | None,
     typer.Option(
-        "--output", "-o", metavar="PATH", help="A file, or FOLDER/ for files per recording; once or per format."
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="Write to a file, or to FOLDER/ with a file per recording; give it once, or once per format.",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Skip what an earlier run to --output has done.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
-Plot = Annotated[str | None, typer.Option(metavar="FILE", help="Draw spectrogram and captions, as .png or .svg.")]
-Window = Annotated[float, typer.Option(metavar="SECONDS", help="Audio per caption; 0: one for each recording.")]
-Candidates = Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="Sentences for each caption, with scores.")]
-Rerank = Annotated[RerankName, typer.Option(help="Best is the likeliest, the nearest by CLAP, or both.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue an earlier run to the same --output; finished recordings are reused.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
+Plot = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Draw the spectrogram with its captions to a .png or .svg file.")
+]
+Window = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Length of audio per caption; 0 gives one per recording.")
+]
+Candidates = Annotated[
+    int, typer.Option(min=1, max=MOST, metavar="N", help="Number of sentences to show per caption, with scores.")
+]
+Rerank = Annotated[
+    RerankName, typer.Option(help="Order the candidates by likelihood, by similarity to the sound (CLAP), or by both.")
+]
 Beams = Annotated[
-    int | None, typer.Option(min=1, max=MOST, metavar="N", help="Width of the search, 4 unless set; 1 is greedy.")
+    int | None, typer.Option(min=1, max=MOST, metavar="N", help="Beam width; 1 is greedy search. [default: 4]")
 ]
-Sample = Annotated[bool, typer.Option("--sample", help="Draw sentences instead of searching for the best.")]
-Seed = Annotated[
-    int | None, typer.Option(min=0, metavar="N", help="Of --sample, 0 unless set; the same draws the same.")
+Sample = Annotated[bool, typer.Option("--sample", help="Sample sentences instead of searching for the most likely.")]
+Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Random seed for --sample. [default: 0]")]
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="mini, official, a model folder, or a repository on the Hugging Face hub.")
 ]
-Model = Annotated[str, typer.Option(metavar="NAME", help="mini, official, a model folder, or a hub repository.")]
-Engine = Annotated[EngineName, typer.Option(help="What runs the model.")]
-Device = Annotated[DeviceName, typer.Option(help="Where it runs.")]
-Precision = Annotated[PrecisionName, typer.Option(help="What it computes in.")]
-Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processor threads; all cores unless set.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but failures.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell of every recording.")]
+Engine = Annotated[EngineName, typer.Option(help="Inference engine.")]
+Device = Annotated[DeviceName, typer.Option(help="Device to run on.")]
+Precision = Annotated[PrecisionName, typer.Option(help="Numeric precision of the caption model.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=MOST_THREADS, metavar="N", help="CPU threads. [default: all cores]")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for every recording.")]

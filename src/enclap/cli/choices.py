@@ -1,4 +1,4 @@
-"""What options may be set to, here so that --help need import nothing that uses them."""
+"""Values that options may take, kept here so that --help imports nothing that uses them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DeviceName(StrEnum):
 
 
 class PrecisionName(StrEnum):
-    """What an engine may compute in."""
+    """Numeric precisions that an engine may compute in."""
 
     float32 = "float32"
     int8 = "int8"
@@ -38,7 +38,7 @@ class PrecisionName(StrEnum):
 
 
 class RerankName(StrEnum):
-    """What puts the candidates in order."""
+    """What orders the candidates."""
 
     likelihood = "likelihood"
     clap = "clap"
@@ -55,6 +55,6 @@ def chosen_formats(typed: Sequence[str]) -> tuple[str, ...]:
 
 
 def complete_formats(incomplete: str) -> list[str]:
-    """What a shell may put in the place of `text,j`: text,json and text,jsonl."""
+    """What a shell offers for `text,j`: text,json and text,jsonl."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in FORMAT_NAMES if name.startswith(last)]

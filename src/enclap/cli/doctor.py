@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from enclap.cli.exit import print_error
+from enclap.cli.memory import require_address_space
 
 if TYPE_CHECKING:
     from enclap.engines import Engine
     from enclap.types import Candidate
 
-RUNTIME = ("numpy", "av", "soxr", "onnxruntime", "tokenizers", "huggingface_hub", "pydantic")
-EXTRAS = ("torch", "transformers", "safetensors", "onnx")
+RUNTIME = ""  # as the extra in whose name the packages of the runtime are required
+EXTRAS = ("train", "eval", "serve", "batch", "ray", "search", "plot")
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "HF_ENDPOINT",
@@ -47,13 +48,14 @@ class SelfTest:
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="The model to try; nothing is fetched.")] = "mini",
-    engine: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    model: Annotated[str, typer.Option(metavar="NAME", help="Model to test; nothing is downloaded.")] = "mini",
+    engine: Annotated[str, typer.Option(metavar="NAME", help="auto, onnx or torch.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Show versions, engines, devices, models and cache, and caption one clip.
+    """Report versions and test this installation.
 
-    Paste what it prints into a bug report. The exit code is 3 when the clip could not be captioned.
+    Shows versions, engines, devices, models and cache, then captions one clip. Paste the output into a bug report. The
+    exit code is 3 when the clip could not be captioned.
     """
     from enclap.text import printable
 
@@ -66,6 +68,7 @@ def doctor(
     ):
         _show(title, lines)
     try:
+        require_address_space()
         test = _self_test(model, engine, device)
     except Exception as error:  # whatever goes wrong here is what the user came for
         typer.echo(f"self-test of {printable(model)}: FAILED")
@@ -109,17 +112,39 @@ def _machine() -> Iterator[tuple[str, str]]:
 
 
 def _packages() -> Iterator[tuple[str, str]]:
-    for name in (*RUNTIME, *EXTRAS):
-        try:
-            yield name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            yield name, "not installed (extra 'train')" if name in EXTRAS else "MISSING: install enclap again"
+    """The packages that enclap's metadata name and their versions, with a remark on one outside the tested range.
+
+    The range is that of pyproject.toml. Packages of the extra "train" are listed also where they are missing.
+    """
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(text) for text in metadata.requires("enclap") or ()]
+    shown: set[str] = set()
+    for extra in (RUNTIME, *EXTRAS):
+        for requirement in requirements:
+            needed = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            if not needed or requirement.name in shown:
+                continue
+            version = _installed_version(requirement.name)
+            if version is not None:
+                tested = requirement.specifier.contains(version, prereleases=True)
+                yield requirement.name, version if tested else f"{version}, OUTSIDE the tested {requirement.specifier}"
+            elif extra in (RUNTIME, "train"):
+                yield requirement.name, "not installed (extra 'train')" if extra else "MISSING: install enclap again"
+            shown.add(requirement.name)
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _engines() -> Iterator[tuple[str, str]]:
     yield "onnx", _found(_onnx_devices)
-    there = all(util.find_spec(name) is not None for name in ("torch", "transformers"))
-    yield "torch", _found(_torch_devices) if there else "not installed: pip install 'enclap[train]'"
+    installed = all(util.find_spec(name) is not None for name in ("torch", "transformers"))
+    yield "torch", _found(_torch_devices) if installed else "not installed: pip install 'enclap[train]'"
 
 
 def _found(look: Callable[[], str]) -> str:
@@ -148,14 +173,15 @@ def _torch_devices() -> str:
 def _models() -> Iterator[tuple[str, str]]:
     import shutil
 
+    from enclap.files import is_folder
     from enclap.hub.download import cache_folder
     from enclap.hub.resolve import bundled_models, fetched_models
 
     for entry in (*bundled_models(), *fetched_models()):
         yield entry.name, f"{entry.size / MEGABYTE:.1f} MB in {entry.folder}"
     cache = cache_folder()
-    there = next(path for path in (cache, *cache.parents) if path.is_dir())
-    yield "cache", f"{cache}, {shutil.disk_usage(there).free / GIGABYTE:.1f} GB free"
+    present = next(path for path in (cache, *cache.parents) if is_folder(path))
+    yield "cache", f"{cache}, {shutil.disk_usage(present).free / GIGABYTE:.1f} GB free"
 
 
 def _self_test(model: str, engine: str, device: str) -> SelfTest:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from enclap.errors import EnclapError
+from enclap.errors import EnclapError, EnvironmentFault
 from enclap.text import printable
 
 Parameters = ParamSpec("Parameters")
@@ -38,22 +37,24 @@ def handle_errors(command: Callable[Parameters, Result]) -> Callable[Parameters,
 
 @contextmanager
 def errors_handled() -> Iterator[None]:
-    """Turns our errors, Ctrl-C and a closed pipe into SystemExit with the code that `errors` gives them."""
+    """Turns our errors, Ctrl-C, a closed pipe and too little memory into SystemExit with the right exit code."""
     try:
         yield
-    except EnclapError as error:
-        print_error(f"enclap: {error}")
-        raise SystemExit(error.exit_code) from error
+    except SystemExit:
+        raise
     except KeyboardInterrupt as error:
         print_error("enclap: interrupted")
         raise SystemExit(INTERRUPTED) from error
     except BrokenPipeError as error:
-        discard_output()
+        from enclap.output.standard_output import discard_standard_output
+
+        discard_standard_output()
         raise SystemExit(0) from error  # the reader has all it wanted
+    except BaseException as error:  # the tokenizers' panics are no Exception
+        from enclap.cli.memory import SHORTAGE, is_shortage
 
-
-def discard_output() -> None:
-    """Point standard output at nothing: Python's last flush would print_error about the closed pipe."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)
+        known = EnvironmentFault(SHORTAGE) if is_shortage(error) else error
+        if not isinstance(known, EnclapError):
+            raise
+        print_error(f"enclap: {known}")
+        raise SystemExit(known.exit_code) from error

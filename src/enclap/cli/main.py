@@ -1,11 +1,11 @@
-"""The command line's front door; it imports next to nothing, so that an early Ctrl-C ends in one line too."""
+"""The entry point of the command line; it imports next to nothing, so that an early Ctrl-C ends in one line too."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from enclap.cli.exit import errors_handled, print_error
+from enclap.cli.exit import INTERRUPTED, errors_handled, print_error
 
 
 def main() -> None:
@@ -18,14 +18,17 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit code of the command that the arguments name; a wrong option is told in one line."""
+    """The exit code of the command that the arguments name; a wrong option is reported in one line."""
     import typer
 
     from enclap.cli.app import app
 
     wrong_usage: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer keeps under a private name
     try:
-        return app(prog_name="enclap", standalone_mode=False) or 0
+        code = app(prog_name="enclap", standalone_mode=False) or 0
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C outside of our commands, without a word
+            raise KeyboardInterrupt
+        return code
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except wrong_usage as error:

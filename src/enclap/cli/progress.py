@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from enclap.cli.exit import print_error
 
 if TYPE_CHECKING:
     import rich.progress
@@ -59,36 +56,6 @@ class ProgressBar:
     def _count(self, progress: Progress) -> str:
         partly = f", {progress.seconds:.0f} s of the next" if progress.seconds else ""
         return f"{progress.done}/{self.total}{partly}"
-
-
-@contextmanager
-def messages_shown(bar: ProgressBar, *, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Shows what is logged, as much as was asked for, beside the bar, which is closed in the end."""
-    logger = logging.getLogger("enclap")
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    handler = _AsideHandler(bar, level)
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    try:
-        yield
-    finally:
-        bar.close()
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-
-
-class _AsideHandler(logging.Handler):
-    """Writes warnings as lines on standard error, beside the bar."""
-
-    def __init__(self, bar: ProgressBar, level: int) -> None:
-        super().__init__(level)
-        self._bar = bar
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        with self._bar.aside():
-            print_error(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 def _new_bar() -> rich.progress.Progress:

@@ -76,7 +76,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{shown}: damaged or half a download ({first_line(error)}); fetch it again") from error
-    return _tensors_of(_unpickled(path), shown)
+    content = _unpickled(path)
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{shown}: holds a {type(content).__name__} where tensors by name are expected")
+    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ModelError(f"{shown}: not all of it is tensors: {', '.join(strange[:3])}")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def kind_of(tensors: Mapping[str, Tensor], shown: str) -> str:
@@ -102,15 +111,3 @@ def _unpickled(path: Path) -> Any:
         raise ModelError(f"{shown}: holds more than tensors ({held}); it was not opened, do not trust it") from error
     except Exception as error:  # whatever a damaged archive makes of the reader
         raise ModelError(f"{shown}: damaged or half a download ({first_line(error)}); fetch it again") from error
-
-
-def _tensors_of(content: Any, shown: str) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping):
-        raise ModelError(f"{shown}: holds a {type(content).__name__} where tensors by name are expected")
-    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise ModelError(f"{shown}: not all of it is tensors: {', '.join(strange[:3])}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}

@@ -83,7 +83,15 @@ def convert(checkpoint: Checkpoint, folder: Path, graphs: bool = True) -> None:
     codec = convert_codec(checkpoint.codec, folder / CODEC_FOLDER)
     clap = convert_clap(checkpoint.clap, folder / CLAP_FOLDER, tokenizer if checkpoint.text_tower else None)
     caption = _convert_caption(checkpoint.caption, folder, codec.sampling_rate / codec.hop_length)
-    _require_fit(caption, codec, clap)
+    if clap.projection_dim != caption.clap_dim:
+        raise ModelError(
+            f"this CLAP gives embeddings of {clap.projection_dim} numbers, the caption model reads {caption.clap_dim}"
+        )
+    if codec.codebook_size != caption.codebook_entries or codec.num_quantizers < caption.codebooks:
+        raise ModelError(
+            f"this codec has {codec.num_quantizers} codebooks of {codec.codebook_size} entries, "
+            f"the caption model reads {caption.codebooks} of {caption.codebook_entries}"
+        )
     ModelFolder.read(folder)  # what would be refused later is refused now
     if checkpoint.card:
         (folder / CARD).write_text(checkpoint.card, encoding="utf-8")
@@ -139,7 +147,10 @@ def convert_clap(source: Path, folder: Path, tokenizer: Path | None = None) -> C
     if tokenizer is not None:
         own = source / TOKENIZER
         shutil.copyfile(own if own.is_file() else _file_in(tokenizer, TOKENIZER), folder / TOKENIZER)
-        _require_vocabulary(folder / TOKENIZER, config.text_config.vocab_size)
+        given, vectors = read_tokenizer(folder / TOKENIZER).get_vocab_size(), config.text_config.vocab_size
+        if given > vectors:
+            remedy = "take the tokenizer it had"
+            raise ModelError(f"{TOKENIZER}: {given} tokens, but the model has vectors for {vectors}; {remedy}")
     return config
 
 
@@ -217,28 +228,6 @@ def _save(state: Mapping[str, Tensor], config: Any, folder: Path) -> None:
     config.architectures = [ARCHITECTURES[type(config)]]
     config.dtype = "float32"
     config.save_pretrained(folder)
-
-
-def _require_fit(caption: EnclapConfig, codec: EncodecConfig, clap: ClapConfig) -> None:
-    """Raises ModelError unless the encoders give what the caption model reads."""
-    if clap.projection_dim != caption.clap_dim:
-        raise ModelError(
-            f"this CLAP gives embeddings of {clap.projection_dim} numbers, the caption model reads {caption.clap_dim}"
-        )
-    if codec.codebook_size != caption.codebook_entries or codec.num_quantizers < caption.codebooks:
-        raise ModelError(
-            f"this codec has {codec.num_quantizers} codebooks of {codec.codebook_size} entries, "
-            f"the caption model reads {caption.codebooks} of {caption.codebook_entries}"
-        )
-
-
-def _require_vocabulary(path: Path, size: int) -> None:
-    """Raises ModelError when a tokenizer gives ids that a model has no vector for."""
-    given = read_tokenizer(path).get_vocab_size()
-    if given > size:
-        raise ModelError(
-            f"{path.name}: {given} tokens, but the model has vectors for {size}; take the tokenizer it had"
-        )
 
 
 def _file_in(source: Path, name: str) -> Path:

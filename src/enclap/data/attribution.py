@@ -42,7 +42,12 @@ def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
     named at once, and nothing is written: such a recording must not train what is given away.
     """
     rows = sorted(recordings, key=lambda recording: recording.path)
-    _refuse_unusable(rows)
+    faults = [f"{item.path}: no author" for item in rows if not item.author.strip()]
+    faults += [f"{item.path}: unknown licence {item.licence!r}" for item in rows if item.licence not in LICENCE_URLS]
+    if not rows:
+        faults.append("no recordings at all")
+    if faults:
+        raise DataError(f"cannot write {FILE_NAME}: {'; '.join(faults)}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -52,17 +57,6 @@ def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
     return target
 
 
-def _refuse_unusable(recordings: list[Recording]) -> None:
-    faults = [f"{item.path}: no author" for item in recordings if not item.author.strip()]
-    faults += [
-        f"{item.path}: unknown licence {item.licence!r}" for item in recordings if item.licence not in LICENCE_URLS
-    ]
-    if not recordings:
-        faults.append("no recordings at all")
-    if faults:
-        raise DataError(f"cannot write {FILE_NAME}: {'; '.join(faults)}")
-
-
 def _row(recording: Recording) -> tuple[str, ...]:
     return (
         recording.path,
@@ -70,15 +64,11 @@ def _row(recording: Recording) -> tuple[str, ...]:
         recording.author,
         recording.licence,
         LICENCE_URLS[recording.licence],
-        recording.source_url or _repository_link(recording),
+        recording.source_url
+        or f"https://github.com/{recording.source_repo}/blob/HEAD/{quote(str(_first_path(recording)))}",
     )
 
 
 def _first_path(recording: Recording) -> PurePosixPath:
     """Where the recording lay in its source; of takes that were joined, the first."""
     return PurePosixPath(recording.source_path.split("; ")[0])
-
-
-def _repository_link(recording: Recording) -> str:
-    """Link to the file in its GitHub repository, whatever the default branch is called."""
-    return f"https://github.com/{recording.source_repo}/blob/HEAD/{quote(str(_first_path(recording)))}"

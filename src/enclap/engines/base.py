@@ -17,11 +17,13 @@ class Engine(Protocol):
     that calls `generate`. No method is called by two threads at once.
 
     How to add an engine, for an accelerator say:
+
     1. One file in `engines/` with a class that has the members below. Its constructor takes a folder, and device,
        precision and threads as keywords; it raises UsageError for a choice that it does not know and EnvironmentFault
        for a device that is not there. `hub.model_folder.ModelFolder` reads and checks the folder, `engines.batching`
        turns windows into the networks' inputs, and `decoding` searches, given a `DecoderStep` over the networks.
     2. One line in `engines.ENGINES`, which `load_engine` reads, and the name in `cli/choices.py`.
+
     The agreement tests (tests/test_engines.py) then run it beside the torch engine, without a change.
     """
 
@@ -31,7 +33,7 @@ class Engine(Protocol):
     max_frames: int
     """Code frames that fit into the model's positions; a longer window is cut there."""
     windows_together: int
-    """Windows of 10 s that the captioner shall give in one call."""
+    """How many windows of 10 s the captioner should give in one call."""
 
     @property
     def can_embed_text(self) -> bool:

@@ -43,7 +43,7 @@ def common_groups(recordings: Sequence[Recording], chosen: Sequence[Recording]) 
     return [by_label[label] for label in labels]
 
 
-def draw_pairs(groups: Sequence[Sequence[Recording]], seed: int, count: int = PAIRS) -> list[Pair]:
+def draw_pairs(groups: Sequence[Sequence[Recording]], seed: int, count: int) -> list[Pair]:
     """Pairs of recordings of two different groups, groups drawn uniformly."""
     generator = np.random.default_rng(seed)
     pairs = []
@@ -55,12 +55,12 @@ def draw_pairs(groups: Sequence[Sequence[Recording]], seed: int, count: int = PA
 
 def esc_pairs(chosen: Sequence[Recording]) -> list[Pair]:
     """Pairs of different ESC-10 classes among the chosen recordings."""
-    return draw_pairs(common_groups(chosen, [clip for clip in chosen if clip.fold is not None]), ESC_SEED)
+    return draw_pairs(common_groups(chosen, [clip for clip in chosen if clip.fold is not None]), ESC_SEED, PAIRS)
 
 
 def common_pairs(recordings: Sequence[Recording], chosen: Sequence[Recording]) -> list[Pair]:
     """Pairs of the chosen recordings of the commonest labels."""
-    return draw_pairs(common_groups(recordings, chosen), COMMON_SEED)
+    return draw_pairs(common_groups(recordings, chosen), COMMON_SEED, PAIRS)
 
 
 def join_pair(folder: Path, pair: Pair) -> LabelledClip:

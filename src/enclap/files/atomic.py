@@ -172,12 +172,16 @@ def _renamed(path: Path) -> Iterator[Path]:
     """A temporary name whose file is flushed and renamed when the block ends well, else removed."""
     target = Path(os.path.realpath(path))
     temporary = target.with_name(_temporary_name(target.name))
+    with translate_write_errors(path):
+        if target.is_symlink():  # only of links that form a loop is one left
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     try:
         yield temporary
         with translate_write_errors(path):
             _flush(temporary)
             if target.is_file():
-                _copy_mode(target, temporary)
+                with suppress(OSError):
+                    shutil.copymode(target, temporary)
             temporary.replace(target)
     finally:
         with suppress(OSError):  # it never came to be, or the folder may no longer be written
@@ -195,12 +199,6 @@ def _closed_at_last(file: BinaryIO) -> Iterator[None]:
 
 def _temporary_name(name: str) -> str:
     return f".{shortened(name, SHORT_NAME)}.{os.getpid()}-{threading.get_native_id()}.partial"
-
-
-def _copy_mode(source: Path, target: Path) -> None:
-    """Give a file the permissions of the one that it replaces, where the file system has permissions."""
-    with suppress(OSError):
-        shutil.copymode(source, target)
 
 
 def _runs(process: int) -> bool:

@@ -77,9 +77,10 @@ def descriptor_of(path: Path) -> int | None:
         if parent in folders and step.name.isdecimal():
             return int(step.name)
         step = parent / step.name
-        if not step.is_symlink():
-            return None
-        step = parent / step.readlink()
+        try:
+            step = parent / step.readlink()
+        except OSError:
+            return None  # no link, or one that cannot be seen
     return None
 
 
@@ -120,7 +121,7 @@ def require_parent(path: Path) -> None:
         return
     with translate_write_errors(path):
         fault = "is not a folder" if exists(real) else "does not exist; make it first"
-    shown = real if path.is_symlink() else path.parent
+        shown = real if path.is_symlink() else path.parent
     raise UsageError(f"{printable(str(path))}: the folder {printable(str(shown))} {fault}")
 
 
@@ -136,6 +137,6 @@ def require_room(folder: Path, needed: int, purpose: str) -> None:
 def _mode(path: str | Path) -> int | None:
     """Kind and permissions of what the path leads to; None where nothing is, or it cannot be seen."""
     try:
-        return Path(path).stat().st_mode
+        return os.stat(path).st_mode  # noqa: PTH116  (Path("") is the current folder)
     except OSError:
         return None

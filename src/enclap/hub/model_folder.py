@@ -102,7 +102,7 @@ class ModelFolder:
     """A model folder whose descriptions have been read.
 
     codec_rate: samples per second that the codec takes, None without one. clap, mel: front ends of CLAP and of log-mel
-    input, None where the model has no such input.
+    input (CLAP's with another hop and other bands), None where the model has no such input.
     """
 
     path: Path
@@ -122,16 +122,29 @@ class ModelFolder:
             check_format_version(raw.get("format_version"), printable(str(path / CONFIGURATION)))
         caption = _validated(CaptionTable, raw, path / CONFIGURATION)
         generation = _validated(GenerationTable, read_json(path / GENERATION), path / GENERATION)
-        needs_mel = caption.acoustic_input == "log_mel"
-        front_end = MelFrontEnd.from_folder(path / CLAP) if caption.use_clap or needs_mel else None
+        clap, mel = None, None
+        if caption.use_clap or caption.acoustic_input == "log_mel":
+            clap = MelFrontEnd.from_folder(path / CLAP)
+        if clap is not None and caption.acoustic_input == "log_mel":
+            hop = round(clap.rate / caption.frame_rate)
+            mel = replace(clap, hop=hop, bands=caption.log_mel_bands, fused=False)
         return cls(
             path=path,
             caption=caption,
-            rules=_rules(generation),
+            rules=TokenRules(
+                start=generation.decoder_start_token_id,
+                pad=generation.pad_token_id,
+                end=generation.eos_token_id,
+                forced_first=generation.forced_bos_token_id,
+                forced_last=generation.forced_eos_token_id,
+                min_length=generation.min_length or 0,
+                max_length=DEFAULT_MAX_LENGTH if generation.max_length is None else generation.max_length,
+                no_repeat_ngram=generation.no_repeat_ngram_size or 0,
+            ),
             tokenizer=_caption_tokenizer(path / TOKENIZER, caption),
             codec_rate=_codec_rate(path, caption) if caption.acoustic_input == "codes" else None,
-            clap=front_end if caption.use_clap else None,
-            mel=_log_mel_front_end(front_end, caption) if needs_mel and front_end is not None else None,
+            clap=clap if caption.use_clap else None,
+            mel=mel,
         )
 
     @property
@@ -204,19 +217,6 @@ def _validated(kind: type[Table], raw: dict[str, Any], path: Path) -> Table:
         raise ModelError(f"{printable(str(path))}: {faults}; fetch or export the model again") from error
 
 
-def _rules(table: GenerationTable) -> TokenRules:
-    return TokenRules(
-        start=table.decoder_start_token_id,
-        pad=table.pad_token_id,
-        end=table.eos_token_id,
-        forced_first=table.forced_bos_token_id,
-        forced_last=table.forced_eos_token_id,
-        min_length=table.min_length or 0,
-        max_length=DEFAULT_MAX_LENGTH if table.max_length is None else table.max_length,
-        no_repeat_ngram=table.no_repeat_ngram_size or 0,
-    )
-
-
 def _codec_rate(path: Path, caption: CaptionTable) -> int:
     """The codec's sample rate; ModelError when its frames do not come at the caption model's rate."""
     where = path / CODEC / CONFIGURATION
@@ -228,9 +228,3 @@ def _codec_rate(path: Path, caption: CaptionTable) -> int:
             f"{caption.frame_rate:g}; put the codec beside it that it was trained with"
         )
     return codec.sampling_rate
-
-
-def _log_mel_front_end(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd:
-    """CLAP's front end with the hop and bands of the log-mel input."""
-    hop = round(front_end.rate / caption.frame_rate)
-    return replace(front_end, hop=hop, bands=caption.log_mel_bands, fused=False)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclap.errors import ModelError, UsageError
-from enclap.files import check_free, new_folder, require_room, sha256
+from enclap.files import check_free, is_folder, new_folder, require_room, sha256
 from enclap.hub.download import Repository, Snapshot, cache_folder, cached, fetch, locked_identifiers
 from enclap.hub.integrity import (
     CHECKSUMS,
-    FileRecord,
     check_folder,
     folder_size,
     write_checksums,
@@ -71,7 +70,7 @@ def pull_model(name: str, update: bool = False, text_tower: bool = False) -> Pat
     """
     if text_tower and name != OFFICIAL:
         raise UsageError(f"{printable(name)}: its folder has a text tower or not; --text-tower is for {OFFICIAL}")
-    on_hub = name == OFFICIAL or (HUB_ID.fullmatch(name) is not None and not Path(name).is_dir())
+    on_hub = name == OFFICIAL or (HUB_ID.fullmatch(name) is not None and not is_folder(name))
     folder = _pull(name, update, text_tower) if on_hub else find_local_model(name)
     check_folder(folder, hashes=True)
     return folder
@@ -120,14 +119,17 @@ def _local_folder(text: str) -> Path | None:
         from enclap.hub.official_release import official_folder
 
         return official_folder()
-    if text and Path(text).is_dir():
+    if text and is_folder(text):
         return Path(text)
-    if re.fullmatch(r"\w+", text) and bundled.is_dir():
+    if re.fullmatch(r"\w+", text) and is_folder(bundled):
         return bundled
     if HUB_ID.fullmatch(text):
         snapshot = cached(_repository(text))
-        folder = None if snapshot is None else _snapshot_copy(text, snapshot)
-        return folder if snapshot and folder and _has_sizes(folder, snapshot) else None
+        if snapshot is not None:
+            folder = _linked_path(text, snapshot)
+            sizes = {folder / name: item.size for name, item in snapshot.files.items()}
+            if all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()):
+                return folder
     return None
 
 
@@ -140,23 +142,26 @@ def _pull(text: str, update: bool, text_tower: bool) -> Path:
     snapshot = fetch(_repository(text), update)
     if not _is_ours(snapshot.folder):
         raise ModelError(f"{text}: not a model of this program (its {CONFIGURATION} describes something else)")
-    return _copy_snapshot(text, snapshot)
+    return _link_snapshot(text, snapshot)
 
 
-def _snapshot_copy(identifier: str, snapshot: Snapshot) -> Path:
+def _linked_path(identifier: str, snapshot: Snapshot) -> Path:
     """Where a snapshot's files lie as a model folder."""
     return cache_folder() / "models" / f"{_repository(identifier).slug}-{snapshot.revision[:12]}"
 
 
-def _copy_snapshot(identifier: str, snapshot: Snapshot) -> Path:
+def _link_snapshot(identifier: str, snapshot: Snapshot) -> Path:
     """A folder that holds a verified snapshot's files themselves.
 
     The hub's cache is made of links, through which a graph is not allowed to reach its weights. The files are linked
     hard where the file system can, so they need no space of their own.
     """
-    folder = _snapshot_copy(identifier, snapshot)
+    folder = _linked_path(identifier, snapshot)
     if folder.is_dir():
-        if all(_is_same(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()):
+        pairs = [(folder / name, snapshot.folder / name, item) for name, item in snapshot.files.items()]
+        if all(
+            copy.is_file() and (copy.samefile(source) or sha256(copy) == item.sha256) for copy, source, item in pairs
+        ):
             return folder
         shutil.rmtree(folder)
     with new_folder(folder) as temporary:
@@ -168,16 +173,6 @@ def _copy_snapshot(identifier: str, snapshot: Snapshot) -> Path:
             except OSError:  # another disk, or a file system without hard links
                 shutil.copyfile(source, target)
     return folder
-
-
-def _has_sizes(folder: Path, snapshot: Snapshot) -> bool:
-    """Whether all of a snapshot's files lie in the folder, with the right sizes."""
-    sizes = {folder / name: item.size for name, item in snapshot.files.items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
-
-
-def _is_same(copy: Path, source: Path, record: FileRecord) -> bool:
-    return copy.is_file() and (copy.samefile(source) or sha256(copy) == record.sha256)
 
 
 def _repository(identifier: str) -> Repository:

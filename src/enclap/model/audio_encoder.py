@@ -21,12 +21,14 @@ class AudioEncoder(Protocol):
     """A frozen network that embeds sounds, with the front end that it was trained with.
 
     How to add one:
+
     1. Write its network as a transformers `PreTrainedModel` in a file of its own in `model/`, with a configuration that
        has a `model_type` of its own and `projection_dim`, the width E of the embedding (conv_clap.py is an example).
        For ranking by CLAP it also has `get_text_features(ids, attention_mask)`, with texts in the same space.
     2. Wrap it here in a class with the members below, and enter the class in AUDIO_ENCODERS under that `model_type`.
     3. Its front end is a `MelFrontEnd`, whose settings a model folder keeps in clap/preprocessor_config.json; both
        engines compute it in numpy. An encoder that reads anything but mel spectrograms needs one in `audio/`.
+
     tests/test_audio_encoders.py then holds it and its ONNX graph to one another, given a small one in tests/tiny.py.
     """
 

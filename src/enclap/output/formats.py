@@ -125,7 +125,11 @@ FORMATS: dict[str, Format] = {
 def as_table(result: CaptionResult) -> dict[str, object]:
     """The result as the JSON formats show it; in a path, bytes that are not UTF-8 look like \\xff."""
     return {
-        "path": None if result.path is None else _decodable(result.path),
+        "path": None
+        if result.path is None
+        else "".join(
+            printable(character) if "\ud800" <= character <= "\udfff" else character for character in result.path
+        ),
         "duration": round(result.duration, DIGITS["seconds"]),
         "captions": [
             {
@@ -222,10 +226,6 @@ def _timestamp(milliseconds: int, point: str) -> str:
 
 def _score(score: float | None) -> float | None:
     return None if score is None else round(score, DIGITS["score"])
-
-
-def _decodable(path: str) -> str:
-    return "".join(printable(character) if "\ud800" <= character <= "\udfff" else character for character in path)
 
 
 def _json(value: object) -> str:

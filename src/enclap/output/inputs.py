@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import logging
 import os
@@ -69,7 +70,7 @@ def is_text(path: str) -> bool:
     if not head or any((byte < 0x20 and byte not in SPACES) or byte == 0x7F for byte in head):
         return False
     try:
-        head[:-3].decode("utf-8")  # the last character may be cut off
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may cut off the last character
     except UnicodeDecodeError:
         return sum(byte < 0x7F for byte in head) >= LEAST_ASCII * len(head)
     return True
@@ -91,7 +92,7 @@ def _expand_one(path: str, keep_name: bool) -> Iterator[Input]:
 def _is_there(path: str) -> bool:
     """Whether there is something at the path, or it cannot be told, in which case opening it will say why."""
     try:
-        Path(path).lstat()
+        os.lstat(path)  # not Path's: Path("") is the current folder
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
@@ -107,13 +108,12 @@ def _folder_name(path: str) -> str:
 def _folder(folder: str, mirror: str) -> Iterator[Input]:
     """The recordings in a folder and those below; hidden ones are left out, links to folders not followed."""
     found: dict[str, Input] = {}
-    for parent, entries in _walk(folder):
-        if isinstance(entries, AudioNotFound):
-            found[parent] = entries
+    for parent, names in _walk(str(Path(folder))):
+        if isinstance(names, AudioNotFound):
+            found[parent] = names
             continue
-        for name in entries:
-            path = str(Path(parent, name))
-            suffix = Path(name).suffix.lower()
+        for name in names:
+            path, suffix = _join(parent, name), Path(name).suffix.lower()
             if suffix in AUDIO_SUFFIXES and _is_recording(path, suffix in SHARED_SUFFIXES):
                 found[path] = InputFile(path, str(Path(mirror, os.path.relpath(path, folder))))
     if not found:
@@ -134,23 +134,23 @@ def _walk(folder: str, hidden: bool = False) -> Iterator[tuple[str, list[str] | 
         if isinstance(entries, AudioNotFound):
             yield parent, entries
             continue
-        names = [name for name in entries if hidden or not name.startswith(".")]
-        folders = {name for name in names if _is_real_folder(Path(parent, name))}
-        yield parent, [name for name in names if name not in folders]
-        waiting += [str(Path(parent, name)) for name in folders]
+        visible = {name: is_real for name, is_real in entries.items() if hidden or not name.startswith(".")}
+        yield parent, [name for name, is_real in visible.items() if not is_real]
+        waiting += [_join(parent, name) for name, is_real in visible.items() if is_real]
 
 
-def _is_real_folder(path: Path) -> bool:
-    """Whether the path is a folder itself, not a link to one."""
-    return is_folder(path) and not path.is_symlink()
-
-
-def _listed(folder: str) -> list[str] | AudioNotFound:
+def _listed(folder: str) -> dict[str, bool] | AudioNotFound:
+    """The names in a folder, each with whether it is a folder itself, not a link to one; or why it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
+            return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except OSError as error:
         return AudioNotFound(f"{printable(folder)}: the folder cannot be read: {error.strerror or error}")
+
+
+def _join(folder: str, name: str) -> str:
+    """The path of a name in a folder, as Path has it; Path itself would take apart a deep folder's path every time."""
+    return name if folder == "." else os.path.join(folder, name)  # noqa: PTH118
 
 
 def _is_recording(path: str, may_be_text: bool) -> bool:
@@ -208,8 +208,8 @@ def _glob(folder: Path, parts: Sequence[str], hidden: bool) -> Iterator[Path | A
     elif isinstance(entries := _listed(str(folder)), AudioNotFound):
         yield entries
     else:
-        names = [name for name in entries if hidden or not name.startswith(".")]
-        for name in (name for name in names if fnmatch(name, part)):
+        names = [name for name in entries if fnmatch(name, part) and (hidden or not name.startswith("."))]
+        for name in names:
             if not rest or is_folder(folder / name):
                 yield from _glob(folder / name, rest, hidden)
 

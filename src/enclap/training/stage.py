@@ -60,10 +60,6 @@ class Markers:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._folder / name, "")
 
-    def clear(self, name: str) -> None:
-        """Say that the stage is not done."""
-        (self._folder / name).unlink(missing_ok=True)
-
 
 def in_order(stages: Sequence[Stage[Context]]) -> list[Stage[Context]]:
     """The stages, each after those that it needs; UsageError for a need that is no stage, a circle, or equal names."""
@@ -80,9 +76,10 @@ def in_order(stages: Sequence[Stage[Context]]) -> list[Stage[Context]]:
 
 
 def run_stage(stages: Sequence[Stage[Context]], name: str, context: Context, markers: Markers) -> None:
-    """Run one stage unless it is done; UsageError when there is no such stage, or one that it needs is not done.
+    """Run one stage unless it is done.
 
-    Stages that need it, near or far, are no longer done from then on.
+    UsageError when there is no such stage, when one that it needs is not done, and when one that needs it is done
+    already: what was made from an earlier result is neither kept beside the new one nor removed.
     """
     by_name = {stage.name: stage for stage in in_order(stages)}
     if name not in by_name:
@@ -93,8 +90,9 @@ def run_stage(stages: Sequence[Stage[Context]], name: str, context: Context, mar
     missing = [need for need in by_name[name].needs if not markers.is_done(need)]
     if missing:
         raise UsageError(f"{name}: needs {', '.join(missing)}, not done yet; run that first")
-    for dependent in _dependents(stages, name):
-        markers.clear(dependent)
+    if stale := [dependent for dependent in _dependents(stages, name) if markers.is_done(dependent)]:
+        remedy = "remove their folders and markers too, or choose another output folder"
+        raise UsageError(f"{name}: {', '.join(stale)} were made from its last result; {remedy}")
     logger.info("%s: begins", name)
     by_name[name].run(context)
     markers.mark(name)
@@ -123,9 +121,10 @@ def run_side_by_side(
                 sorter.done(*done)
                 ready = [name for name in ready if name not in done]
                 continue
-            at_once = min(processes, len(running) + len(ready))
+            threads = max(1, usable_cores() // max(1, min(processes, len(running) + len(ready))))
             while ready and len(running) < processes:
-                running[pool.submit(_run_process, command(ready[0]), max(1, usable_cores() // at_once))] = ready.pop(0)
+                name = ready.pop(0)
+                running[pool.submit(_run_process, command(name), threads)] = name
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:

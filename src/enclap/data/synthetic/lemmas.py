@@ -145,7 +145,8 @@ def lemma(word: str, known: AbstractSet[str]) -> str:
 
 def lemmas_of(text: str, known: AbstractSet[str], limit: int | None = None) -> list[str]:
     """Lemmas of the first `limit` words of a text, in order, compounds replaced by what they may name."""
-    stems = [_plain_lemma(word, known) for word in words_of(text)[:limit]]
+    words = words_of(text)[:limit]
+    stems = [word if word in COMPOUND_PARTS else lemma(word, known) for word in words]  # "washing" stays as it is
     found: list[str] = []
     position = 0
     while position < len(stems):
@@ -160,8 +161,3 @@ def lemmas_of(text: str, known: AbstractSet[str], limit: int | None = None) -> l
 
 
 COMPOUND_PARTS = frozenset(part for pair in COMPOUNDS for part in pair)
-
-
-def _plain_lemma(word: str, known: AbstractSet[str]) -> str:
-    """The stem of a word, where parts of compounds ("shopping", "washing") are left as they stand."""
-    return word if word in COMPOUND_PARTS else lemma(word, known)

@@ -38,24 +38,17 @@ class Extractor:
         features: list[Features] = []
         for start in range(0, len(windows), MAX_BATCH):
             with ThreadPoolExecutor(self._sessions.threads) as pool:
-                features += self._extract(windows[start : start + MAX_BATCH], pool)
+                part = windows[start : start + MAX_BATCH]
+                # The order matters: convolutions can use every core, so they go first; the recurrent layers can use
+                # one, so CLAP, which goes last, keeps the others busy.
+                codes = self._begin_codes(part, pool)
+                inputs = [pool.submit(self._other_inputs, window) for window in part]
+                found = [Features(item.result(), None) for item in codes] or [no_codes(self.folder)] * len(part)
+                features += [
+                    replace(item, embedding=embedding, log_mel=mel)
+                    for item, (embedding, mel) in zip(found, (other.result() for other in inputs), strict=True)
+                ]
         return features
-
-    def _extract(self, windows: Sequence[Window], pool: Executor) -> list[Features]:
-        """The windows' features, all tasks in flight together.
-
-        The order matters: convolutions can use every core, so they go first; the recurrent layers can use one, so
-        CLAP, which goes last, keeps the others busy.
-        """
-        codes = self._begin_codes(windows, pool)
-        inputs = [pool.submit(self._other_inputs, window) for window in windows]
-        found = [no_codes(self.folder)] * len(windows)
-        if codes:
-            found = [Features(item.result(), None) for item in codes]
-        return [
-            replace(item, embedding=embedding, log_mel=mel)
-            for item, (embedding, mel) in zip(found, (other.result() for other in inputs), strict=True)
-        ]
 
     def _begin_codes(self, windows: Sequence[Window], pool: Executor) -> list[Future[IntArray]]:
         """The windows' codes in order, now being computed; none for a model without codes."""
@@ -73,14 +66,11 @@ class Extractor:
 
     def _other_inputs(self, window: Window) -> tuple[FloatArray | None, FloatArray | None]:
         """A window's CLAP embedding and its log-mel frames, each None unless the model takes it."""
-        return self._embed_audio(window), log_mel(self.folder, window)
-
-    def _embed_audio(self, window: Window) -> FloatArray | None:
-        mel = clap_input(self.folder, window)
-        if mel is None:
-            return None
-        graph = Graph.CLAP_AUDIO if mel.shape[1] == 1 else Graph.CLAP_FUSED
-        return mean_direction(self._sessions.get(graph, threads=1).run(None, {"mel": mel})[0])
+        mel, embedding = clap_input(self.folder, window), None
+        if mel is not None:
+            graph = Graph.CLAP_AUDIO if mel.shape[1] == 1 else Graph.CLAP_FUSED
+            embedding = mean_direction(self._sessions.get(graph, threads=1).run(None, {"mel": mel})[0])
+        return embedding, log_mel(self.folder, window)
 
     @cached_property
     def _codec(self) -> OnnxCodec:

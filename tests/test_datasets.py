@@ -1,0 +1,210 @@
+"""Data sets of captions: the recordings by their labels, tables of one's own, and who may see which recording."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enclap.audio.read import read_audio
+from enclap.data.datasets.base import CaptionDataset, CaptionedClip, in_split
+from enclap.data.datasets.recordings import RecordingsDataset
+from enclap.data.datasets.table import FAULTS_SHOWN, TableDataset
+from enclap.data.recordings import Recording, read_manifest
+from enclap.data.splits import SPLITS, hash_fraction, is_held_out, select, split_of
+from enclap.errors import DataError
+from enclap.evaluation.hearing import mentions_label
+from sounds import tone, write_wav
+from tiny_mini import SOUNDS, write_recordings
+
+MANIFEST = Path(__file__).resolve().parents[1] / "recipes" / "mini" / "recordings.csv"
+
+
+def test_recordings_are_set_apart_by_name_evenly() -> None:
+    draws = [hash_fraction(f"r{number}", "held out") for number in range(2_000)]
+    assert draws == [hash_fraction(f"r{number}", "held out") for number in range(2_000)]
+    assert np.mean(np.asarray(draws) < 0.15) == pytest.approx(0.15, abs=0.03)
+
+
+def test_the_splits_of_minis_recordings_part_them_and_keep_clips_of_one_original_together() -> None:
+    recordings = read_manifest(MANIFEST)
+    parts = {split: select(recordings, split) for split in SPLITS}
+    assert sum(map(len, parts.values())) == len(recordings) and len(parts["test"]) == 262
+    assert select(recordings, "unseen", "validation") == [
+        item for item in recordings if item.split == "train" and is_held_out(item)
+    ]
+    originals: dict[str, set[str]] = {}
+    for item in recordings:
+        if item.fold is None:
+            originals.setdefault(item.recording, set()).add(split_of(item))
+    assert all(len(splits) == 1 for splits in originals.values())
+    assert {split_of(item) for item in recordings if item.fold == 3 and item.split == "train"} == {"seen"}
+
+
+def slow_split(recording: Recording) -> str:
+    """The rule as it was first written, in two places."""
+    if recording.split == "test":
+        return "test"
+    held_out = recording.fold == 4 if recording.fold else hash_fraction(recording.recording, "held out") < 0.15
+    return ("unseen" if hash_fraction(recording.recording, "captioner") < 0.5 else "validation") if held_out else "seen"
+
+
+def test_the_rule_is_that_by_which_the_shipped_model_was_trained() -> None:
+    for recording in read_manifest(MANIFEST):
+        assert split_of(recording) == slow_split(recording), recording.path
+
+
+def test_a_manifest_with_another_split_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(MANIFEST.read_text(encoding="utf-8").replace(",train,", ",dev,", 1), encoding="utf-8")
+    with pytest.raises(DataError, match="split 'dev'; write train or test"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"path,labels\na.wav,rain\n", b"\xff\xfe\x00", b""], ids=["columns", "bytes", "empty"]
+)
+def test_what_is_no_manifest_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(DataError, match="not a recordings manifest"):
+            read_manifest(path)
+    else:
+        assert read_manifest(path) == []
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recordings(tmp_path_factory.mktemp("collection") / "sounds")
+
+
+def test_recordings_are_described_by_their_labels(recordings: Path) -> None:
+    dataset: CaptionDataset = RecordingsDataset(recordings)
+    clips = list(dataset)
+    assert len(clips) == len(dataset) == 10 * len(SOUNDS) and clips == list(RecordingsDataset(recordings))
+    for clip in clips:
+        assert isinstance(clip.source, Path) and read_audio(clip.source).seconds > 0.5
+        assert 1 <= len(clip.captions) <= 3 and len(set(clip.captions)) == len(clip.captions)
+        assert all(mentions_label(text, clip.labels[0]) for text in clip.captions)
+    assert len({clip.name for clip in clips}) == len(clips)
+    assert sum(len(in_split(dataset, split)) for split in SPLITS) == len(clips)
+    assert all(len(clip.captions) == 1 for clip in RecordingsDataset(recordings, captions=1))
+
+
+def test_a_label_that_the_lexicon_lacks_is_named(recordings: Path, tmp_path: Path) -> None:
+    text = (recordings / "manifest.csv").read_text(encoding="utf-8").replace("helicopter", "purple noise")
+    (tmp_path / "manifest.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="labels that the lexicon lacks: purple noise"):
+        RecordingsDataset(tmp_path)
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """A folder with three sounds."""
+    for name in ("one", "two", "three"):
+        write_wav(tmp_path / f"{name}.wav", (tone(0.1, 8_000) * 32767).astype(np.int16), 8_000)
+    return tmp_path
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_table_in_csv_and_in_json_lines_is_the_same_data_set(sounds: Path) -> None:
+    table = write(
+        sounds / "a.csv",
+        '\ufeffpath,caption_1,caption_2,split,keywords\none.wav,"A dog barks,\ntwice.",A dog.,,x\n'
+        "two.wav,Rain falls.,,test,\none.wav,A  dog.,Woof.,train,\n",
+    )
+    lines = write(
+        sounds / "a.jsonl",
+        '{"path": "one.wav", "captions": ["A dog barks, twice.", "A dog."]}\n\n'
+        '{"path": "two.wav", "caption": "Rain falls.", "split": "test"}\n'
+        '{"path": "one.wav", "captions": ["A dog.", "Woof."], "split": "train"}\n',
+    )
+    wanted = [
+        CaptionedClip("one.wav", sounds / "one.wav", ("A dog barks, twice.", "A dog.", "Woof."), "train"),
+        CaptionedClip("two.wav", sounds / "two.wav", ("Rain falls.",), "test"),
+    ]
+    datasets: list[CaptionDataset] = [TableDataset(table), TableDataset(lines)]
+    assert [list(dataset) for dataset in datasets] == [wanted, wanted] and len(datasets[0]) == 2
+
+
+def test_all_faults_of_a_csv_table_are_listed_with_their_lines(sounds: Path) -> None:
+    table = write(
+        sounds / "a.csv",
+        'path,caption,split\none.wav,"A dog\nbarks.",train\n,Rain falls.,train\ntwo.wav,,train\n'
+        "none.wav,Wind.,train\none.wav,Woof.,test\nthree.wav,A bell, rings.,train\n",
+    )
+    with pytest.raises(DataError) as caught:
+        TableDataset(table)
+    message = str(caught.value)
+    assert message.startswith(f"{table}: ") and "\n" not in message
+    assert message.split(": ", 1)[1].split("; ") == [
+        "line 4: no path",
+        "line 5: no caption",
+        "line 6: no file 'none.wav'",
+        "line 7: split 'test', but 'train' in line 2",
+        "line 8: 4 cells, but the header has 3",
+        "put quotes around commas",
+    ]
+
+
+def test_all_faults_of_a_json_table_are_listed_with_their_lines(sounds: Path) -> None:
+    rows: list[object] = [
+        {"path": "one.wav", "captions": "A dog."},
+        ["one.wav"],
+        {"path": 7, "caption": "A dog."},
+        {"path": "one.wav"},
+        {"path": "one.wav", "captions": ["A dog.", ""]},
+        {"path": "one.wav", "caption": "A dog.", "split": 3},
+        {"path": "x" * 300, "caption": "A dog."},
+    ]
+    table = write(sounds / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows) + '{"path": \n')
+    with pytest.raises(DataError) as caught:
+        TableDataset(table)
+    message = str(caught.value)
+    for line, fault in enumerate(
+        (
+            "captions must be",
+            "not an object",
+            "no path",
+            "no caption",
+            "captions must",
+            "split must",
+            "no file",
+            "not JSON",
+        ),
+        start=1,
+    ):
+        assert f"line {line}: {fault}" in message
+
+
+def test_very_many_faults_are_counted(sounds: Path) -> None:
+    table = write(sounds / "a.csv", "path,caption\n" + "gone.wav,\n" * (FAULTS_SHOWN + 7))
+    with pytest.raises(DataError, match="and 7 faults more"):
+        TableDataset(table)
+
+
+UNREADABLE = [
+    ("a.csv", b"", "no rows"),
+    ("a.csv", b"path,caption\n", "no rows"),
+    ("a.csv", b"file,text\none.wav,A dog.\n", "the header needs the columns path and caption; it has file, text"),
+    ("a.csv", b"path,caption\none.wav,\xff\n", "not UTF-8"),
+    ("a.csv", b'path,caption\none.wav,"A dog\n', "not CSV from here on"),
+    ("a.txt", b"one.wav A dog.", "not a table that is read here; give .csv or .jsonl"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), UNREADABLE)
+def test_what_is_no_table_is_refused_in_one_line(sounds: Path, name: str, content: bytes, message: str) -> None:
+    (sounds / name).write_bytes(content)
+    with pytest.raises(DataError, match=message.replace("(", r"\(")) as caught:
+        TableDataset(sounds / name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="cannot be read"):
+        TableDataset(sounds / "absent.csv")
