@@ -165,7 +165,7 @@ def test_two_systems_are_compared_on_the_same_clips(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--predictions", "p.csv"], "give both --predictions FILE and --references FILE"),
+        (["--predictions", "p.csv"], "give --predictions FILE and --references FILE, or --model NAME"),
         (["--predictions", "p.csv", "--references", "r.csv", "--require", "blue"], "blue: not a metric; choose from"),
         (["--predictions", "p.csv", "--references", "r.csv", "-o", "full"], "full: exists already"),
     ],

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enclap.cli.exit import print_error
+from enclap.cli.exit import SOME_FAILED, print_error
 from enclap.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
-    from enclap.evaluation.captioning.evaluate import Evaluation
+    from enclap.evaluation.captioning.evaluate import Evaluation, EvaluationOptions
+    from enclap.evaluation.captioning.scores import ClipScores
+    from enclap.evaluation.captioning.tables import CaptionSet, ClipCaptions
 
 
 class TokenizerName(StrEnum):
@@ -24,6 +28,8 @@ class TokenizerName(StrEnum):
 
 Predictions = Annotated[str | None, typer.Option(metavar="FILE", help="Captions of any system, .csv or .jsonl.")]
 References = Annotated[str | None, typer.Option(metavar="FILE", help="What people wrote of the same clips.")]
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="A model that captions the recordings of --data.")]
+Data = Annotated[str | None, typer.Option(metavar="FILE", help="References that name recordings in path.")]
 Output = Annotated[str | None, typer.Option("--output", "-o", metavar="DIR", help="A new folder for the report.")]
 Compare = Annotated[str | None, typer.Option(metavar="FILE", help="Captions of a second system to compare with.")]
 Require = Annotated[
@@ -41,6 +47,8 @@ TimeLimit = Annotated[float | None, typer.Option(min=1.0, metavar="SECONDS", hel
 def evaluate(
     predictions: Predictions = None,
     references: References = None,
+    model: Model = None,
+    data: Data = None,
     output: Output = None,
     compare: Compare = None,
     require: Require = None,
@@ -64,27 +72,18 @@ def evaluate(
       enclap evaluate --predictions mine.csv --references test.csv
       enclap evaluate --predictions mine.csv --references test.csv -o report
       enclap evaluate --predictions a.csv --compare b.csv --references test.csv
+      enclap evaluate --model mini --data test.csv -o report
 
     \b
-    Exit codes: 0 some metric was computed, 2 wrong usage, 3 none was, or not
-    one that --require names, 130 interrupted.
+    Exit codes: 0 some metric was computed, 1 some recordings failed, 2 wrong
+    usage, 3 a metric that --require names was not, 130 interrupted.
     """
-    if predictions is None or references is None:
-        raise UsageError("give both --predictions FILE and --references FILE")
     from enclap.evaluation.captioning.evaluate import EvaluationOptions, check_metrics
-    from enclap.evaluation.captioning.evaluate import evaluate as compute
-    from enclap.evaluation.captioning.report import write_folder
-    from enclap.evaluation.captioning.tables import match, read_predictions, read_references
     from enclap.files import check_free
 
     check_metrics(require or [])
     if output is not None:
         check_free(Path(output))
-    truth = read_references(Path(references))
-    captions = match(read_predictions(Path(predictions)), truth, f"{predictions} and {references}")
-    other = None
-    if compare is not None:
-        other = match(read_predictions(Path(compare)), truth, f"{compare} and {references}").predictions
     options = EvaluationOptions(
         tokenizer=tokenizer.value,
         resamples=resamples,
@@ -92,16 +91,63 @@ def evaluate(
         comparison_clips=comparison_clips,
         seconds=time_limit,
     )
-    evaluation = compute(captions, options, other)
-    _show(evaluation)
-    if output is not None:
+    if predictions and references and not model and not data:
         source = {"predictions": predictions, "references": references}
-        write_folder(evaluation, Path(output), source | ({"compared with": compare} if compare else {}))
-    missing = [name for name in require or [] if name not in evaluation.metrics]
-    if missing or not evaluation.metrics:
-        raise EnvironmentFault(
-            f"not computed, but asked for: {', '.join(missing)}" if missing else "no metric was computed"
-        )
+    elif model and data and not predictions and not references:
+        source = {"model": model, "data": data}
+    else:
+        raise UsageError("give --predictions FILE and --references FILE, or --model NAME and --data FILE")
+    _evaluate(source, compare, options, output, require or [])
+
+
+def _evaluate(
+    source: dict[str, str], compare: str | None, options: EvaluationOptions, output: str | None, require: Sequence[str]
+) -> None:
+    """Compute, show and write what was asked for; SystemExit when something of it is missing."""
+    from enclap.evaluation.captioning import evaluate as evaluation
+    from enclap.evaluation.captioning.report import write_folder
+    from enclap.evaluation.captioning.tables import match, read_predictions, read_references
+
+    truth = source.get("references") or source["data"]
+    references = read_references(Path(truth))
+    similarity, failures = None, 0
+    if "model" in source:
+        captions, similarity, failures = _predict(source["model"], references, Path(truth).parent)
+        kept = set(captions.clips)
+        references = [item for item in references if item.clip in kept]
+    else:
+        captions = match(read_predictions(Path(source["predictions"])), references, " and ".join(source.values()))
+    other = None
+    if compare is not None:
+        others = [item for item in read_predictions(Path(compare)) if not failures or item.clip in kept]
+        other = match(others, references, f"{compare} and {truth}").predictions
+        source |= {"compared with": compare}
+    found = evaluation.evaluate(captions, options, other, similarity)
+    _show(found)
+    if output is not None:
+        write_folder(found, Path(output), source)
+    missing = [name for name in require if name not in found.metrics]
+    if missing:
+        raise EnvironmentFault(f"not computed, but asked for: {', '.join(missing)}")
+    if failures:
+        raise SystemExit(SOME_FAILED)
+
+
+def _predict(
+    model: str, clips: Sequence[ClipCaptions], folder: Path
+) -> tuple[CaptionSet, Callable[[], ClipScores], int]:
+    """The model's captions, what computes their similarity to the sounds, and how many recordings failed."""
+    from enclap.captioner import Captioner
+    from enclap.evaluation.captioning.predict import clap_similarity, predict
+
+    captioner = Captioner.from_pretrained(model)
+    predicted = predict(captioner, clips, folder)
+    for failure in predicted.failures:
+        print_error(f"enclap: {failure}")
+    if not predicted.captions.clips:
+        raise SystemExit(SOME_FAILED)
+    similarity = partial(clap_similarity, captioner.engine, predicted.captions, folder)
+    return predicted.captions, similarity, len(predicted.failures)
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -111,9 +157,9 @@ def _show(evaluation: Evaluation) -> None:
     for name, scores in evaluation.metrics.items():
         interval = evaluation.intervals[SYSTEM].get(name)
         bounds = "" if interval is None else f"  [{interval.low:.4f}, {interval.high:.4f}]"
-        typer.echo(f"{name:<12}{scores.value:8.4f}{bounds}")
+        typer.echo(f"{name:<22}{scores.value:9.4f}{bounds}")
     for name, item in evaluation.difference.items():
-        typer.echo(f"difference in {name:<12}{item.value:+8.4f}  [{item.low:+.4f}, {item.high:+.4f}]")
+        typer.echo(f"difference in {name:<22}{item.value:+9.4f}  [{item.low:+.4f}, {item.high:+.4f}]")
     for warning in evaluation.warnings:
         print_error(f"warning: {warning}")
     for name, reason in evaluation.not_computed.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
+from math import isnan
 from pathlib import Path
 
-from enclap.errors import UsageError
+from enclap.errors import EnvironmentFault, UsageError
 from enclap.evaluation.captioning import language, suite
 from enclap.evaluation.captioning.bootstrap import Difference, Interval, differences, intervals
 from enclap.evaluation.captioning.rows import COMPARED, SYSTEM, Row, comparison_rows, system_row
@@ -19,7 +20,8 @@ from enclap.evaluation.captioning.tables import CaptionSet
 from enclap.text import printable
 from enclap.version import __version__
 
-METRICS = (*suite.METRICS, *language.HEARING, *language.WORDING, language.UNGRAMMATICAL)
+CLAP_SIMILARITY = "clap_similarity"
+METRICS = (*suite.METRICS, CLAP_SIMILARITY, *language.HEARING, *language.WORDING, language.UNGRAMMATICAL)
 """All metrics, in the order of a table."""
 COMPARISON_CLIPS = 300
 RESAMPLES = 1_000
@@ -68,9 +70,16 @@ class Evaluation:
 
 
 def evaluate(
-    captions: CaptionSet, options: EvaluationOptions | None = None, compared: Sequence[str] | None = None
+    captions: CaptionSet,
+    options: EvaluationOptions | None = None,
+    compared: Sequence[str] | None = None,
+    similarity: Callable[[], ClipScores] | None = None,
 ) -> Evaluation:
-    """The evaluation of predictions; compared: another system's captions of the same clips, in the same order."""
+    """The evaluation of predictions.
+
+    compared: another system's captions of the same clips, in the same order. similarity: computes the similarity of
+    predictions and sounds, where there are sounds.
+    """
     options = options or EvaluationOptions()
     rows = [system_row(SYSTEM, captions.predictions, captions.references)]
     if compared is not None:
@@ -80,10 +89,9 @@ def evaluate(
     suite_options = SuiteOptions(options.tokenizer == "ptb", options.corenlp, options.seconds)
     result = score_rows(rows, captions.references, suite_options)
     _add_language(result, rows, captions)
-    scores = {
-        name: {metric: metrics[metric] for metric in METRICS if metric in metrics}
-        for name, metrics in result.scores.items()
-    }
+    if nearness := result.attempt([CLAP_SIMILARITY], similarity or _no_recordings):
+        result.add(rows[0], nearness)
+    scores = _in_order(result)
     drawn = options.resamples, options.seed
     difference: dict[str, Difference] = {}
     if COMPARED in scores:
@@ -100,6 +108,20 @@ def evaluate(
         warnings=caption_warnings(captions),
         versions=versions() | {"java": result.java.version if result.java else "none"},
     )
+
+
+def _in_order(result: SuiteResult) -> dict[str, dict[str, ClipScores]]:
+    """The scores in the order of a table; what is about no clip of these is named among what was not computed."""
+    undefined = [name for name, scores in result.scores[SYSTEM].items() if isnan(scores.value)]
+    result.not_computed |= dict.fromkeys(undefined, "no clip has what it is about")
+    return {
+        name: {metric: metrics[metric] for metric in METRICS if metric in metrics and metric not in undefined}
+        for name, metrics in result.scores.items()
+    }
+
+
+def _no_recordings() -> ClipScores:
+    raise EnvironmentFault("needs the recordings; give --model and --data")
 
 
 def _add_language(result: SuiteResult, rows: Sequence[Row], captions: CaptionSet) -> None:
