@@ -10,6 +10,7 @@ from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
 from enclap.cli.exit import handle_errors
 from enclap.cli.models import models
+from enclap.cli.serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,4 +41,5 @@ def _enclap(
 
 app.command()(handle_errors(caption))
 app.command()(handle_errors(doctor))
+app.command()(handle_errors(serve))
 app.add_typer(models, name="models")

@@ -1,0 +1,106 @@
+"""The application: routes, health, figures, and one shape for every failure; the gate stands before all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from enclap.errors import EnclapError
+from enclap.serving.access import KeyRing
+from enclap.serving.captions import ClientGone, captions_router
+from enclap.serving.documents import problems
+from enclap.serving.gate import Gate
+from enclap.serving.metrics import CONTENT_TYPE_PLAIN_0_0_4
+from enclap.serving.problems import RequestRefused, problem_response
+from enclap.serving.recordings import CaptionService
+from enclap.version import __version__
+
+logger = logging.getLogger("enclap.serving")
+
+ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
+GONE = 499  # nginx's number for a client that went away; nobody reads it
+
+
+def build_app(service: CaptionService, log_requests: bool = False) -> ASGIApp:
+    """The application with every check before it; `service` must be started, and is stopped by the caller."""
+    settings = service.settings
+    app = FastAPI(
+        title="enclap",
+        summary="Describes sounds in English sentences.",
+        version=__version__,
+        root_path=settings.root_path,
+        docs_url=None,  # its scripts come from another host
+        redoc_url=None,
+    )
+    _add_failures(app)
+    _add_health(app, service)
+    app.include_router(captions_router(service))
+    keys = KeyRing(settings.keys)
+    guarded: ASGIApp = app
+    if settings.cors_origins:
+        exposed = ["X-Request-Id", "Retry-After"]
+        guarded = CORSMiddleware(
+            guarded, settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
+        )
+    return Gate(guarded, service, keys, log_requests)
+
+
+def _add_health(app: FastAPI, service: CaptionService) -> None:
+    @app.get("/healthz", tags=["operation"], summary="The process runs", responses=problems())
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get(
+        "/readyz", tags=["operation"], summary="The model is loaded and requests are taken", responses=problems(503)
+    )
+    async def readyz() -> dict[str, str]:
+        if not service.is_ready:
+            raise RequestRefused(503, "stopping", "the server is stopping; try again later")
+        return {"status": "ready", "model": service.model}
+
+    @app.get(
+        "/metrics", tags=["operation"], summary="Figures for Prometheus", responses=problems(), response_class=Response
+    )
+    async def metrics() -> Response:
+        content = await asyncio.to_thread(service.metrics.exposition)
+        return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _add_failures(app: FastAPI) -> None:
+    """Every failure is answered in one shape, and none with a traceback."""
+
+    def answer(request: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, EnclapError) or error.http_status >= 500:
+            logger.error("request %s failed", request.state.request_id, exc_info=error)
+        return problem_response(error, request.state.request_id)
+
+    @app.exception_handler(EnclapError)
+    async def known(request: Request, error: EnclapError) -> Response:
+        return answer(request, error)
+
+    @app.exception_handler(ClientGone)
+    async def gone(request: Request, error: ClientGone) -> Response:
+        return Response(status_code=GONE)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        return answer(request, RequestRefused(400, "invalid_option", faults))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        code = ERROR_CODES.get(error.status_code, "refused")
+        response = answer(request, RequestRefused(error.status_code, code, str(error.detail).lower()))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> Response:
+        return answer(request, error)
