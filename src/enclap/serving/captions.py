@@ -111,7 +111,7 @@ def captions_router(service: CaptionService) -> APIRouter:
             if form.stream:
                 events = caption_events(service, upload, form.settings, request.state.request_id)
                 return HeldResponse(events, held.pop_all(), EVENT_STREAM)
-            results = await unless_gone(request, _all_results(service, upload, form.settings))
+            results = await unless_gone(request, all_results(service, upload, form.settings))
             content = "".join(FORMATS[form.format](results, service.model)).encode("utf-8", "backslashreplace")
             return Response(content, media_type=MEDIA_TYPES[form.format])
 
@@ -199,7 +199,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _all_results(service: CaptionService, upload: Upload, settings: Settings) -> list[CaptionResult]:
+async def all_results(service: CaptionService, upload: Upload, settings: Settings) -> list[CaptionResult]:
     """One result for each recording; all are read at once, so that they share batches."""
     try:
         async with asyncio.timeout(service.settings.timeout), asyncio.TaskGroup() as group:

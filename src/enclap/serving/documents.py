@@ -10,6 +10,7 @@ AUDIO = {"type": "string", "format": "binary"}
 STATUSES = {
     400: "An option or the form is wrong.",
     401: "A key is needed.",
+    404: "There is no such thing.",
     403: "Host or Origin is not allowed.",
     408: "The upload is too slow.",
     413: "Larger than this server takes.",

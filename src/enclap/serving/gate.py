@@ -131,8 +131,8 @@ class Gate:
             try:
                 message = await asyncio.wait_for(receive(), min(IDLE_SECONDS, max(0.0, left)))
             except TimeoutError as error:
-                message = "the upload pauses or takes too long; send it again"
-                exchange.refusal = RequestRefused(408, "upload_too_slow", message)
+                advice = "the upload pauses or takes too long; send it again"
+                exchange.refusal = RequestRefused(408, "upload_too_slow", advice)
                 raise exchange.refusal from error
             exchange.received += len(message.get("body", b""))
             if exchange.received > self._settings.max_upload:

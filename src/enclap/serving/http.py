@@ -18,6 +18,7 @@ from enclap.serving.captions import ClientGone, captions_router
 from enclap.serving.documents import problems
 from enclap.serving.gate import Gate
 from enclap.serving.metrics import CONTENT_TYPE_PLAIN_0_0_4
+from enclap.serving.openai import openai_router
 from enclap.serving.problems import RequestRefused, problem_response
 from enclap.serving.recordings import CaptionService
 from enclap.version import __version__
@@ -42,6 +43,7 @@ def build_app(service: CaptionService, log_requests: bool = False) -> ASGIApp:
     _add_failures(app)
     _add_health(app, service)
     app.include_router(captions_router(service))
+    app.include_router(openai_router(service))
     keys = KeyRing(settings.keys)
     guarded: ASGIApp = app
     if settings.cors_origins:
