@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -13,6 +15,7 @@ import uvicorn
 
 from enclap.captioner import Captioner
 from enclap.serving.http import build_app
+from enclap.serving.job_runner import JobRunner
 from enclap.serving.recordings import CaptionService
 from enclap.serving.settings import ServeSettings
 from enclap.types import Features, Window
@@ -27,6 +30,7 @@ class Running:
 
     url: str
     service: CaptionService
+    runner: JobRunner
     client: httpx2.Client = field(repr=False)
 
     @property
@@ -38,11 +42,22 @@ class Running:
 
 
 @contextmanager
-def running(captioner: Captioner, settings: ServeSettings | None = None, model: str | None = None) -> Iterator[Running]:
-    """A server over the captioner, which ends with the block."""
-    service = CaptionService(captioner, settings or ServeSettings(), model)
-    service.start()
-    config = uvicorn.Config(build_app(service), port=0, log_level="warning", timeout_graceful_shutdown=5)
+def running(
+    captioner: Captioner, settings: ServeSettings | None = None, folder: Path | None = None, quota: int = 2**30
+) -> Iterator[Running]:
+    """A server over the captioner, which ends with the block; its jobs are kept in `folder`, or forgotten."""
+    with ExitStack() as started:
+        service = CaptionService(captioner, settings or ServeSettings())
+        service.start()
+        started.callback(service.stop)
+        runner = JobRunner(service, folder or Path(started.enter_context(TemporaryDirectory())), quota, 3600.0)
+        runner.start()
+        started.callback(runner.stop)
+        yield from _listening(service, runner)
+
+
+def _listening(service: CaptionService, runner: JobRunner) -> Iterator[Running]:
+    config = uvicorn.Config(build_app(service, runner), port=0, log_level="warning", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -51,11 +66,11 @@ def running(captioner: Captioner, settings: ServeSettings | None = None, model: 
             assert thread.is_alive(), "the server did not start"
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         with httpx2.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
-            yield Running(url, service, client)
+            yield Running(url, service, runner, client)
     finally:
+        service.drain()
         server.should_exit = True
         thread.join()
-        service.stop()
 
 
 class GatedEngine(EchoEngine):

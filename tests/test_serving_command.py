@@ -18,8 +18,9 @@ READY = re.compile(r"enclap: tiny is ready on (http://127\.0\.0\.1:\d+); Ctrl-C 
 
 
 @pytest.fixture
-def process(enclap_command: list[str], tiny_model: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(enclap_command: list[str], tiny_model: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [*enclap_command, "serve", "--port", "0", "--model", str(tiny_model), "--log-requests"]
+    command += ["--state-dir", str(tmp_path / "state")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,11 @@ def serve(
     ssl_certfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate for HTTPS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
     grace: Annotated[int, typer.Option(min=0, metavar="SECONDS", help="For running requests when stopped.")] = 30,
+    state_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For jobs; below ~/.local/state unless set.")
+    ] = None,
+    upload_quota: Annotated[str, typer.Option(metavar="SIZE", help="Of all uploads of waiting jobs.")] = "4GB",
+    keep_jobs: Annotated[float, typer.Option(min=0, metavar="HOURS", help="For which captions are kept.")] = 168.0,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="A line of JSON for each request.")] = False,
 ) -> None:
     """Serve captions over HTTP, until it is told to stop.
@@ -68,6 +74,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtra("enclap serve", "serve") from error
     from enclap.captioner import Captioner
+    from enclap.serving.job_runner import JobRunner
     from enclap.serving.recordings import CaptionService
     from enclap.serving.settings import ServeSettings, parse_aliases, parse_size, read_keys
 
@@ -95,7 +102,16 @@ def serve(
         address = f"[{host}]" if ":" in host else host
         print_error(f"enclap: {shown} is ready on {scheme}://{address}:{port}; Ctrl-C stops it")
 
-    listen(CaptionService(captioner, settings, shown), listening, announce)
+    service = CaptionService(captioner, settings, shown)
+    quota = parse_size(upload_quota, "--upload-quota")
+    runner = JobRunner(service, state_dir or default_state_dir(port), quota, keep_jobs * 3600)
+    listen(service, runner, listening, announce)
+
+
+def default_state_dir(port: int) -> Path:
+    """A folder for each port, so that two servers of one user share none; see the XDG base directory specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "enclap" / f"serve-{port}"
 
 
 def shown_model(model: str) -> str:

@@ -160,9 +160,10 @@ def _table(result: CaptionResult) -> dict[str, Any]:
 
 
 def _result(table: dict[str, Any], path: str) -> CaptionResult:
-    return CaptionResult(path, table["duration"], tuple(map(_caption, table["captions"])))
+    return CaptionResult(path, table["duration"], tuple(map(caption_from_table, table["captions"])))
 
 
-def _caption(table: dict[str, Any]) -> Caption:
+def caption_from_table(table: dict[str, Any]) -> Caption:
+    """The caption whose `asdict` the table is."""
     found = (Candidate(tuple(item["token_ids"]), item["text"], item["score"]) for item in table["candidates"])
     return Caption(**{**table, "candidates": tuple(found)})

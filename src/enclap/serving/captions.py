@@ -18,7 +18,7 @@ from enclap.decoding.options import DecodingOptions
 from enclap.errors import EnclapError
 from enclap.output.formats import FORMATS, caption_table
 from enclap.serving.documents import answers, problems, upload_body
-from enclap.serving.problems import INTERNAL, RequestRefused, error_code, problem
+from enclap.serving.problems import RequestRefused, problem_table
 from enclap.serving.recordings import CaptionService, NamedFile, Settings
 from enclap.serving.uploads import Upload, read_form, receive_upload
 from enclap.types import Caption, CaptionResult
@@ -139,7 +139,7 @@ async def caption_events(
     A fault after the answer has begun is an `error` event with the table of a failed request, and the last event.
     """
     try:
-        async with asyncio.timeout(service.settings.timeout):
+        async with time_limit(service):
             for number, recording in enumerate(upload.recordings):
                 end = 0.0
                 async with closing_stream(service, recording, settings) as found:
@@ -149,8 +149,8 @@ async def caption_events(
                         yield server_event("caption", {**progress, **caption_table(caption)})
                 yield server_event("recording", {"file": number, "path": recording.name, "duration": round(end, 3)})
         yield server_event("done", {"files": len(upload.recordings)})
-    except (EnclapError, TimeoutError) as error:
-        yield server_event("error", stream_problem(error, request_id))
+    except EnclapError as error:
+        yield server_event("error", problem_table(error, request_id))
 
 
 @asynccontextmanager
@@ -163,15 +163,6 @@ async def closing_stream(
         yield stream
     finally:
         await stream.aclose()
-
-
-def stream_problem(error: Exception, request_id: str) -> dict[str, object]:
-    """What an `error` event says."""
-    if isinstance(error, TimeoutError):
-        return problem("timeout", "the request takes too long; send a job instead", request_id, 504)
-    status = error.http_status if isinstance(error, EnclapError) else 500
-    message = str(error) if status < 500 or isinstance(error, RequestRefused) else INTERNAL
-    return problem(error_code(error), message, request_id, status)
 
 
 def server_event(name: str, table: dict[str, object]) -> str:
@@ -202,11 +193,19 @@ async def _disconnected(request: Request) -> None:
 async def all_results(service: CaptionService, upload: Upload, settings: Settings) -> list[CaptionResult]:
     """One result for each recording; all are read at once, so that they share batches."""
     try:
-        async with asyncio.timeout(service.settings.timeout), asyncio.TaskGroup() as group:
+        async with time_limit(service), asyncio.TaskGroup() as group:
             tasks = [group.create_task(service.caption(item, settings)) for item in upload.recordings]
-    except TimeoutError as error:
-        message = "the request takes too long; send the recording as a job, or with stream=true"
-        raise RequestRefused(504, "timeout", message) from error
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     return [task.result() for task in tasks]
+
+
+@asynccontextmanager
+async def time_limit(service: CaptionService) -> AsyncIterator[None]:
+    """Ends the block with RequestRefused when it takes longer than a request may."""
+    try:
+        async with asyncio.timeout(service.settings.timeout):
+            yield
+    except TimeoutError as error:
+        message = f"not captioned in {service.settings.timeout:g} s, all that a request gets; send a job instead"
+        raise RequestRefused(504, "timeout", message) from error

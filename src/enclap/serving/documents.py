@@ -13,6 +13,7 @@ STATUSES = {
     404: "There is no such thing.",
     403: "Host or Origin is not allowed.",
     408: "The upload is too slow.",
+    409: "Not yet.",
     413: "Larger than this server takes.",
     415: "No recording.",
     422: "The recording cannot be captioned.",

@@ -17,6 +17,8 @@ from enclap.serving.access import KeyRing
 from enclap.serving.captions import ClientGone, captions_router
 from enclap.serving.documents import problems
 from enclap.serving.gate import Gate
+from enclap.serving.job_runner import JobRunner
+from enclap.serving.jobs import jobs_router
 from enclap.serving.metrics import CONTENT_TYPE_PLAIN_0_0_4
 from enclap.serving.openai import openai_router
 from enclap.serving.problems import RequestRefused, problem_response
@@ -29,8 +31,8 @@ ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_requ
 GONE = 499  # nginx's number for a client that went away; nobody reads it
 
 
-def build_app(service: CaptionService, log_requests: bool = False) -> ASGIApp:
-    """The application with every check before it; `service` must be started, and is stopped by the caller."""
+def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = False) -> ASGIApp:
+    """The application with every check before it; the caller starts and stops `service` and `runner`."""
     settings = service.settings
     app = FastAPI(
         title="enclap",
@@ -44,6 +46,7 @@ def build_app(service: CaptionService, log_requests: bool = False) -> ASGIApp:
     _add_health(app, service)
     app.include_router(captions_router(service))
     app.include_router(openai_router(service))
+    app.include_router(jobs_router(runner))
     keys = KeyRing(settings.keys)
     guarded: ASGIApp = app
     if settings.cors_origins:

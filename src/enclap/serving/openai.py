@@ -5,7 +5,6 @@ Source: OpenAI's API reference, "Create transcription" and "List models".
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator
@@ -27,11 +26,12 @@ from enclap.serving.captions import (
     admitted,
     all_results,
     closing_stream,
-    stream_problem,
+    server_event,
+    time_limit,
     unless_gone,
 )
 from enclap.serving.documents import answers, problems, upload_body
-from enclap.serving.problems import RequestRefused
+from enclap.serving.problems import RequestRefused, problem_table
 from enclap.serving.recordings import CaptionService, NamedFile, Settings
 from enclap.serving.uploads import read_form
 from enclap.types import Caption, CaptionResult
@@ -145,16 +145,13 @@ async def _events(service: CaptionService, recording: NamedFile, request_id: str
     """A `transcript.text.delta` for each window, then `transcript.text.done`; a fault is the last event."""
     texts: list[str] = []
     try:
-        async with (
-            asyncio.timeout(service.settings.timeout),
-            closing_stream(service, recording, SETTINGS) as found,
-        ):
+        async with time_limit(service), closing_stream(service, recording, SETTINGS) as found:
             async for caption in found:
                 yield _event("transcript.text.delta", delta=f" {caption.text}" if texts else caption.text)
                 texts.append(caption.text)
         yield _event("transcript.text.done", text=" ".join(texts))
-    except (EnclapError, TimeoutError) as error:
-        yield f"event: error\ndata: {json.dumps(stream_problem(error, request_id))}\n\n"
+    except EnclapError as error:
+        yield server_event("error", problem_table(error, request_id))
 
 
 def _event(kind: str, **fields: str) -> str:

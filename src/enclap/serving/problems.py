@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from starlette.responses import JSONResponse
 
@@ -26,21 +27,21 @@ class RequestRefused(EnclapError):
 
 def problem_response(error: Exception, request_id: str) -> JSONResponse:
     """The answer to a failed request; nothing is said about faults of the server but that there was one."""
-    status = error.http_status if isinstance(error, EnclapError) else 500
-    code = error_code(error) if status < 500 or isinstance(error, RequestRefused) else "internal_error"
-    message = INTERNAL if code == "internal_error" else str(error)
     retry_after = getattr(error, "retry_after", None)
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return JSONResponse(problem(code, message, request_id, status), status, headers)
+    return JSONResponse(problem_table(error, request_id), status_of(error), headers)
 
 
-def problem(code: str, message: str, request_id: str, status: int) -> dict[str, object]:
-    """The table that every failed request is answered with."""
+def problem_table(error: Exception, request_id: str) -> dict[str, Any]:
+    """What a client is shown of an error, in OpenAI's shape."""
+    status = status_of(error)
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    return {"error": {"code": code, "message": message, "type": kind, "param": None, "request_id": request_id}}
+    known = status < 500 or isinstance(error, RequestRefused)
+    code = getattr(error, "code", None) or CAMEL.sub("_", type(error).__name__).lower()
+    table = {"code": code if known else "internal_error", "message": str(error) if known else INTERNAL, "type": kind}
+    return {"error": {**table, "param": None, "request_id": request_id}}
 
 
-def error_code(error: Exception) -> str:
-    """A word for programs: audio_unreadable for AudioUnreadable."""
-    code = getattr(error, "code", None)
-    return code if isinstance(code, str) else CAMEL.sub("_", type(error).__name__).lower()
+def status_of(error: Exception) -> int:
+    """The HTTP status that an error stands for."""
+    return error.http_status if isinstance(error, EnclapError) else 500

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -72,9 +71,13 @@ class CaptionService:
         self.worker.start()
         self.is_ready = True
 
+    def drain(self) -> None:
+        """Take no more requests; those that run go on."""
+        self.is_ready = False
+
     def stop(self) -> None:
         """Take no more requests and end all threads."""
-        self.is_ready = False
+        self.drain()
         self.worker.stop()
         self._readers.shutdown(cancel_futures=True)
 
@@ -98,7 +101,9 @@ class CaptionService:
 
     def enter(self) -> None:
         """Take a place in the queue, until `leave`; RequestRefused when all are taken."""
-        if not self.is_ready or not self.has_room:
+        if not self.is_ready:
+            raise RequestRefused(503, "stopping", "the server is stopping; try again later")
+        if not self.has_room:
             raise self.full()
         self._active += 1
         self.metrics.active.set(self._active)
@@ -125,48 +130,48 @@ class CaptionService:
         def deliver(item: Caption | EndOfRecording) -> None:
             loop.call_soon_threadsafe(found.put_nowait, item)
 
-        stream = self._begin(recording, settings, deliver)
+        stream = self.begin(recording, settings, deliver)
         try:
             while not isinstance(item := await found.get(), EndOfRecording):
                 yield item
             if item.error is not None:
                 raise item.error
         finally:
-            self.worker.windows.close(stream)
-
-    def stream_in_thread(self, recording: NamedFile, settings: Settings) -> Generator[Caption, None, None]:
-        """What `stream` gives, for code that runs in a thread of its own."""
-        found: queue.SimpleQueue[Caption | EndOfRecording] = queue.SimpleQueue()
-        stream = self._begin(recording, settings, found.put)
-        try:
-            while not isinstance(item := found.get(), EndOfRecording):
-                yield item
-            if item.error is not None:
-                raise item.error
-        finally:
-            self.worker.windows.close(stream)
+            self.end(stream)
 
     async def caption(self, recording: NamedFile, settings: Settings) -> CaptionResult:
         """All captions of a recording; raises what `stream` raises."""
         captions = [caption async for caption in self.stream(recording, settings)]
         return CaptionResult(recording.name, captions[-1].end, tuple(captions))
 
-    def _begin(
-        self, recording: NamedFile, settings: Settings, deliver: Callable[[Caption | EndOfRecording], None]
+    def begin(
+        self,
+        recording: NamedFile,
+        settings: Settings,
+        deliver: Callable[[Caption | EndOfRecording], None],
+        skip: int = 0,
     ) -> WindowStream:
-        """A stream whose recording is being read by a thread from now on."""
+        """A stream whose recording is being read by a thread from now on, and closed by it; `end` it.
+
+        deliver: called from another thread with each caption in order, then with the end. skip: windows at the start
+        that need no caption.
+        """
         stream = WindowStream(recording.name, settings.options, deliver)
         self.worker.windows.open(stream)
         recording.is_read = True
-        self._readers.submit(self._read, stream, recording, settings.window)
+        self._readers.submit(self._read, stream, recording, settings.window, skip)
         return stream
 
-    def _read(self, stream: WindowStream, recording: NamedFile, window: float) -> None:
+    def end(self, stream: WindowStream) -> None:
+        """Nobody wants the captions of the stream any more: its work is stopped."""
+        self.worker.windows.close(stream)
+
+    def _read(self, stream: WindowStream, recording: NamedFile, window: float, skip: int) -> None:
         windows = self.worker.windows
         try:
             with closing(self.captioner.windows(recording.source, window, self.settings.read_limits)) as pieces:
-                for piece, recording.declared_seconds in pieces:
-                    if not windows.put(stream, piece):
+                for number, (piece, recording.declared_seconds) in enumerate(pieces):
+                    if number >= skip and not windows.put(stream, piece):
                         return
             windows.put(stream, EndOfRecording())
         except Exception as error:  # told to whoever waits for the captions
