@@ -9,6 +9,7 @@ import typer
 from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
 from enclap.cli.exit import handle_errors
+from enclap.cli.mcp import mcp
 from enclap.cli.models import models
 from enclap.cli.serve import serve
 
@@ -42,4 +43,5 @@ def _enclap(
 app.command()(handle_errors(caption))
 app.command()(handle_errors(doctor))
 app.command()(handle_errors(serve))
+app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from mcp.server.transport_security import TransportSecuritySettings
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
@@ -19,6 +22,7 @@ from enclap.serving.documents import problems
 from enclap.serving.gate import Gate
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.jobs import jobs_router
+from enclap.serving.mcp import http_server
 from enclap.serving.metrics import CONTENT_TYPE_PLAIN_0_0_4
 from enclap.serving.openai import openai_router
 from enclap.serving.problems import RequestRefused, problem_response
@@ -34,7 +38,20 @@ GONE = 499  # nginx's number for a client that went away; nobody reads it
 def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = False) -> ASGIApp:
     """The application with every check before it; the caller starts and stops `service` and `runner`."""
     settings = service.settings
+    tools = http_server(runner)
+    tools_app = tools.streamable_http_app(
+        stateless_http=True,
+        max_request_body_size=settings.max_upload,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the gate checks both
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with tools.session_manager.run():
+            yield
+
     app = FastAPI(
+        lifespan=lifespan,
         title="enclap",
         summary="Describes sounds in English sentences.",
         version=__version__,
@@ -47,6 +64,7 @@ def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = F
     app.include_router(captions_router(service))
     app.include_router(openai_router(service))
     app.include_router(jobs_router(runner))
+    app.router.routes.extend(tools_app.routes)
     keys = KeyRing(settings.keys)
     guarded: ASGIApp = app
     if settings.cors_origins:

@@ -30,6 +30,7 @@ def jobs_router(runner: JobRunner) -> APIRouter:
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     _add_submission(router, runner)
     _add_results(router, runner)
+    _add_events(router, runner)
     return router
 
 
@@ -98,6 +99,8 @@ def _add_results(router: APIRouter, runner: JobRunner) -> None:
         content = "".join(FORMATS[format]([result], runner.service.model)).encode("utf-8", "backslashreplace")
         return Response(content, media_type=MEDIA_TYPES[format])
 
+
+def _add_events(router: APIRouter, runner: JobRunner) -> None:
     @router.get(
         "/{id}/events",
         summary="Captions as server-sent events, from the first or from Last-Event-ID on",
