@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from enclap.errors import EnclapError
 from enclap.serving.access import KeyRing
 from enclap.serving.captions import ClientGone, captions_router
+from enclap.serving.deferred import Deferred, running
 from enclap.serving.documents import problems
 from enclap.serving.gate import Gate
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.jobs import jobs_router
-from enclap.serving.mcp import http_server
 from enclap.serving.metrics import CONTENT_TYPE_PLAIN_0_0_4
 from enclap.serving.openai import openai_router
 from enclap.serving.problems import RequestRefused, problem_response
@@ -38,20 +38,9 @@ GONE = 499  # nginx's number for a client that went away; nobody reads it
 def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = False) -> ASGIApp:
     """The application with every check before it; the caller starts and stops `service` and `runner`."""
     settings = service.settings
-    tools = http_server(runner)
-    tools_app = tools.streamable_http_app(
-        stateless_http=True,
-        max_request_body_size=settings.max_upload,
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the gate checks both
-    )
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with tools.session_manager.run():
-            yield
-
+    tools = Deferred(partial(_tools_app, runner))
     app = FastAPI(
-        lifespan=lifespan,
+        lifespan=lambda app: running([tools]),
         title="enclap",
         summary="Describes sounds in English sentences.",
         version=__version__,
@@ -64,7 +53,7 @@ def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = F
     app.include_router(captions_router(service))
     app.include_router(openai_router(service))
     app.include_router(jobs_router(runner))
-    app.router.routes.extend(tools_app.routes)
+    app.router.routes.append(Route("/mcp", endpoint=tools))
     keys = KeyRing(settings.keys)
     guarded: ASGIApp = app
     if settings.cors_origins:
@@ -73,6 +62,19 @@ def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = F
             guarded, settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
     return Gate(guarded, service, keys, log_requests)
+
+
+def _tools_app(runner: JobRunner) -> Starlette:
+    """The tools for agents; the gate has checked Host and Origin before."""
+    from mcp.server.transport_security import TransportSecuritySettings  # here: it takes a second to load
+
+    from enclap.serving.mcp import http_server
+
+    return http_server(runner).streamable_http_app(
+        stateless_http=True,
+        max_request_body_size=runner.service.settings.max_upload,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
 
 
 def _add_health(app: FastAPI, service: CaptionService) -> None:
