@@ -43,7 +43,12 @@ class Running:
 
 @contextmanager
 def running(
-    captioner: Captioner, settings: ServeSettings | None = None, folder: Path | None = None, quota: int = 2**30
+    captioner: Captioner,
+    settings: ServeSettings | None = None,
+    folder: Path | None = None,
+    quota: int = 2**30,
+    *,
+    with_page: bool = False,
 ) -> Iterator[Running]:
     """A server over the captioner, which ends with the block; its jobs are kept in `folder`, or forgotten."""
     with ExitStack() as started:
@@ -53,11 +58,13 @@ def running(
         runner = JobRunner(service, folder or Path(started.enter_context(TemporaryDirectory())), quota, 3600.0)
         runner.start()
         started.callback(runner.stop)
-        yield from _listening(service, runner)
+        yield from _listening(service, runner, with_page)
 
 
-def _listening(service: CaptionService, runner: JobRunner) -> Iterator[Running]:
-    config = uvicorn.Config(build_app(service, runner), port=0, log_level="warning", timeout_graceful_shutdown=5)
+def _listening(service: CaptionService, runner: JobRunner, with_page: bool) -> Iterator[Running]:
+    config = uvicorn.Config(
+        build_app(service, runner, with_page=with_page), port=0, log_level="warning", timeout_graceful_shutdown=5
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -54,6 +54,7 @@ def serve(
     ] = None,
     upload_quota: Annotated[str, typer.Option(metavar="SIZE", help="Of all uploads of waiting jobs.")] = "4GB",
     keep_jobs: Annotated[float, typer.Option(min=0, metavar="HOURS", help="For which captions are kept.")] = 168.0,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="A page for people, at /.")] = True,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="A line of JSON for each request.")] = False,
 ) -> None:
     """Serve captions over HTTP, until it is told to stop.
@@ -93,7 +94,7 @@ def serve(
         rate=rate,
         root_path=root_path.rstrip("/"),
     )
-    listening = Listening(host, port, grace, existing(ssl_certfile), existing(ssl_keyfile), log_requests)
+    listening = Listening(host, port, grace, existing(ssl_certfile), existing(ssl_keyfile), page, log_requests)
     logging.basicConfig(format="%(message)s", level=logging.INFO if log_requests else logging.WARNING)
     captioner = Captioner.from_pretrained(model, engine.value, device.value, precision.value, threads)
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from urllib.parse import urlsplit
 
 ANONYMOUS = "anonymous"
+SESSION_COOKIE = "enclap_session"
 SESSION_SECONDS = 12 * 3600.0
 MOST_SESSIONS = 10_000
 MOST_CLIENTS = 10_000  # whose rate is remembered

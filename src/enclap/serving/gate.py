@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from enclap.serving.access import KeyRing, RateLimit, host_is_allowed, origin_is_allowed
+from enclap.serving.access import SESSION_COOKIE, KeyRing, RateLimit, host_is_allowed, origin_is_allowed
 from enclap.serving.problems import RequestRefused, problem_response
 from enclap.serving.recordings import CaptionService
 
@@ -31,7 +31,8 @@ OPEN_ROUTES = {"/healthz", "/readyz", "/login"}
 QUEUED_ROUTES = {("POST", "/v1/captions"), ("POST", "/v1/audio/transcriptions")}
 """What takes a place in the queue: refused before its body is read when there is none."""
 
-SESSION_COOKIE = "enclap_session"
+HEARTBEAT = "/heartbeat/"  # of Gradio: open as long as the page is
+POLL_SECONDS = 0.5
 IDLE_SECONDS = 30.0  # that an upload may pause
 DRAINED_BYTES, DRAINED_SECONDS = 4 * 2**20, 2.0
 """What is read of the body of a refused request: a connection that is closed before loses the answer."""
@@ -57,14 +58,23 @@ class _Exchange:
 
 
 class Gate:
-    """The application behind the checks. service: for limits, figures and the queue."""
+    """The application behind the checks. service: for limits, figures and the queue. has_login: a form for the key."""
 
-    def __init__(self, app: ASGIApp, service: CaptionService, keys: KeyRing, log_requests: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: CaptionService,
+        keys: KeyRing,
+        *,
+        has_login: bool = False,
+        log_requests: bool = False,
+    ) -> None:
         self._app = app
         self._service = service
         self._settings = service.settings
         self._keys = keys
         self._rate = RateLimit(service.settings.rate)
+        self._has_login = has_login
         self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,7 +118,13 @@ class Gate:
         is_preflight = exchange.scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         owner = self._keys.owner(headers.get("authorization"), _session(headers))
         if owner is None and path not in OPEN_ROUTES and not is_preflight:
-            raise RequestRefused(401, "key_required", "a key is needed: send the header 'Authorization: Bearer KEY'")
+            refusal = RequestRefused(
+                401, "key_required", "a key is needed: send the header 'Authorization: Bearer KEY'"
+            )
+            if self._has_login and path == "/" and "text/html" in headers.get("accept", ""):
+                refusal = RequestRefused(303, "key_required", "a key is needed")
+                refusal.location = f"{self._settings.root_path}/login"
+            raise refusal
         exchange.scope["state"]["owner"] = owner
         client = exchange.scope.get("client") or ("", 0)
         if path not in OPEN_ROUTES and (wait := self._rate.wait(owner if self._settings.keys else client[0])):
@@ -126,7 +142,7 @@ class Gate:
         async def bounded() -> Message:
             nonlocal is_whole
             if is_whole:
-                return await receive()  # waits for the client to go away
+                return await (self._until_drained(receive) if HEARTBEAT in exchange.path else receive())
             left = self._settings.timeout - (time.monotonic() - exchange.began)
             try:
                 message = await asyncio.wait_for(receive(), min(IDLE_SECONDS, max(0.0, left)))
@@ -142,6 +158,13 @@ class Gate:
             return message
 
         return bounded
+
+    async def _until_drained(self, receive: Receive) -> Message:
+        """What comes after the request, or its end when the server stops: an open page keeps no server alive."""
+        while self._service.is_ready:
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(receive(), POLL_SECONDS)
+        return {"type": "http.disconnect"}
 
     def _watched(self, exchange: _Exchange, send: Send) -> Send:
         """`send`, which adds the request id and keeps the status."""

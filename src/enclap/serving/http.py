@@ -23,6 +23,7 @@ from enclap.serving.documents import problems
 from enclap.serving.gate import Gate
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.jobs import jobs_router
+from enclap.serving.login import login_router
 from enclap.serving.metrics import CONTENT_TYPE_PLAIN_0_0_4
 from enclap.serving.openai import openai_router
 from enclap.serving.problems import RequestRefused, problem_response
@@ -35,12 +36,15 @@ ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_requ
 GONE = 499  # nginx's number for a client that went away; nobody reads it
 
 
-def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = False) -> ASGIApp:
+def build_app(
+    service: CaptionService, runner: JobRunner, *, with_page: bool = False, log_requests: bool = False
+) -> ASGIApp:
     """The application with every check before it; the caller starts and stops `service` and `runner`."""
     settings = service.settings
     tools = Deferred(partial(_tools_app, runner))
+    page = [Deferred(partial(_page_app, service))] if with_page else []
     app = FastAPI(
-        lifespan=lambda app: running([tools]),
+        lifespan=lambda app: running([tools, *page]),
         title="enclap",
         summary="Describes sounds in English sentences.",
         version=__version__,
@@ -55,13 +59,22 @@ def build_app(service: CaptionService, runner: JobRunner, log_requests: bool = F
     app.include_router(jobs_router(runner))
     app.router.routes.append(Route("/mcp", endpoint=tools))
     keys = KeyRing(settings.keys)
+    if with_page:
+        app.include_router(login_router(keys, settings.root_path))
+        app.mount("/", page[0])
     guarded: ASGIApp = app
     if settings.cors_origins:
         exposed = ["X-Request-Id", "Retry-After"]
         guarded = CORSMiddleware(
             guarded, settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
-    return Gate(guarded, service, keys, log_requests)
+    return Gate(guarded, service, keys, has_login=with_page, log_requests=log_requests)
+
+
+def _page_app(service: CaptionService) -> Starlette:
+    from enclap.serving.page import page_app  # here: Gradio takes seconds to load
+
+    return page_app(service)
 
 
 def _tools_app(runner: JobRunner) -> Starlette:

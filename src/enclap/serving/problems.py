@@ -14,7 +14,10 @@ INTERNAL = "the server failed; its log, under this request id, says why"
 
 
 class RequestRefused(EnclapError):
-    """A request that is turned away; status and code say why, retry_after when to come again, in seconds."""
+    """A request that is turned away; status and code say why.
+
+    retry_after: when to come again, in seconds. location: where a browser goes instead.
+    """
 
     exit_code = 2
 
@@ -23,12 +26,13 @@ class RequestRefused(EnclapError):
         self.http_status = status
         self.code = code
         self.retry_after = retry_after
+        self.location: str | None = None
 
 
 def problem_response(error: Exception, request_id: str) -> JSONResponse:
     """The answer to a failed request; nothing is said about faults of the server but that there was one."""
-    retry_after = getattr(error, "retry_after", None)
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    values = {"Retry-After": getattr(error, "retry_after", None), "Location": getattr(error, "location", None)}
+    headers = {name: str(value) for name, value in values.items() if value is not None}
     return JSONResponse(problem_table(error, request_id), status_of(error), headers)
 
 

@@ -29,6 +29,7 @@ class Listening:
     grace: int = 30
     certificate: str | None = None
     key: str | None = None
+    with_page: bool = True
     log_requests: bool = False
 
 
@@ -76,7 +77,7 @@ def serve(
         runner.start()
         started.callback(runner.stop)
         config = uvicorn.Config(
-            build_app(service, runner, listening.log_requests),
+            build_app(service, runner, with_page=listening.with_page, log_requests=listening.log_requests),
             host=listening.host,
             port=listening.port,
             ssl_certfile=listening.certificate,
