@@ -12,8 +12,6 @@ from enclap.cli.choices import DeviceName, EngineName, PrecisionName
 from enclap.errors import MissingExtra, UsageError
 from enclap.text import printable
 
-KEEP_SECONDS = 7 * 24 * 3600.0
-
 
 def mcp(
     folder: Annotated[
@@ -35,28 +33,13 @@ def mcp(
       enclap mcp --folder ~/recordings
     """
     try:
-        from enclap.serving.mcp import stdio_server
+        from enclap.serving.mcp import serve_stdio
     except ModuleNotFoundError as error:
         raise MissingExtra("enclap mcp", "serve") from error
-    from tempfile import TemporaryDirectory
-
     from enclap.captioner import Captioner
-    from enclap.serving.job_runner import JobRunner
-    from enclap.serving.recordings import CaptionService
-    from enclap.serving.settings import ServeSettings
 
     folders = tuple(folder or [Path.cwd()])
     for item in folders:
         if not item.is_dir():
             raise UsageError(f"{printable(str(item))}: no such folder; --folder names one whose files may be read")
-    captioner = Captioner.from_pretrained(model, engine.value, device.value, precision.value, threads)
-    service = CaptionService(captioner, ServeSettings())
-    service.start()
-    with TemporaryDirectory(prefix="enclap-mcp-") as state:
-        runner = JobRunner(service, Path(state), 64 * 2**30, KEEP_SECONDS)
-        runner.start()
-        try:
-            stdio_server(runner, folders).run("stdio")
-        finally:
-            runner.stop()
-            service.stop()
+    serve_stdio(Captioner.from_pretrained(model, engine.value, device.value, precision.value, threads), folders)

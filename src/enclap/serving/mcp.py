@@ -14,6 +14,7 @@ import stat
 import time
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, BinaryIO, Literal, cast
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -21,16 +22,19 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
+from enclap.captioner import Captioner
 from enclap.errors import EnclapError
 from enclap.serving.access import ANONYMOUS
 from enclap.serving.captions import CaptionForm
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.job_store import UNFINISHED
-from enclap.serving.recordings import NamedFile
+from enclap.serving.recordings import CaptionService, NamedFile
+from enclap.serving.settings import ServeSettings
 from enclap.text import printable
 from enclap.version import __version__
 
 WAIT_SECONDS, POLL_SECONDS = 20.0, 0.05  # for captions, before a handle is given
+STDIO_QUOTA, STDIO_KEEP_SECONDS = 64 * 2**30, 7 * 24 * 3600.0
 INSTRUCTIONS = (
     "Describes sounds: environmental sound, animals, machines, music; not what is said in speech. "
     "caption_audio gives English sentences for a recording, one for every ten seconds. When its state is not 'done', "
@@ -101,6 +105,22 @@ def stdio_server(runner: JobRunner, folders: tuple[Path, ...]) -> MCPServer[Any]
         return await _caption(runner, ANONYMOUS, file, path, window, candidates)
 
     return server
+
+
+def serve_stdio(captioner: Captioner, folders: tuple[Path, ...]) -> None:
+    """Answer over standard input and output until that is closed; what was captioned is forgotten then."""
+    service = CaptionService(captioner, ServeSettings())
+    service.start()
+    try:
+        with TemporaryDirectory(prefix="enclap-mcp-") as state:
+            runner = JobRunner(service, Path(state), STDIO_QUOTA, STDIO_KEEP_SECONDS)
+            runner.start()
+            try:
+                stdio_server(runner, folders).run("stdio")
+            finally:
+                runner.stop()
+    finally:
+        service.stop()
 
 
 def open_allowed(path: str, folders: tuple[Path, ...]) -> BinaryIO:
