@@ -11,6 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -106,12 +107,12 @@ def caption_plainly(
     with open_audio(source) as audio:
         for piece in split_windows(audio.blocks, audio.rate, window):
             if is_silent(piece.waveform.samples):
-                captions.append(_silence(piece))
+                captions.append(silence_of(piece))
                 continue
             features = captioner.engine.extract([piece])
             check_finite(features[0], piece, audio.name)
             [selection] = captioner.selector.select(features, options or DecodingOptions())
-            captions.append(_caption(piece, selection))
+            captions.append(caption_of(piece, selection))
     return CaptionResult(source_name(source), captions[-1].end, tuple(captions))
 
 
@@ -266,7 +267,8 @@ class Captioner:
         with self._searching:
             selections = iter(self.selector.select(features, options) if features else [])
         return [
-            _silence(window) if window.features is None else _caption(window, next(selections)) for window in windows
+            silence_of(window) if window.features is None else caption_of(window, next(selections))
+            for window in windows
         ]
 
     def _extract(
@@ -292,17 +294,29 @@ class Captioner:
                 continue
             name = source_name(source)
             try:
-                with open_audio(source, limits) as audio:
-                    blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
-                    for piece in split_windows(blocks, audio.rate, window):
-                        if piece.waveform.seconds > self.longest_window:
-                            shown = printable(audio.name or "audio")
-                            logger.warning(LONG_WINDOW, shown, piece.waveform.seconds, self.longest_window)
-                        yield _WindowRead(name, piece, audio.declared_seconds)
+                with closing(self.windows(source, window, limits)) as pieces:
+                    for piece, declared in pieces:
+                        yield _WindowRead(name, piece, declared)
             except InputError as error:
                 yield _EndOfInput(name, Failure(name, error))
             else:
                 yield _EndOfInput(name)
+
+    def windows(
+        self, source: Source, window: float = DEFAULT_WINDOW, limits: ReadLimits | None = None
+    ) -> Generator[tuple[Window, float | None], None, None]:
+        """The windows of one source, in order, each with the seconds that its container declares, or None.
+
+        Raises the InputError of a source that cannot be captioned, when the reading comes to it.
+        """
+        limits = limits or ReadLimits()
+        with open_audio(source, limits) as audio:
+            blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
+            for piece in split_windows(blocks, audio.rate, window):
+                if piece.waveform.seconds > self.longest_window:
+                    shown = printable(audio.name or "audio")
+                    logger.warning(LONG_WINDOW, shown, piece.waveform.seconds, self.longest_window)
+                yield piece, audio.declared_seconds
 
 
 def check_finite(features: Features, window: Window, name: str | None) -> None:
@@ -354,9 +368,11 @@ def _bounded(audio: Audio, seconds: float) -> Iterator[FloatArray]:
         yield block
 
 
-def _caption(window: Window | _WindowReady, selection: Selection) -> Caption:
+def caption_of(window: Window | _WindowReady, selection: Selection) -> Caption:
+    """The caption of a window that the model was asked about."""
     return Caption(window.start, window.end, selection.text, selection.score, candidates=selection.candidates)
 
 
-def _silence(window: Window | _WindowReady) -> Caption:
+def silence_of(window: Window | _WindowReady) -> Caption:
+    """The caption of a silent window."""
     return Caption(window.start, window.end, SILENCE_TEXT, None, silence=True)

@@ -10,8 +10,10 @@ from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
 from enclap.cli.evaluate import evaluate
 from enclap.cli.exit import handle_errors
+from enclap.cli.mcp import mcp
 from enclap.cli.metrics import metrics
 from enclap.cli.models import models
+from enclap.cli.serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,5 +47,7 @@ def _enclap(
 app.command()(handle_errors(caption))
 app.command()(handle_errors(doctor))
 app.command()(handle_errors(evaluate))
+app.command()(handle_errors(serve))
+app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")
 app.add_typer(metrics, name="metrics")

@@ -131,17 +131,19 @@ def as_table(result: CaptionResult) -> dict[str, object]:
             printable(character) if "\ud800" <= character <= "\udfff" else character for character in result.path
         ),
         "duration": round(result.duration, DIGITS["seconds"]),
-        "captions": [
-            {
-                "start": round(caption.start, DIGITS["seconds"]),
-                "end": round(caption.end, DIGITS["seconds"]),
-                "text": caption.text,
-                "score": _score(caption.score),
-                "silence": caption.silence,
-                "candidates": [{"text": item.text, "score": _score(item.score)} for item in caption.candidates],
-            }
-            for caption in result.captions
-        ],
+        "captions": [caption_table(caption) for caption in result.captions],
+    }
+
+
+def caption_table(caption: Caption) -> dict[str, object]:
+    """One caption as the JSON formats show it."""
+    return {
+        "start": round(caption.start, DIGITS["seconds"]),
+        "end": round(caption.end, DIGITS["seconds"]),
+        "text": caption.text,
+        "score": _score(caption.score),
+        "silence": caption.silence,
+        "candidates": [{"text": item.text, "score": _score(item.score)} for item in caption.candidates],
     }
 
 

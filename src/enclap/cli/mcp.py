@@ -1,0 +1,45 @@
+"""`enclap mcp`: a tool for agents on this machine, over standard input and output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enclap.cli import caption_options as options
+from enclap.cli.choices import DeviceName, EngineName, PrecisionName
+from enclap.errors import MissingExtra, UsageError
+from enclap.text import printable
+
+
+def mcp(
+    folder: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Files below it may be read; the current folder unless set."),
+    ] = None,
+    model: options.Model = "mini",
+    engine: options.Engine = EngineName.auto,
+    device: options.Device = DeviceName.auto,
+    precision: options.Precision = PrecisionName.float32,
+    threads: options.Threads = None,
+) -> None:
+    """Offer captions as a tool to an agent, over standard input and output.
+
+    Only files below the folders that are named can be captioned.
+
+    \b
+    Examples:
+      enclap mcp --folder ~/recordings
+    """
+    try:
+        from enclap.serving.mcp import serve_stdio
+    except ModuleNotFoundError as error:
+        raise MissingExtra("enclap mcp", "serve") from error
+    from enclap.captioner import Captioner
+
+    folders = tuple(folder or [Path.cwd()])
+    for item in folders:
+        if not item.is_dir():
+            raise UsageError(f"{printable(str(item))}: no such folder; --folder names one whose files may be read")
+    serve_stdio(Captioner.from_pretrained(model, engine.value, device.value, precision.value, threads), folders)

@@ -1,0 +1,127 @@
+"""`enclap serve`: captions over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enclap.cli import caption_options as options
+from enclap.cli.choices import DeviceName, EngineName, PrecisionName
+from enclap.cli.exit import print_error
+from enclap.errors import MissingExtra, UsageError
+
+EVERYWHERE = {"0.0.0.0", "::"}
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Other machines reach it unless this is loopback.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0 lets the system choose.")] = 8000,
+    model: options.Model = "mini",
+    engine: options.Engine = EngineName.auto,
+    device: options.Device = DeviceName.auto,
+    precision: options.Precision = PrecisionName.float32,
+    threads: options.Threads = None,
+    max_upload: Annotated[str, typer.Option(metavar="SIZE", help="Largest request.")] = "512MB",
+    max_seconds: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Longest recording.")] = 14_400.0,
+    queue: Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Requests in work at once.")] = 32,
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For one request.")] = 600.0,
+    rate: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests a minute from one client.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keys that are accepted, one a line.")
+    ] = None,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Let other machines in without a key.")
+    ] = False,
+    allowed_host: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Name by which it is reached.")] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Site whose pages may call it.")
+    ] = None,
+    model_alias: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=MODEL", help="Another name of the model.")
+    ] = None,
+    root_path: Annotated[str, typer.Option(metavar="PATH", help="Prefix that a proxy adds.")] = "",
+    ssl_certfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate for HTTPS.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
+    grace: Annotated[int, typer.Option(min=0, metavar="SECONDS", help="For running requests when stopped.")] = 30,
+    state_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For jobs; below ~/.local/state unless set.")
+    ] = None,
+    upload_quota: Annotated[str, typer.Option(metavar="SIZE", help="Of all uploads of waiting jobs.")] = "4GB",
+    keep_jobs: Annotated[float, typer.Option(min=0, metavar="HOURS", help="For which captions are kept.")] = 168.0,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="A page for people, at /.")] = True,
+    log_requests: Annotated[bool, typer.Option("--log-requests", help="A line of JSON for each request.")] = False,
+) -> None:
+    """Serve captions over HTTP, until it is told to stop.
+
+    \b
+    Examples:
+      enclap serve
+      enclap serve --port 9000 --model mini
+      enclap serve --host 0.0.0.0 --api-key-file keys.txt
+
+    \b
+    Then, from another terminal:
+      curl -F file=@dog.wav http://127.0.0.1:8000/v1/captions
+    """
+    try:
+        from enclap.serving.run import Listening, check_exposure
+        from enclap.serving.run import serve as listen
+    except ModuleNotFoundError as error:
+        raise MissingExtra("enclap serve", "serve") from error
+    from enclap.captioner import Captioner
+    from enclap.serving.job_runner import JobRunner
+    from enclap.serving.recordings import CaptionService
+    from enclap.serving.settings import ServeSettings, parse_aliases, parse_size, read_keys
+
+    keys = read_keys(api_key_file) if api_key_file else ()
+    check_exposure(host, bool(keys), allow_anonymous)
+    shown = shown_model(model)
+    settings = ServeSettings(
+        max_upload=parse_size(max_upload, "--max-upload"),
+        max_seconds=max_seconds,
+        queue=queue,
+        timeout=timeout,
+        keys=keys,
+        allowed_hosts=(*(allowed_host or ()), *([] if host in EVERYWHERE else [host])),
+        cors_origins=tuple(cors_origin or ()),
+        aliases=parse_aliases(model_alias or [], shown),
+        rate=rate,
+        root_path=root_path.rstrip("/"),
+    )
+    listening = Listening(host, port, grace, existing(ssl_certfile), existing(ssl_keyfile), page, log_requests)
+    logging.basicConfig(format="%(message)s", level=logging.INFO if log_requests else logging.WARNING)
+    captioner = Captioner.from_pretrained(model, engine.value, device.value, precision.value, threads)
+
+    def announce(port: int) -> None:
+        scheme = "https" if ssl_certfile else "http"
+        address = f"[{host}]" if ":" in host else host
+        print_error(f"enclap: {shown} is ready on {scheme}://{address}:{port}; Ctrl-C stops it")
+
+    service = CaptionService(captioner, settings, shown)
+    quota = parse_size(upload_quota, "--upload-quota")
+    runner = JobRunner(service, state_dir or default_state_dir(port), quota, keep_jobs * 3600)
+    listen(service, runner, listening, announce)
+
+
+def default_state_dir(port: int) -> Path:
+    """A folder for each port, so that two servers of one user share none; see the XDG base directory specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "enclap" / f"serve-{port}"
+
+
+def shown_model(model: str) -> str:
+    """The model's name as clients see it: of a folder the last part, no path of this machine."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def existing(path: Path | None) -> str | None:
+    """The path of a file that must be there when it is named."""
+    if path is not None and not path.is_file():
+        raise UsageError(f"{path}: no such file; --ssl-certfile and --ssl-keyfile name a certificate and its key")
+    return None if path is None else str(path)

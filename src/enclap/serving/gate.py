@@ -1,0 +1,235 @@
+"""What every request passes first, whatever it asks for: host, origin, key, rate and size, and what is logged of it.
+
+Host and Origin are checked so that no page of another site reaches a server on this machine through a visitor's
+browser: a rebound name (DNS rebinding) shows in Host, a request across sites in Origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from enclap.serving.access import SESSION_COOKIE, KeyRing, RateLimit, host_is_allowed, origin_is_allowed
+from enclap.serving.problems import RequestRefused, problem_response
+from enclap.serving.recordings import CaptionService
+
+logger = logging.getLogger("enclap.serving.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+OPEN_ROUTES = {"/healthz", "/readyz", "/login"}
+QUEUED_ROUTES = {("POST", "/v1/captions"), ("POST", "/v1/audio/transcriptions")}
+"""What takes a place in the queue: refused before its body is read when there is none."""
+
+HEARTBEAT = "/heartbeat/"  # of Gradio: open as long as the page is
+POLL_SECONDS = 0.5
+IDLE_SECONDS = 30.0  # that an upload may pause
+DRAINED_BYTES, DRAINED_SECONDS = 4 * 2**20, 2.0
+"""What is read of the body of a refused request: a connection that is closed before loses the answer."""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What is known of a request while it is answered; refusal: why its upload was ended, whatever the routes say."""
+
+    scope: Scope
+    headers: Headers
+    request_id: str
+    began: float
+    received: int = 0
+    status: int | None = None
+    refusal: RequestRefused | None = None
+
+    @property
+    def path(self) -> str:
+        """The path without the prefix under which a proxy serves the application."""
+        path: str = self.scope["path"]
+        return path.removeprefix(self.scope.get("root_path", "")) or "/"
+
+
+class Gate:
+    """The application behind the checks. service: for limits, figures and the queue. has_login: a form for the key."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: CaptionService,
+        keys: KeyRing,
+        *,
+        has_login: bool = False,
+        log_requests: bool = False,
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._settings = service.settings
+        self._keys = keys
+        self._rate = RateLimit(service.settings.rate)
+        self._has_login = has_login
+        self._log_requests = log_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; what is no request (the start of the server) is passed on."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        exchange = _Exchange(scope, headers, request_id, time.monotonic())
+        scope.setdefault("state", {})["request_id"] = request_id
+        try:
+            await self._answer(exchange, receive, self._watched(exchange, send))
+        finally:
+            self._record(exchange)
+
+    async def _answer(self, exchange: _Exchange, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        try:
+            self._check(exchange)
+            await self._app(exchange.scope, self._bounded(exchange, receive), _unless_refused(exchange, send))
+        except RequestRefused as error:
+            exchange.refusal = error
+        if exchange.refusal is not None:
+            await _refuse(exchange.refusal, exchange, receive, send)
+
+    def _check(self, exchange: _Exchange) -> None:
+        """Raises RequestRefused unless the request may be passed on."""
+        headers, path = exchange.headers, exchange.path
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not host_is_allowed(host, self._settings.allowed_hosts):
+            advice = "the operator may add it by --allowed-host"
+            raise RequestRefused(403, "host_not_allowed", f"this server is not reached under that name; {advice}")
+        if origin is not None and not origin_is_allowed(origin, host, self._settings.cors_origins):
+            advice = "the operator may add it by --cors-origin"
+            raise RequestRefused(403, "origin_not_allowed", f"pages of another site may not call this server; {advice}")
+        is_preflight = exchange.scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        owner = self._keys.owner(headers.get("authorization"), _session(headers))
+        if owner is None and path not in OPEN_ROUTES and not is_preflight:
+            refusal = RequestRefused(
+                401, "key_required", "a key is needed: send the header 'Authorization: Bearer KEY'"
+            )
+            if self._has_login and path == "/" and "text/html" in headers.get("accept", ""):
+                refusal = RequestRefused(303, "key_required", "a key is needed")
+                refusal.location = f"{self._settings.root_path}/login"
+            raise refusal
+        exchange.scope["state"]["owner"] = owner
+        client = exchange.scope.get("client") or ("", 0)
+        if path not in OPEN_ROUTES and (wait := self._rate.wait(owner if self._settings.keys else client[0])):
+            raise RequestRefused(429, "rate_limited", f"at most {self._settings.rate} requests a minute", wait)
+        declared = headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self._settings.max_upload:
+            raise self._too_large()
+        if (exchange.scope["method"], path) in QUEUED_ROUTES and not self._service.has_room:
+            raise self._service.full()
+
+    def _bounded(self, exchange: _Exchange, receive: Receive) -> Receive:
+        """`receive`, which ends an upload that is too large, too slow, or pauses for too long."""
+        is_whole = False
+
+        async def bounded() -> Message:
+            nonlocal is_whole
+            if is_whole:
+                return await (self._until_drained(receive) if HEARTBEAT in exchange.path else receive())
+            left = self._settings.timeout - (time.monotonic() - exchange.began)
+            try:
+                message = await asyncio.wait_for(receive(), min(IDLE_SECONDS, max(0.0, left)))
+            except TimeoutError as error:
+                advice = "the upload pauses or takes too long; send it again"
+                exchange.refusal = RequestRefused(408, "upload_too_slow", advice)
+                raise exchange.refusal from error
+            exchange.received += len(message.get("body", b""))
+            if exchange.received > self._settings.max_upload:
+                exchange.refusal = self._too_large()
+                raise exchange.refusal
+            is_whole = not message.get("more_body", False)
+            return message
+
+        return bounded
+
+    async def _until_drained(self, receive: Receive) -> Message:
+        """What comes after the request, or its end when the server stops: an open page keeps no server alive."""
+        while self._service.is_ready:
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(receive(), POLL_SECONDS)
+        return {"type": "http.disconnect"}
+
+    def _watched(self, exchange: _Exchange, send: Send) -> Send:
+        """`send`, which adds the request id and keeps the status."""
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = exchange.request_id
+                headers.setdefault("x-content-type-options", "nosniff")
+            await send(message)
+
+        return watched
+
+    def _too_large(self) -> RequestRefused:
+        return RequestRefused(
+            413, "too_large", f"larger than {self._settings.max_upload} bytes, the most that is taken"
+        )
+
+    def _record(self, exchange: _Exchange) -> None:
+        """Count the request, and log it on request: no file name, no query and no content."""
+        seconds = time.monotonic() - exchange.began
+        found = exchange.scope.get("route")
+        route = getattr(found, "path", None) or ("/" if exchange.path == "/" else "other")
+        method = exchange.scope["method"]
+        method = method if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} else "other"
+        status = exchange.status or 499  # the client went away before there was an answer
+        self._service.metrics.requests.labels(method, route, status).inc()
+        self._service.metrics.latency.labels(route).observe(seconds)
+        if self._log_requests:
+            facts: dict[str, Any] = {"request_id": exchange.request_id, "method": method, "route": route}
+            facts |= {"status": status, "seconds": round(seconds, 4), "bytes": exchange.received}
+            logger.info(json.dumps(facts))
+
+
+def _unless_refused(exchange: _Exchange, send: Send) -> Send:
+    """`send` for the routes, which are not heard any more once the request is refused."""
+
+    async def send_unless_refused(message: Message) -> None:
+        if exchange.refusal is None:
+            await send(message)
+
+    return send_unless_refused
+
+
+async def _refuse(error: RequestRefused, exchange: _Exchange, receive: Receive, send: Send) -> None:
+    """Answer at once; then read a little more of the body, so that the client has time to read the answer."""
+    response = problem_response(error, exchange.request_id)
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_drain(receive), DRAINED_SECONDS)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive) -> None:
+    drained = 0
+    while drained <= DRAINED_BYTES:
+        message = await receive()
+        drained += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
+
+
+def _session(headers: Headers) -> str | None:
+    """The value of the page's cookie."""
+    return cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE)

@@ -1,0 +1,211 @@
+"""Who is let in: keys, hosts, origins and rates, on every route that there is."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enclap.captioner import Captioner
+from enclap.errors import UsageError
+from enclap.serving.access import KeyRing, RateLimit, host_is_allowed, is_loopback, origin_is_allowed
+from enclap.serving.run import check_exposure
+from enclap.serving.settings import ServeSettings, parse_aliases, parse_size, read_keys
+from fakes import EchoEngine
+from servers import PATIENCE, Running, running
+
+KEY, OTHER_KEY = "k" * 20, "o" * 20
+OPEN = {"/healthz", "/readyz"}
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Running]:
+    settings = ServeSettings(
+        keys=(KEY, OTHER_KEY), cors_origins=("https://app.example",), allowed_hosts=("sounds.example",)
+    )
+    with running(Captioner(EchoEngine(), "echo"), settings) as server:
+        yield server
+
+
+def routes(server: Running) -> list[tuple[str, str]]:
+    """Every method and path of the OpenAPI document, and what is not in it."""
+    document = server.client.get("/openapi.json", headers={"Authorization": f"Bearer {KEY}"}).json()
+    found = [(method.upper(), path) for path, item in document["paths"].items() for method in item]
+    return [*found, ("GET", "/openapi.json"), ("GET", "/nothing"), ("GET", "/gradio_api/info"), ("POST", "/mcp")]
+
+
+def test_every_route_asks_for_a_key(locked: Running) -> None:
+    assert len(routes(locked)) >= 6
+    for method, path in routes(locked):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": f"Basic {KEY}"},
+            {"Cookie": "enclap_session=x"},
+        ):
+            status = locked.client.request(method, path, headers=headers).status_code
+            assert (status == 401) == (path not in OPEN), (method, path, status)
+        status = locked.client.request(method, path, headers={"Authorization": f"Bearer {OTHER_KEY}"}).status_code
+        assert status not in {401, 403}, (method, path)
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example"}, {"Host": ""}])
+def test_every_route_refuses_a_rebound_name(locked: Running, headers: dict[str, str]) -> None:
+    for method, path in routes(locked):
+        answer = locked.client.request(method, path, headers={"Authorization": f"Bearer {KEY}", **headers})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "file://"]
+)
+def test_every_route_refuses_pages_of_other_sites(locked: Running, origin: str) -> None:
+    for method, path in routes(locked):
+        answer = locked.client.request(method, path, headers={"Authorization": f"Bearer {KEY}", "Origin": origin})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
+
+
+def test_a_listed_site_may_call_and_is_told_so(locked: Running) -> None:
+    origin = {"Origin": "https://app.example"}
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    answer = locked.client.options("/v1/captions", headers=origin | preflight)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    answer = locked.client.get("/metrics", headers=origin | {"Authorization": f"Bearer {KEY}"})
+    assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert locked.client.get("/metrics", headers=origin).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "127.0.0.1", "[::1]:80", "192.168.1.5:8000", "sounds.example", "Sounds.Example:1"]
+)
+def test_addresses_and_listed_names_are_right(host: str) -> None:
+    assert host_is_allowed(host, ("sounds.example",))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "evil.example", "localhost.evil.example", "localhost@evil.example", "a b", "[::1", "x:y", "localhost/x"],
+)
+def test_other_names_are_not(host: str) -> None:
+    assert not host_is_allowed(host, ("sounds.example",))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("http://localhost:8000", "localhost:8000", True),
+        ("https://sounds.example", "sounds.example", True),
+        ("https://sounds.example", "sounds.example:443", True),
+        ("http://LOCALHOST:8000", "localhost:8000", True),
+        ("http://localhost:8001", "localhost:8000", False),
+        ("http://127.0.0.1:8000", "localhost:8000", False),
+        ("http://evil@localhost:8000", "localhost:8000", False),
+        ("ftp://localhost:8000", "localhost:8000", False),
+        ("localhost:8000", "localhost:8000", False),
+    ],
+)
+def test_an_origin_is_the_same_site_or_not(origin: str, host: str, allowed: bool) -> None:
+    assert origin_is_allowed(origin, host, ()) is allowed
+
+
+def test_a_request_id_is_kept_or_made(locked: Running) -> None:
+    def shown(given: str) -> str:
+        return str(locked.client.get("/healthz", headers={"X-Request-Id": given}).headers["x-request-id"])
+
+    assert shown("mine-1.2_3") == "mine-1.2_3"
+    assert shown("a b") != "a b" and len(shown("x" * 65)) == 32
+
+
+def test_a_rate_holds_for_each_key() -> None:
+    with running(Captioner(EchoEngine(), "echo"), ServeSettings(keys=(KEY, OTHER_KEY), rate=3)) as server:
+        mine, theirs = ({"Authorization": f"Bearer {key}"} for key in (KEY, OTHER_KEY))
+        statuses = [server.client.get("/metrics", headers=mine).status_code for _ in range(5)]
+        assert statuses == [200, 200, 200, 429, 429]
+        assert 1 <= int(server.client.get("/metrics", headers=mine).headers["retry-after"]) <= 20
+        assert server.client.get("/metrics", headers=theirs).status_code == 200
+        assert server.client.get("/healthz").status_code == 200
+
+
+def test_a_rate_comes_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("enclap.serving.access.time.monotonic", lambda: now[0])
+    limit = RateLimit(60)
+    assert [limit.wait("a") for _ in range(61)] == [0] * 60 + [1]
+    now[0] = 2.0
+    assert [limit.wait("a") for _ in range(3)] == [0, 0, 1]
+
+
+def test_a_session_opens_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("enclap.serving.access.time.monotonic", lambda: now[0])
+    keys = KeyRing((KEY,))
+    assert keys.open_session("wrong") is None
+    token = keys.open_session(KEY)
+    assert token is not None and keys.owner(None, token) == keys.owner(f"Bearer {KEY}", None)
+    now[0] = 13 * 3600.0
+    assert keys.owner(None, token) is None
+
+
+def test_a_request_that_breaks_http_ends_nothing(locked: Running) -> None:
+    for junk in (
+        b"\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"POST /v1/captions HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", locked.port), timeout=PATIENCE) as connection:
+            connection.sendall(junk)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+    assert locked.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_safe"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("sounds.example", False)],
+)
+def test_other_machines_need_a_key_or_a_word(host: str, is_safe: bool) -> None:
+    assert is_loopback(host) is is_safe
+    check_exposure(host, has_keys=True, allow_anonymous=False)
+    check_exposure(host, has_keys=False, allow_anonymous=True)
+    if is_safe:
+        check_exposure(host, has_keys=False, allow_anonymous=False)
+    else:
+        with pytest.raises(UsageError, match="--api-key-file"):
+            check_exposure(host, has_keys=False, allow_anonymous=False)
+
+
+@pytest.mark.parametrize(("text", "size"), [("512MB", 512 * 2**20), ("1.5 g", 3 * 2**29), ("10", 10), ("2k", 2048)])
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert parse_size(text, "--max-upload") == size
+
+
+WRONG: list[Any] = [
+    lambda path: parse_size("big", "--max-upload"),
+    lambda path: parse_size("0", "--max-upload"),
+    lambda path: read_keys(path / "missing"),
+    lambda path: read_keys(_written(path / "empty", "# none\n\n")),
+    lambda path: read_keys(_written(path / "short", "abc\n")),
+    lambda path: parse_aliases(["whisper-1=other"], "mini"),
+    lambda path: parse_aliases(["whisper-1"], "mini"),
+]
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_settings_are_told(wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        wrong(tmp_path)
+
+
+def test_keys_are_read_from_a_file(tmp_path: Path) -> None:
+    assert read_keys(_written(tmp_path / "keys", f"# mine\n{KEY}\n\n  {OTHER_KEY}  \n")) == (KEY, OTHER_KEY)
