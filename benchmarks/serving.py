@@ -55,11 +55,12 @@ def serving(folder: Path, *options: str) -> Iterator[Server]:
     """A server that listens; seconds until it did."""
     began = time.monotonic()
     command = [sys.executable, "-m", "enclap.cli.main", "serve", "--port", "0", "--state-dir", str(folder), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    log = folder.with_suffix(".log")
+    with log.open("w") as errors, subprocess.Popen(command, stderr=errors, text=True) as process:
         try:
-            assert process.stderr is not None
-            match = READY.search(process.stderr.readline())
-            assert match is not None, "the server did not start"
+            while not (match := READY.search(log.read_text())):
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.01)
             yield Server(match[1], process, time.monotonic() - began)
         finally:
             process.kill()

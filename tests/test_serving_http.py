@@ -307,6 +307,22 @@ def test_a_slow_upload_is_ended_and_keeps_nobody(echo: Running, monkeypatch: pyt
             assert connection.recv(65_536).startswith(b"HTTP/1.1 408")
 
 
+def test_a_client_that_vanishes_while_it_sends_is_no_fault(echo: Running, caplog: pytest.LogCaptureFixture) -> None:
+    head = "POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", echo.port)) as connection:
+        connection.sendall(head.encode() + b"a little")
+    gone = 'enclap_requests_total{method="POST",route="/v1/captions",status="499"} 1.0'
+    wait_until(lambda: gone in echo.client.get("/metrics").text)
+    assert not caplog.records
+
+
+def test_a_wrong_method_is_told_the_right_ones(echo: Running) -> None:
+    for path, allowed in (("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "DELETE, GET"), ("/healthz", "GET")):
+        answer = echo.client.put(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        check_problem(answer)
+
+
 def test_requests_share_batches(gated: tuple[Running, GatedEngine]) -> None:
     server, engine = gated
     with ThreadPoolExecutor(2) as pool:

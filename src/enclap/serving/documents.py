@@ -70,5 +70,15 @@ def upload_body(form: type[BaseModel], *, many: bool, raw: bool) -> dict[str, An
 
 
 def answers(types: dict[str, str]) -> dict[str, Any]:
-    """The `200` of a route that answers in several types; types: media type -> example."""
-    return {"content": {kind: {"schema": {"type": "string"}, "example": example} for kind, example in types.items()}}
+    """The `200` of a route that answers in several types; types: media type -> example.
+
+    Events have no schema: one of the stream's whole text would be taken for that of each event.
+    """
+    schemas: dict[str, dict[str, Any]] = {kind: {} if kind == "text/event-stream" else {"schema": {}} for kind in types}
+    return {"content": {kind: {**schema, "example": types[kind]} for kind, schema in schemas.items()}}
+
+
+def header(name: str, pattern: str, description: str) -> dict[str, Any]:
+    """An optional header of a route, as one of its `parameters`."""
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}

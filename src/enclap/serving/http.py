@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from functools import partial
 
 from fastapi import FastAPI, Request
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -33,6 +35,7 @@ from enclap.version import __version__
 logger = logging.getLogger("enclap.serving")
 
 ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
+PARAMETER = re.compile(r"\{\w+\}")
 GONE = 499  # nginx's number for a client that went away; nobody reads it
 
 
@@ -111,6 +114,13 @@ def _add_health(app: FastAPI, service: CaptionService) -> None:
         return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """The methods of every route of that path; Starlette names those of the first alone."""
+    paths = app.openapi()["paths"].items()
+    found = (table for template, table in paths if re.fullmatch(PARAMETER.sub("[^/]+", template), path))
+    return sorted({method.upper() for table in found for method in table})
+
+
 def _add_failures(app: FastAPI) -> None:
     """Every failure is answered in one shape, and none with a traceback."""
 
@@ -124,7 +134,8 @@ def _add_failures(app: FastAPI) -> None:
         return answer(request, error)
 
     @app.exception_handler(ClientGone)
-    async def gone(request: Request, error: ClientGone) -> Response:
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=GONE)
 
     @app.exception_handler(RequestValidationError)
@@ -137,6 +148,8 @@ def _add_failures(app: FastAPI) -> None:
         code = ERROR_CODES.get(error.status_code, "refused")
         response = answer(request, RequestRefused(error.status_code, code, str(error.detail).lower()))
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_methods(app, request.scope["path"]))
         return response
 
     @app.exception_handler(Exception)

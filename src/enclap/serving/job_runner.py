@@ -17,7 +17,7 @@ from typing import Any
 
 from enclap.errors import EnvironmentFault
 from enclap.files import require_room
-from enclap.output.files import locked
+from enclap.files.locks import locked
 from enclap.output.resume import model_fingerprint
 from enclap.serving.captions import CaptionForm
 from enclap.serving.job_store import QUEUED, Job, JobStore

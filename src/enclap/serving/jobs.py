@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from enclap.output.formats import FORMATS, caption_table
 from enclap.serving.captions import EVENT_STREAM, MEDIA_TYPES, CaptionForm, HeldResponse, server_event
-from enclap.serving.documents import answers, problems, upload_body
+from enclap.serving.documents import answers, header, problems, upload_body
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.job_store import DONE, UNFINISHED, Job, result_of
 from enclap.serving.problems import RequestRefused
@@ -22,7 +22,7 @@ from enclap.serving.uploads import read_form, receive_upload
 LISTED = 1000  # jobs, the newest
 POLL_SECONDS = 0.25
 KEEP_ALIVE_SECONDS = 15.0  # proxies end a connection that says nothing
-IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+IDEMPOTENCY_KEY, EVENT_ID = r"[!-~]{1,255}", r"(-1|[0-9]{1,9})"
 
 
 def jobs_router(runner: JobRunner) -> APIRouter:
@@ -41,12 +41,12 @@ def _add_submission(router: APIRouter, runner: JobRunner) -> None:
         status_code=202,
         responses=problems(400, 415, 422, 503),
         openapi_extra=upload_body(CaptionForm, many=False, raw=True)
-        | {"parameters": [_header("Idempotency-Key", "The same key makes no second job.")]},
+        | {"parameters": [header("Idempotency-Key", IDEMPOTENCY_KEY, "The same key makes no second job.")]},
     )
     async def submit(request: Request) -> JSONResponse:
         """Answers once the upload is safe on the disk; sent again with its Idempotency-Key it makes no second job."""
         key = request.headers.get("idempotency-key")
-        if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        if key is not None and not re.fullmatch(IDEMPOTENCY_KEY, key):
             raise RequestRefused(400, "invalid_option", "Idempotency-Key: 1 to 255 visible ASCII characters")
         async with AsyncExitStack() as held:
             upload = await receive_upload(request)
@@ -106,11 +106,13 @@ def _add_events(router: APIRouter, runner: JobRunner) -> None:
         summary="Captions as server-sent events, from the first or from Last-Event-ID on",
         response_class=Response,
         responses={200: answers({EVENT_STREAM: "id: 0\nevent: caption\ndata: {}\n\n"}), **problems(400, 404)},
-        openapi_extra={"parameters": [_header("Last-Event-ID", "Number of the last caption that was received.")]},
+        openapi_extra={
+            "parameters": [header("Last-Event-ID", EVENT_ID, "Number of the last caption that was received.")]
+        },
     )
     async def events(id: str, request: Request) -> Response:
         last = request.headers.get("last-event-id", "-1")
-        if not re.fullmatch(r"-1|[0-9]{1,9}", last):
+        if not re.fullmatch(EVENT_ID, last):
             raise RequestRefused(400, "invalid_option", "Last-Event-ID: the number of a caption")
         await _found(runner, id, request)
         return HeldResponse(_events(runner, id, _owner(request), int(last) + 1), AsyncExitStack(), EVENT_STREAM)
@@ -162,7 +164,3 @@ async def _found(runner: JobRunner, id: str, request: Request) -> Job:
 def _owner(request: Request) -> str:
     owner: str = request.state.owner
     return owner
-
-
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}

@@ -57,7 +57,7 @@ class TranscriptionRequest(BaseModel):
     stream: bool = Field(False, description="Answer with server-sent events.")
     language: str | None = None
     prompt: str | None = None
-    temperature: float | None = None
+    temperature: float = 0.0
     chunking_strategy: str | None = None
     timestamp_granularities: list[str] | str | None = Field(None, alias="timestamp_granularities[]")
     include: list[str] | str | None = Field(None, alias="include[]")
