@@ -201,8 +201,8 @@ def _glob(folder: Path, parts: Sequence[str], hidden: bool) -> Iterator[Path | A
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for parent, entries in _walk(str(folder), hidden):
-            yield from [entries] if isinstance(entries, AudioNotFound) else _glob(Path(parent), rest, hidden)
+        for parent, files in _walk(str(folder), hidden):
+            yield from [files] if isinstance(files, AudioNotFound) else _glob(Path(parent), rest, hidden)
     elif not glob.has_magic(part):
         yield from _glob(folder / part, rest, hidden) if _is_there(str(folder / part)) else ()
     elif isinstance(listed := _listed(str(folder)), AudioNotFound):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
@@ -94,18 +95,27 @@ class ResumeLog:
             self._file.truncate(0)
             self._write(HEAD)
             return
-        damaged = 0
+        damaged: list[tuple[int, int]] = []
         self._end = len(HEAD)
         self._reader.seek(self._end)
         for line in self._reader:
             if not line.endswith(b"\n"):
                 break
-            damaged += not self._take(line)
+            if not self._take(line):
+                damaged.append((self._end, len(line)))
             self._end += len(line)
         self._file.truncate(self._end)
         if damaged:
-            consequence = "what they recorded is done again"
-            logger.warning("%s: %d lines are damaged; %s", printable(self._shown), damaged, consequence)
+            self._blank(damaged)
+            message = "%s: damaged in %d of its lines; what they recorded is done again"
+            logger.warning(message, printable(self._shown), len(damaged))
+
+    def _blank(self, lines: Iterable[tuple[int, int]]) -> None:
+        """Make blank lines of damaged ones, each given by offset and length, so that they are reported once."""
+        with Path(self._shown).open("r+b") as file:
+            for offset, length in lines:
+                file.seek(offset)
+                file.write(b" " * (length - 1))
 
     def _starts_anew(self) -> bool:
         """Whether nothing can be read because nothing was written: no bytes, a beginning, or a power cut's NULs.
@@ -126,7 +136,9 @@ class ResumeLog:
         raise EnvironmentFault(f"{printable(self._shown)}: {fault}")
 
     def _take(self, line: bytes) -> bool:
-        """Whether the line, which begins at the end of what was taken in so far, could be read."""
+        """Whether the line, which begins at the end of what was taken in so far, is blank or could be read."""
+        if not line.strip(b" \n"):
+            return True
         entry = _parsed(line)
         key, name, digest = (entry.get(field) for field in ("key", "file", "sha256"))
         if isinstance(key, str) and _result(entry, "") is not None:
