@@ -27,7 +27,7 @@ from enclap.engines import load_engine
 from enclap.evaluation.calibration import Bin, calibration_error, fit_logistic, reliability
 from enclap.evaluation.hearing import mentions_family, names
 from enclap.hub.resolve import find_model
-from enclap.types import Waveform
+from enclap.types import Block, Waveform
 from hearing import PAIRS, PHRASE, ROOT, common_groups, draw_pairs, join, rate, select
 from tables import Table, hardware, save, today
 
@@ -62,7 +62,7 @@ def listen(options: argparse.Namespace) -> list[Heard]:
     engine, vague, heard = load_engine(find_model(options.model)), vague_sentences(), []
     texts, decoding = engine.embed_text(vague), DecodingOptions(candidates=DecodingOptions().beams)
     for labels, source in zip(wanted, sources, strict=True):
-        window = next(iter(split_windows(iter([source.samples]), source.rate, DEFAULT_WINDOW)))
+        window = next(iter(split_windows([Block(source.samples, 0)], source.rate, DEFAULT_WINDOW)))
         features = engine.extract([window])
         best = repetitions_last(engine.generate(features, decoding)[0], PHRASE)[0]
         assert features[0].embedding is not None

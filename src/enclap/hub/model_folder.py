@@ -229,7 +229,7 @@ def _at_frame_rate(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd
     return MelFrontEnd(
         rate=front_end.rate,
         length=front_end.length,
-        window=front_end.window,
+        fft_size=front_end.fft_size,
         hop=round(front_end.rate / caption.frame_rate),
         bands=caption.log_mel_bands,
         lowest=front_end.lowest,
