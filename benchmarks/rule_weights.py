@@ -65,7 +65,7 @@ CLAP_TEXT = {
 }
 """A tiny text tower, because the reference fills none."""
 CLAP_FRONT_END = MelFrontEnd(
-    rate=48_000, length=480_000, window=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0, fused=True
+    rate=48_000, length=480_000, fft_size=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0, fused=True
 )
 
 

@@ -194,7 +194,7 @@ def read_case(case: Case) -> str:
     try:
         with open_audio(source) as audio:
             for block in audio.blocks:
-                if not np.isfinite(block).all():
+                if not np.isfinite(block.samples).all():
                     raise ValueError("samples that are not finite came through")
     except InputError as error:
         if "\n" in str(error) or not str(error).isprintable():

@@ -170,7 +170,7 @@ def test_playlists_are_refused_and_nothing_is_fetched(
 
 def test_ffmpeg_itself_could_not_follow_a_list_either(tmp_path: Path, recording: Callable[..., Path]) -> None:
     """The signatures are the first of three locks; the other two hold without it."""
-    from enclap.audio import decode
+    from enclap.audio import decode, signatures
     from enclap.audio.read import read_audio
     from enclap.errors import InputError
 
@@ -178,7 +178,7 @@ def test_ffmpeg_itself_could_not_follow_a_list_either(tmp_path: Path, recording:
     path = tmp_path / "list.wav"
     path.write_text("ffconcat version 1.0\nfile good.wav\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "PLAYLIST_MARKS", (b"nothing",))
+        patch.setattr(signatures, "PLAYLIST_MARKS", (b"nothing",))
         with pytest.raises(InputError):
             read_audio(path)
         patch.setattr(decode, "NESTING_FORMATS", frozenset())

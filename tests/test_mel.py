@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from enclap.audio.mel import FLOOR, MelFrontEnd, repeat_to
 from enclap.errors import ModelError
 
-RELEASED = MelFrontEnd(rate=48_000, length=480_000, window=1_024, hop=480, bands=64, lowest=50.0, highest=14_000.0)
-SMALL = MelFrontEnd(rate=8_000, length=8_000, window=256, hop=80, bands=20, lowest=50.0, highest=3_800.0)
+RELEASED = MelFrontEnd(rate=48_000, length=480_000, fft_size=1_024, hop=480, bands=64, lowest=50.0, highest=14_000.0)
+SMALL = MelFrontEnd(rate=8_000, length=8_000, fft_size=256, hop=80, bands=20, lowest=50.0, highest=3_800.0)
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -42,11 +42,11 @@ def test_it_is_transformers_extractor_set_up_like_the_released_model(seconds: fl
 
 def slow_log_mel(front_end: MelFrontEnd, samples: np.ndarray) -> np.ndarray:
     """The definition, frame by frame in float64."""
-    padded = np.pad(samples.astype(np.float64), front_end.window // 2, mode="reflect")
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(front_end.window) / front_end.window)
+    padded = np.pad(samples.astype(np.float64), front_end.fft_size // 2, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(front_end.fft_size) / front_end.fft_size)
     rows = []
-    for start in range(0, len(padded) - front_end.window + 1, front_end.hop):
-        power = np.abs(np.fft.rfft(padded[start : start + front_end.window] * hann)) ** 2
+    for start in range(0, len(padded) - front_end.fft_size + 1, front_end.hop):
+        power = np.abs(np.fft.rfft(padded[start : start + front_end.fft_size] * hann)) ** 2
         rows.append(10 * np.log10(np.maximum(power @ front_end.filters.astype(np.float64), FLOOR)))
     return np.stack(rows)
 

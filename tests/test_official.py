@@ -22,7 +22,7 @@ from enclap.model.clap import Clap
 from published import State, published_clap, published_encodec, small_clap, small_encodec
 
 FUSED_FRONT_END = MelFrontEnd(
-    rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0, fused=True
+    rate=8000, length=80_000, fft_size=512, hop=320, bands=16, lowest=50.0, highest=3800.0, fused=True
 )
 
 Case = tuple[Callable[[State, State], State], State, State]
@@ -182,7 +182,7 @@ def test_long_clips_are_fused_as_the_published_extractor_does_but_for_its_draw(
 ) -> None:
     """Its draws are made to fall where ours are fixed: first of the first third, middle, last of the last third."""
     front_end = MelFrontEnd(
-        rate=48_000, length=480_000, window=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0, fused=True
+        rate=48_000, length=480_000, fft_size=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0, fused=True
     )
     samples = (np.random.default_rng(0).standard_normal(48_000 * 17 + 77) * 0.1).astype(np.float32)
     last = len(samples) // front_end.hop + 1 - front_end.frames

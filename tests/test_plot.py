@@ -19,8 +19,8 @@ from cli import Run
 from enclap.audio.mel import MelFrontEnd
 from enclap.audio.spectrogram import BANDS, FLOOR, band_frequencies, reduced_spectrogram
 from enclap.output.plot import MOST_ROWS, SLOTS, arranged
-from enclap.types import Caption, FloatArray
-from sounds import noise, tone
+from enclap.types import Block, Caption, FloatArray
+from sounds import blocks_of, noise, tone
 
 
 def slow_spectrogram(samples: FloatArray, rate: int, columns: int) -> FloatArray:
@@ -42,13 +42,13 @@ def test_the_streamed_picture_is_the_one_defined(seconds: float, rate: int, colu
     samples = noise(seconds, rate)[:, 0] * np.linspace(0, 1, round(seconds * rate), dtype=np.float32)
     expected = slow_spectrogram(samples, rate, columns)
     for size in (100, 1024, len(samples)):
-        blocks = (samples[start : start + size] for start in range(0, len(samples), size))
-        np.testing.assert_allclose(reduced_spectrogram(blocks, rate, len(samples), columns), expected, atol=2e-3)
+        picture = reduced_spectrogram(blocks_of(samples, size), rate, len(samples), columns)
+        np.testing.assert_allclose(picture, expected, atol=2e-3)
 
 
 def test_a_tone_stands_at_its_height_and_silence_is_empty() -> None:
     sound = np.concatenate([tone(1.0, 32_000, 4000.0)[:, 0], np.zeros(32_000, np.float32)])
-    picture = reduced_spectrogram([sound], 32_000, len(sound), 40)
+    picture = reduced_spectrogram([Block(sound, 0)], 32_000, len(sound), 40)
     bank = MelFrontEnd(32_000, 32_000, 2048, 1, BANDS, *band_frequencies(32_000)).filters
     assert set(picture[:, 2:18].argmax(axis=0)) == {int(bank[round(4000 / 32_000 * 2048)].argmax())}
     assert (picture[:, 24:] == -100.0).all()
@@ -56,7 +56,7 @@ def test_a_tone_stands_at_its_height_and_silence_is_empty() -> None:
 
 @pytest.mark.parametrize("samples", [1, 10, 3000])
 def test_short_recordings_fill_the_picture(samples: int) -> None:
-    picture = reduced_spectrogram([noise(samples / 8000, 8000)[:, 0]], 8000, samples, 500)
+    picture = reduced_spectrogram([Block(noise(samples / 8000, 8000)[:, 0], 0)], 8000, samples, 500)
     assert picture.shape == (BANDS, 500)
     assert np.isfinite(picture).all() and picture.max() > -80
 
@@ -65,9 +65,9 @@ def test_a_long_recording_takes_the_memory_of_a_short_one() -> None:
     second = noise(1.0, 2000)[:, 0]
 
     def peak(minutes: int) -> int:
-        def blocks() -> Iterator[FloatArray]:
-            for _ in range(60 * minutes):
-                yield second
+        def blocks() -> Iterator[Block]:
+            for number in range(60 * minutes):
+                yield Block(second, 2000 * number)
 
         tracemalloc.start()
         reduced_spectrogram(blocks(), 2000, minutes * 60 * 2000, 500)

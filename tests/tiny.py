@@ -152,7 +152,7 @@ def save_clap(folder: Path, kind: str = "clap") -> None:
         "pad_token_id": 1,
     }
     CLAPS[kind](text).save_pretrained(folder)
-    MelFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0).save(folder)
+    MelFrontEnd(rate=8000, length=80_000, fft_size=512, hop=320, bands=16, lowest=50.0, highest=3800.0).save(folder)
 
 
 def _htsat_clap(text: dict[str, Any]) -> ClapModel:

@@ -18,10 +18,9 @@ from typing import overload
 
 import numpy as np
 
-from enclap.audio.level import SILENCE_TEXT, is_silent
 from enclap.audio.read import Audio, Source, open_audio
 from enclap.audio.source import ReadLimits, source_name
-from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
+from enclap.audio.window import DEFAULT_WINDOW, SILENCE_TEXT, WHOLE, is_silent, split_windows
 from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.selection import Selection, SentenceSelector
@@ -31,7 +30,7 @@ from enclap.errors import AudioNotFinite, AudioRefused, InputError, ModelError, 
 from enclap.hub.resolve import DEFAULT_MODEL, find_model
 from enclap.prefetch import Prefetcher
 from enclap.text import printable
-from enclap.types import Caption, CaptionResult, Features, FloatArray, Window
+from enclap.types import Block, Caption, CaptionResult, Features, Window
 
 logger = logging.getLogger("enclap")
 
@@ -357,12 +356,12 @@ def _batches(events: Iterable[_WindowRead | _EndOfInput], size: int) -> Iterator
         yield batch
 
 
-def _bounded(audio: Audio, seconds: float) -> Iterator[FloatArray]:
-    """The blocks of a recording that is held in memory whole; AudioRefused when it is too long for that."""
-    samples = 0
+def _bounded(audio: Audio, seconds: float) -> Iterator[Block]:
+    """The blocks of a recording that is held in memory whole, gaps included; AudioRefused when it is too long."""
+    start: int | None = None
     for block in audio.blocks:
-        samples += len(block)
-        if samples > seconds * audio.rate:
+        start = block.start if start is None else start
+        if block.end - start > seconds * audio.rate:
             name = printable(audio.name or "audio")
             raise AudioRefused(f"{name}: longer than {seconds:.0f} s, too long for one window; use --window 10")
         yield block

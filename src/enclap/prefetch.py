@@ -26,7 +26,7 @@ class Prefetcher(Iterator[Item], Generic[Item]):
         self._ended = False
         self._error: BaseException | None = None
         # A daemon: a read that never returns (a pipe that nobody writes to) must not keep the process alive.
-        self._thread = threading.Thread(target=self._walk, name="enclap-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._walk, name="enclap-prefetch", daemon=True)
         self._thread.start()
 
     def __next__(self) -> Item:

@@ -33,8 +33,25 @@ class Waveform:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Consecutive samples of a recording, as they come from its decoder.
+
+    samples: float32 [N] mono; before the downmix float [N, channels]; nominally within -1..1.
+    start: where the first one stands on the recording's time line, in samples from the container's start.
+    """
+
+    samples: NDArray[np.floating]
+    start: int
+
+    @property
+    def end(self) -> int:
+        """Where the next sample would stand."""
+        return self.start + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """A stretch of a recording that gets one caption; start and end are seconds from the recording's beginning."""
+    """A part of a recording that gets one caption; start and end are seconds on the recording's time line."""
 
     waveform: Waveform
     start: float
@@ -77,7 +94,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """The sentence for one window; start and end in seconds.
+    """The sentence for one window; start and end in seconds on the recording's time line.
 
     score: how probable it is, 0 to 1, that the best candidate names what is heard, where the model has a calibration
     (the candidates' scores are probabilities then too); elsewhere the best candidate's mean log-probability. None for
@@ -98,7 +115,7 @@ class CaptionResult:
     """All captions of one recording, in order of time.
 
     path: what the caller named it: a path, "-" for standard input, None for an array or bytes.
-    duration: seconds of audio decoded.
+    duration: seconds from the start of the recording's time line to the end of its last caption.
     """
 
     path: str | None

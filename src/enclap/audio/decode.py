@@ -1,4 +1,4 @@
-"""FFmpeg, kept on a leash: one byte stream in, mono float32 blocks out.
+"""FFmpeg on a short leash: one byte stream in, blocks of float32 on the recording's time line out.
 
 Nothing but the given bytes is ever read. Formats that name other files or addresses are refused by their
 signature, are left out of the list of formats that FFmpeg may use, and would find no protocol to use.
@@ -7,21 +7,24 @@ signature, are left out of the list of formats that FFmpeg may use, and would fi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import Any, NoReturn
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from itertools import chain
+from typing import Any, NoReturn, cast
 
 import av
-import numpy as np
-from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Discard
 
+from enclap.audio import headers, signatures
 from enclap.audio.source import BoundedReader
-from enclap.errors import AudioEmpty, AudioRefused, AudioUnreadable
-from enclap.types import FloatArray
+from enclap.audio.timeline import JITTER, LONGEST_PAUSE, Clock, Packer, Timeline
+from enclap.errors import AudioEmpty, AudioRefused, AudioUnreadable, InputError
+from enclap.types import Block, FloatArray
 
 logger = logging.getLogger("enclap")
 
@@ -29,30 +32,50 @@ NESTING_FORMATS = frozenset(
     {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"} | {"webm_dash_manifest"}
 )
 """FFmpeg's demuxers that open further files or addresses."""
-PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"[playlist]", b"[Reference]", b"v=0\n", b"v=0\r\n")
-PLAYLIST_TAGS = (b"<MPD", b"<SmoothStreamingMedia", b"<asx", b"<ASX", b"<smil", b"<playlist", b"<AssetMap")
-PLAYLIST_SUFFIXES = (".m3u", ".m3u8", ".mpd", ".sdp", ".pls", ".asx", ".xspf", ".ffconcat", ".smil", ".ism")
-HEAD_BYTES = 1024
+CHANGING_FORMATS = frozenset({"mpegts", "mpeg"})
+"""Broadcast formats, in which the sound may go on in another track."""
+RAW_FORMATS = frozenset({"aac", "ac3", "dts", "eac3", "mp3"})
+"""Frames after each other without a container, between which tags may stand."""
+COUNTED_FORMATS = frozenset({"ape", "flac", "tta", "wv"})
+"""Formats whose header counts the samples."""
+SIZED_FORMATS = frozenset({"aiff", "au", "w64", "wav"})
+"""Formats whose header states the bytes of the sound."""
 IO_BYTES = 65_536  # what FFmpeg asks Python for at a time
 TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is told to replace."""
-GATHERED_SAMPLES = 8192  # of the frames that are converted together
-MANY_CHANNELS = 8
 MISSING_SHARE, MISSING_SECONDS = 0.05, 0.25  # a recording that ends earlier than declared by both is reported
+TAKEOVER_SECONDS, TAKEOVER_PACKETS = 2.0, 100  # of another track without one of the chosen one: it has taken over
+BESIDE_SECONDS = 1.0  # that another track and the chosen one share: it is another language
+FAILED_APPENDED = 16  # recordings in a row that were appended and cannot be opened
 
 
 class Decoder:
-    """One audio track of one container; `shown` is the recording's name, fit for messages."""
+    """One audio track of one container, and of what was appended to it; `shown` is its name, fit for messages.
 
-    def __init__(self, reader: BoundedReader, shown: str) -> None:
+    rate: samples per second of the blocks. channels: of the first frames.
+    """
+
+    def __init__(self, reader: BoundedReader, shown: str, timeline: Timeline | None = None) -> None:
         self._reader = reader
         self._shown = shown
+        self._timeline = timeline or Timeline()
         self._container = self._open()
         self._stream = self._best_stream()
-        self._packer: _Packer | None = None
-        self._damaged = 0
+        self._clock = Clock(self._timeline, self._container, float(self._stream.time_base or 0))
+        self._packets = 0  # that were read
+        self._end = 0  # of their bytes
+        self._is_broken = False
+        self._frames = self._decoded_frames()
         context = self._stream.codec_context
         self.rate, self.channels = context.sample_rate, context.channels
+        if not self.rate or not self.channels:  # no sound in what FFmpeg looks at before it decodes
+            first = next(self._frames, None)
+            if first is None:
+                self.close()
+                raise self._nothing()
+            self._frames = chain([first], self._frames)
+            self.rate, self.channels = first.sample_rate, first.layout.nb_channels
+        self.rate = self._timeline.rate = self._timeline.rate or self.rate
 
     def close(self) -> None:
         """Gives back what FFmpeg holds; the byte stream stays with its owner."""
@@ -60,89 +83,239 @@ class Decoder:
 
     @property
     def declared_seconds(self) -> float | None:
-        """What the container says, or FFmpeg estimates from it; None when unknown."""
-        if self._stream.duration is not None and self._stream.time_base is not None:
-            return float(self._stream.duration * self._stream.time_base)
-        return None if self._container.duration is None else self._container.duration / av.time_base
+        """Second at which the track ends, as the container says or FFmpeg estimates; None when that is implausible."""
+        stream, zero = self._stream, self._clock.zero or 0.0
+        if stream.duration is not None and stream.time_base is not None:
+            end = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
+        else:
+            end = (self._container.duration or 0) / av.time_base
+            end = end - zero if end > zero else end  # counted from zero, or from the container's start
+        return end if 0 < end <= LONGEST_PAUSE else None
 
-    def blocks(self) -> Iterator[FloatArray]:
-        """Mono float32 [n] at `rate`, the mean of the channels.
+    def blocks(self) -> Iterator[Block]:
+        """Float32 [n, channels] at `rate`, placed on the time line.
 
-        A track that changes its rate on the way is converted to the first one. Damaged packets are left out
-        and a recording that ends early gives what there is, both with a warning. Raises AudioUnreadable when
-        nothing decodes, AudioEmpty when there is nothing to decode.
+        Frames of another rate, on the way or in an appended recording, are converted to the first one. Damaged packets
+        are left out and a recording that ends early gives what there is, both with a warning. Raises AudioUnreadable
+        when nothing decodes, AudioEmpty when there is nothing to decode.
         """
-        samples = 0
-        for frame in self._frames():
-            block = _mono(frame)
-            samples += len(block)
-            if len(block):
-                yield block
-        if samples == 0:
-            fault = AudioUnreadable if self._damaged else AudioEmpty
-            raise fault(f"{self._shown}: {'its audio is damaged' if self._damaged else 'holds no samples'}")
-        self._report(samples / self.rate)
+        yield from self._own_blocks()
+        yield from self._appended_blocks()
+        if self._timeline.position == 0:
+            raise self._nothing()
+        if self._timeline.damaged_packets:
+            count, seconds = self._timeline.damaged_packets, self._timeline.damaged_seconds
+            packets = "1 damaged packet was" if count == 1 else f"{count} damaged packets were"
+            logger.warning("%s: %s left out, about %.2f s", self._shown, packets, seconds)
+
+    def _own_blocks(self) -> Iterator[Block]:
+        """What `blocks` gives of this container alone."""
+        packer: Packer | None = None
+        for frame in self._frames:
+            start = self._clock.advance(frame)
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if packer is None or packer.kind != kind or start is not None:
+                if packer is not None:
+                    yield from self._placed(packer.rest())
+                packer = Packer(kind, frame, self.rate)
+                if start is not None:
+                    self._timeline.position = max(self._timeline.position, round(start * self.rate))
+            if ready := packer.add(frame):
+                yield from self._placed(ready)
+        if packer is not None:
+            yield from self._placed(packer.rest())
+        self._warn_if_cut()
+
+    def _placed(self, frames: Iterable[AudioFrame]) -> Iterator[Block]:
+        """Packed frames as blocks, each behind the other."""
+        for frame in frames:
+            samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)  # a copy of FFmpeg's memory
+            if len(samples):
+                yield Block(cast("FloatArray", samples), self._timeline.position)
+                self._timeline.position += len(samples)
+
+    def _appended_blocks(self) -> Iterator[Block]:
+        """What `blocks` gives of recordings behind the end of this one, in the same file."""
+        start, failed = self._end, 0
+        while failed < FAILED_APPENDED and (start := signatures.next_recording(self._reader, start) or 0):
+            part = self._reader.part(start, self._reader.size)
+            try:
+                appended = Decoder(part, self._shown, self._timeline)
+            except InputError:
+                if part.failure is not None:
+                    raise
+                seconds, size = self._timeline.now, self._reader.size - start
+                logger.warning("%s: what follows %.1f s, %d bytes, cannot be read", self._shown, seconds, size)
+                start, failed = start + 1, failed + 1
+                continue
+            with closing(appended):
+                yield from appended._own_blocks()
+            start, failed = start + max(1, appended._end), 0
 
     def _open(self) -> InputContainer:
-        if _is_playlist(self._reader.head(HEAD_BYTES)):
+        head = self._reader.piece(0, signatures.HEAD_BYTES)
+        if signatures.is_playlist(head):
             self._refuse_playlist()
         formats = ",".join(sorted(av.formats_available - NESTING_FORMATS))
+        options = {"format_whitelist": formats, "protocol_whitelist": "none"}
+        self._header = headers.check_header(self._reader)
+        self._reader.patches = self._header.patches
+        if self._header.left_out:
+            message = "%s: its header leaves out %d bytes of sound; they are read too"
+            logger.warning(message, self._shown, self._header.left_out)
         try:
             container: InputContainer = av.open(
                 self._reader,
                 "r",
-                container_options={"format_whitelist": formats, "protocol_whitelist": "none"},
+                container_options=options,
                 **TAG_OPTIONS,
                 buffer_size=IO_BYTES,
                 io_open=self._refuse_playlist,
             )
-            return container
         except (av.FFmpegError, ValueError, OSError) as error:
             self._raise_failure()
-            if self._shown.lower().endswith(PLAYLIST_SUFFIXES):
+            if self._shown.lower().endswith(signatures.PLAYLIST_SUFFIXES):
                 self._refuse_playlist()
             raise AudioUnreadable(f"{self._shown}: not a sound file that can be read") from error
+        if container.streams.audio and signatures.looks_like_text(head):
+            container.close()
+            raise AudioUnreadable(f"{self._shown}: is text, not sound")
+        return container
 
     def _best_stream(self) -> AudioStream:
-        stream = self._container.streams.best("audio")
-        if not isinstance(stream, AudioStream) or stream.codec_context is None:  # none, or none with a decoder
-            self.close()
+        """The track that FFmpeg thinks best, else the first that has a decoder; the others are not read."""
+        streams = self._container.streams
+        chosen = streams.best("audio") or next((item for item in streams.audio if item.codec_context), None)
+        if not isinstance(chosen, AudioStream) or chosen.codec_context is None:
+            self._container.close()
             raise AudioUnreadable(f"{self._shown}: has no audio track that can be decoded")
-        for other in self._container.streams:
-            if other is not stream:
-                other.discard = Discard.all
-        return stream
+        self._tracks = [chosen]
+        if self._container.format.name in CHANGING_FORMATS:
+            self._tracks = [item for item in streams.audio if item.codec_context]
+        for stream in streams:
+            if stream not in self._tracks:
+                stream.discard = Discard.all
+        return chosen
 
-    def _frames(self) -> Iterator[AudioFrame]:
-        """Packed float frames at `rate`."""
-        packets = self._container.demux(self._stream)
-        while True:
+    def _decoded_frames(self) -> Iterator[AudioFrame]:
+        """The frames of the chosen track, as its codec gives them."""
+        packets, tag_end = self._read_packets(), 0
+        for packet in packets if len(self._tracks) == 1 else self._one_track(packets):
+            offset = packet.pos or 0
+            if 0 < offset < tag_end:
+                continue
+            frames, is_damaged = [], False
             try:
-                frames = next(packets).decode()
-            except StopIteration:
-                break
-            except IndexError:  # at the end, PyAV looks for tracks that it had not seen at the beginning
-                break
+                frames = packet.decode()
             except av.FFmpegError:
                 self._raise_failure()
-                self._damaged += 1
-                continue  # after a fault of the codec packets go on; a fault of the container has ended them
-            self._raise_failure()
-            for frame in frames:
-                kind = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
-                if self._packer is None or self._packer.kind != kind:
-                    yield from self._packer.rest() if self._packer is not None else ()
-                    self._packer = _Packer(kind, frame, self.rate)
-                yield from self._packer.add(frame)
-        if self._packer is not None:
-            yield from self._packer.rest()
+                is_damaged = True
+            if not frames and self._container.format.name in RAW_FORMATS:
+                tag_end = signatures.tag_between_frames(self._reader, offset, packet.size)
+            if is_damaged and tag_end <= offset:
+                self._timeline.damaged_packets += 1
+                self._timeline.damaged_seconds += float((packet.duration or 0) * (packet.time_base or 0))
+            self._clock.enter(packet)
+            yield from frames
+        with suppress(av.FFmpegError):  # a decoder that was given nothing has nothing left
+            yield from self._stream.decode(None)
 
-    def _report(self, seconds: float) -> None:
-        declared = self.declared_seconds
-        if self._damaged:
-            logger.warning("%s: %d damaged packets were left out", self._shown, self._damaged)
-        elif declared is not None and declared - seconds > max(MISSING_SECONDS, MISSING_SHARE * declared):
+    def _read_packets(self) -> Iterator[Packet[AudioStream]]:
+        """The packets of `_tracks` that hold something, up to the end of the container or to damage of its own."""
+        demuxed = cast("Iterator[Packet[AudioStream]]", self._container.demux(self._tracks))
+        while True:
+            try:
+                packet = next(demuxed)
+            except (StopIteration, IndexError):  # IndexError: PyAV looks for tracks that came later than its list
+                break
+            except av.FFmpegError:
+                self._is_broken = True
+                break
+            if packet.size:  # else it would end the decoder, or is the end
+                self._packets += 1
+                self._end = max(self._end, (packet.pos or 0) + packet.size)
+                yield packet
+        self._raise_failure()
+
+    def _one_track(self, packets: Iterable[Packet[AudioStream]]) -> Iterator[Packet[AudioStream]]:
+        """The packets of the chosen track, and of others where they take its place, as in a change of programme.
+
+        Tracks that run beside the chosen one, other languages, are left out.
+        """
+        waiting: dict[int, list[Packet[AudioStream]]] = {}  # of other tracks, since the last packet of the chosen one
+        first: dict[int, Packet[AudioStream]] = {}  # of the chosen one, since the other track began
+        last: Packet[AudioStream] | None = None
+        for packet in packets:
+            track = packet.stream_index
+            if track == self._stream.index:
+                if last is not None and waiting and abs(_seconds_between(last, packet)) > JITTER:
+                    yield from self._other_track(waiting, {})  # what was in its gap
+                    self._change_to(track)
+                for other in waiting:
+                    first.setdefault(other, packet)
+                waiting.clear()
+                last = packet
+                yield packet
+            elif track not in first or last is None or _seconds_between(first[track], last) < BESIDE_SECONDS:
+                queue = waiting.setdefault(track, [])
+                queue.append(packet)
+                if len(queue) >= TAKEOVER_PACKETS or _seconds_between(queue[0], packet) >= TAKEOVER_SECONDS:
+                    yield from self._other_track({track: queue}, {})
+                    waiting.clear()
+                    first.clear()
+                    last = packet
+        shared = {track: _seconds_between(packet, last) for track, packet in first.items() if last is not None}
+        yield from self._other_track(waiting, shared)
+
+    def _other_track(
+        self, waiting: dict[int, list[Packet[AudioStream]]], shared: dict[int, float]
+    ) -> Iterator[Packet[AudioStream]]:
+        """The packets of the first track that waits for longer than it ran beside the chosen one, which it replaces."""
+        for track, queue in waiting.items():
+            if _seconds_between(queue[0], queue[-1]) >= shared.get(track, -math.inf):
+                self._change_to(track)
+                yield from queue
+                return
+
+    def _change_to(self, track: int) -> None:
+        self._stream = next(item for item in self._tracks if item.index == track)
+        self._clock.tick = float(self._stream.time_base or 0)
+
+    def _warn_if_cut(self) -> None:
+        """Say what is missing of this container, where that is certain."""
+        if signatures.next_recording(self._reader, self._end) is not None:  # and so not the end
+            return
+        end = self._timeline.now
+        seconds = end - (self._clock.first or 0.0)
+        declared = self._exact_seconds(seconds)
+        lost = self._reader.size - self._end
+        if self._is_broken and lost > 0:
+            logger.warning("%s: damaged after %.1f s; the last %d bytes are left out", self._shown, end, lost)
+        elif declared - seconds > max(MISSING_SECONDS, MISSING_SHARE * declared):
             logger.warning("%s: ends after %.1f s of %.1f s", self._shown, seconds, declared)
+
+    def _exact_seconds(self, seconds: float) -> float:
+        """Length of the track where the file counts it, or shows that it was cut off; else 0, never an estimate.
+
+        seconds: that were decoded.
+        """
+        kind, stream, cut = self._container.format.name, self._stream, self._header.cut
+        whole = float((stream.duration or 0) * (stream.time_base or 0))
+        if cut > 1:  # of WAV and its relatives the header states bytes, of Matroska it has the end of the longest track
+            return seconds * cut if kind in SIZED_FORMATS else self.declared_seconds or 0.0
+        if kind in COUNTED_FORMATS:
+            is_exact = not headers.is_placeholder(stream.duration or 0)
+        elif "mp4" in kind.split(","):
+            is_exact = self._packets < stream.frames
+        else:
+            is_exact = kind == "mp3" and headers.states_frame_count(self._reader)
+        return whole if is_exact and whole <= LONGEST_PAUSE else 0.0
+
+    def _nothing(self) -> InputError:
+        """The fault of a recording without a sample."""
+        if self._timeline.damaged_packets or self._is_broken:
+            return AudioUnreadable(f"{self._shown}: its audio is damaged")
+        return AudioEmpty(f"{self._shown}: holds no samples")
 
     def _raise_failure(self) -> None:
         if self._reader.failure is not None:
@@ -152,49 +325,8 @@ class Decoder:
         raise AudioRefused(f"{self._shown}: a playlist; it is not followed, give the files that it names")
 
 
-class _Packer:
-    """Frames of one kind as packed 32-bit floats at `rate`, several at a time: each step through Python costs more
-    than the arithmetic on the few samples of a frame.
-
-    FFmpeg converts, not `to_ndarray`: for planar frames of eight channels or more PyAV walks past the end of the plane
-    pointers. Its queue is not trusted with them either.
-    """
-
-    def __init__(self, kind: tuple[object, ...], frame: AudioFrame, rate: int) -> None:
-        self.kind = kind
-        self._resampler = AudioResampler(format="flt", layout=frame.layout, rate=rate)
-        self._waiting = AudioFifo() if frame.layout.nb_channels < MANY_CHANNELS else None
-
-    def add(self, frame: AudioFrame) -> Iterator[AudioFrame]:
-        """What is ready with this frame; it takes over the frame's samples, its time is not kept."""
-        if self._waiting is None:
-            yield from self._resampler.resample(frame)
-            return
-        frame.pts = None
-        self._waiting.write(frame)
-        if self._waiting.samples >= GATHERED_SAMPLES:
-            yield from self._resampler.resample(self._waiting.read())
-
-    def rest(self) -> Iterator[AudioFrame]:
-        """What has not been ready so far."""
-        if self._waiting is not None and self._waiting.samples:
-            yield from self._resampler.resample(self._waiting.read())
-        yield from self._resampler.resample(None)
-
-
-def _is_playlist(head: bytes) -> bool:
-    head = head.lstrip(b"\xef\xbb\xbf \t\r\n")  # a byte order mark may come first
-    if head.startswith(b"<"):
-        return any(tag in head for tag in PLAYLIST_TAGS)
-    return head.startswith(PLAYLIST_MARKS)
-
-
-def _mono(frame: AudioFrame) -> FloatArray:
-    """Float32 [n]: the mean of the channels, in float64 so that equal channels give exactly themselves."""
-    channels = frame.layout.nb_channels
-    packed = frame.to_ndarray().reshape(-1, channels)  # float32 [n, channels], a copy of FFmpeg's memory
-    total = packed[:, 0].astype(np.float64)
-    for channel in range(1, channels):  # several times as fast as a mean over the short axis
-        total += packed[:, channel]
-    mean: FloatArray = (total / channels).astype(np.float32)
-    return mean
+def _seconds_between(earlier: Packet[AudioStream], later: Packet[AudioStream]) -> float:
+    """Seconds from the end of one packet to the start of another of the same track; 0 when they do not say."""
+    if earlier.pts is None or later.pts is None:
+        return 0.0
+    return float((later.pts - earlier.pts - (earlier.duration or 0)) * (later.time_base or 0))

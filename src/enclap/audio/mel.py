@@ -41,7 +41,7 @@ class MelFrontEnd:
 
     rate: int
     length: int
-    window: int
+    fft_size: int
     hop: int
     bands: int
     lowest: float
@@ -57,7 +57,7 @@ class MelFrontEnd:
             return cls(
                 rate=int(table["sampling_rate"]),
                 length=int(table["nb_max_samples"]),
-                window=int(table["fft_window_size"]),
+                fft_size=int(table["fft_window_size"]),
                 hop=int(table["hop_length"]),
                 bands=int(table["feature_size"]),
                 lowest=float(table["frequency_min"]),
@@ -76,7 +76,7 @@ class MelFrontEnd:
             "sampling_rate": self.rate,
             "nb_max_samples": self.length,
             "max_length_s": self.length // self.rate,
-            "fft_window_size": self.window,
+            "fft_window_size": self.fft_size,
             "hop_length": self.hop,
             "feature_size": self.bands,
             "frequency_min": self.lowest,
@@ -130,28 +130,28 @@ class MelFrontEnd:
 
     def log_mel(self, samples: FloatArray) -> FloatArray:
         """Float32 [1 + N // hop, M] in dB, of samples [N]; frames are centred, the ends reflected."""
-        half = self.window // 2
+        half = self.fft_size // 2
         padded = np.pad(samples, half, mode="reflect") if len(samples) > half else np.pad(samples, half)
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]  # [T, window]
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.fft_size)[:: self.hop]  # [T, fft_size]
         decibels = np.empty((len(frames), self.bands), dtype=np.float32)
         for start in range(0, len(frames), BLOCK_FRAMES):
             block = slice(start, start + BLOCK_FRAMES)
-            spectrum = np.fft.rfft(frames[block] * self._hann, axis=1)  # [t, window // 2 + 1]
+            spectrum = np.fft.rfft(frames[block] * self._hann, axis=1)  # [t, fft_size // 2 + 1]
             power = np.square(spectrum.real) + np.square(spectrum.imag)
             decibels[block] = np.float32(10.0) * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
         return decibels
 
     @cached_property
     def _hann(self) -> FloatArray:
-        """Periodic Hann window, float32 [window]."""
-        steps = np.arange(self.window) / self.window
+        """Periodic Hann window, float32 [fft_size]."""
+        steps = np.arange(self.fft_size) / self.fft_size
         return (0.5 - 0.5 * np.cos(2.0 * np.pi * steps)).astype(np.float32)
 
     @cached_property
     def filters(self) -> FloatArray:
-        """Triangular HTK mel filters without area normalisation, float32 [window // 2 + 1, M]."""
+        """Triangular HTK mel filters without area normalisation, float32 [fft_size // 2 + 1, M]."""
         edges = mel_to_hertz(np.linspace(hertz_to_mel(self.lowest), hertz_to_mel(self.highest), self.bands + 2))
-        bins = np.linspace(0.0, self.rate / 2, self.window // 2 + 1)
+        bins = np.linspace(0.0, self.rate / 2, self.fft_size // 2 + 1)
         widths = np.diff(edges)
         rising = (bins[:, None] - edges[None, :-2]) / widths[:-1]
         falling = (edges[None, 2:] - bins[:, None]) / widths[1:]

@@ -70,7 +70,7 @@ CODEC_RATE = 24_000
 HEAD_WIDTH = 64
 """Width of an attention head in RoBERTa, which weights do not tell."""
 RELEASED_FRONT_END = MelFrontEnd(
-    rate=48_000, length=480_000, window=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0
+    rate=48_000, length=480_000, fft_size=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0
 )
 """CLAP's front end as released; transformers' default for the lowest frequency, 0 Hz, is not what the weights saw."""
 PLACEHOLDER_TEXT = {

@@ -19,7 +19,7 @@ from enclap.evaluation.baselines import score_named
 from enclap.evaluation.hearing import FAMILY_NAMED, SOUND_NAMED, Hearing, mentions_label
 from enclap.evaluation.sound_pairs import LabelledClip
 from enclap.evaluation.wording import PHRASE_WORDS
-from enclap.types import FloatArray, embedding_of
+from enclap.types import Block, FloatArray, embedding_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def score_captions(engine: Engine, clips: Iterable[LabelledClip]) -> list[Scored
     vague, options = vague_sentences(), DecodingOptions(candidates=DecodingOptions().beams)
     embeddings, captions = engine.embed_text(vague), []
     for clip in clips:
-        window = next(iter(split_windows(iter([clip.waveform.samples]), clip.waveform.rate, DEFAULT_WINDOW)))
+        window = next(iter(split_windows([Block(clip.waveform.samples, 0)], clip.waveform.rate, DEFAULT_WINDOW)))
         [features] = engine.extract([window])
         best = repeats_last(engine.generate([features], options)[0], PHRASE_WORDS)[0]
         vaguer = vague[int(np.argmax(embeddings @ embedding_of(features)))]

@@ -154,7 +154,8 @@ def _draw_spectrogram(
     """The row's part of the picture, with frequencies at its side and times under it."""
     start, end = row[0].start, row[-1].end
     columns = picture.shape[1]
-    part = picture[:, round(start / duration * columns) : max(1, round(end / duration * columns))]
+    first = min(round(start / duration * columns), columns - 1)
+    part = picture[:, first : max(first + 1, round(end / duration * columns))]
     extent = (start, end, 0, BANDS)
     axes.imshow(part, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=loudest - RANGE, vmax=loudest)
     axes.set_xlim(start, axes.get_xlim()[1])

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from enclap.audio.level import is_silent
+from enclap.audio.window import is_silent
 from enclap.captioner import Captioner, caption_of, check_finite, silence_of
 from enclap.decoding.options import DecodingOptions
 from enclap.serving.metrics import Metrics

@@ -166,6 +166,6 @@ def _peaks(path: str, name: str, service: CaptionService) -> list[float]:
             Path(path).open("rb") as file,
             open_audio(NamedFile(file, name).source, service.settings.read_limits) as audio,
         ):
-            return peaks_of(audio.blocks)
+            return peaks_of(block.samples for block in audio.blocks)
     except EnclapError:
         return []

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from enclap.audio.level import is_silent
 from enclap.audio.read import open_audio
-from enclap.audio.window import DEFAULT_WINDOW, WHOLE, split_windows
+from enclap.audio.window import DEFAULT_WINDOW, WHOLE, is_silent, split_windows
 from enclap.captioner import Captioner, Failure
 from enclap.engines.base import Engine
 from enclap.errors import EnvironmentFault, InputError
