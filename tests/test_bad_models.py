@@ -94,6 +94,7 @@ TORCH: dict[str, tuple[Damage, str]] = {
 }
 ONNX: dict[str, tuple[Damage, str]] = {
     "other heads": (edit("config.json", decoder_attention_heads=2), "says 2 where this graph has 4 (past, axis"),
+    "wider embedding": (edit("config.json", clap_dim=20), "says 20 where this graph has 16 (embedding, axis"),
     "other input": (edit("config.json", acoustic_input="log_mel"), "encoder.onnx: has no input log_mel"),
     "other mel bands": (edit("clap/preprocessor_config.json", feature_size=20), "says 20 where this graph has 16 (mel"),
 }
@@ -134,6 +135,23 @@ def graph_that_reads(location: str) -> bytes:
     node = helper.make_node("Identity", ["weight"], ["codes"])
     graph = helper.make_graph([node], "frames", [samples], [codes], [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+
+
+def test_a_graph_with_other_inputs_is_refused(
+    enclap: Run, tiny_model: Path, tmp_path: Path, recording: Callable[..., Path]
+) -> None:
+    """As of a folder that another version has exported: not a fault in the middle of the run."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "older"))
+    path = folder / "onnx" / "codec_codes.onnx"
+    model = onnx.load(path)
+    model.graph.input[0].name = "frames"
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = "frames" if name == "latents" else name
+    onnx.save(model, path)
+    done = enclap("caption", recording(), "--model", folder)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert "codec_codes.onnx: has no input latents; fetch or export the model again" in done.stderr
 
 
 @pytest.mark.parametrize("way", ["relative", "absolute", "link"])

@@ -6,7 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +18,22 @@ import enclap.engines
 from agreement import (
     GREEDY,
     assert_candidates_agree,
-    assert_engines_agree,
+    assert_engine_agrees,
     assert_features_agree,
+    assert_nothing_gives_nothing,
+    assert_sentences_agree,
+    assert_texts_agree,
+    assert_two_threads_change_nothing,
     random_windows,
     released_options,
 )
 from enclap.decoding.options import DecodingOptions
-from enclap.engines import Engine, load_engine
+from enclap.engines import ENGINES, REFERENCE, Engine, load_engine
 from enclap.engines.batching import similar_lengths
 from enclap.errors import EnclapError, EnvironmentFault, MissingExtra, ModelError, UsageError
-from enclap.types import Features, Waveform, Window
+from enclap.hub.layout import Graph
+from enclap.model.conv_clap import ConvClapConfig
+from enclap.types import Candidate, Features, FloatArray, Waveform, Window
 from tiny import tiny_model_folder
 
 CASES = {
@@ -39,48 +48,124 @@ CASES = {
 }
 
 
+OTHERS = [name for name in ENGINES if name != REFERENCE]
+"""Every engine that is held to the reference; a new one is in the table, and so in these tests."""
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def engine(request: pytest.FixtureRequest, tiny_folder: Path) -> Engine:
+    return load_engine(tiny_folder, request.param, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_folder: Path) -> Engine:
+    return load_engine(tiny_folder, REFERENCE, device="cpu")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def any_engine(request: pytest.FixtureRequest, tiny_folder: Path) -> Engine:
+    return load_engine(tiny_folder, request.param, device="cpu", threads=1)
+
+
 @pytest.fixture(scope="module")
 def onnx(tiny_folder: Path) -> Engine:
     return load_engine(tiny_folder, "onnx", threads=1)
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_folder: Path) -> Engine:
-    return load_engine(tiny_folder, "torch", device="cpu")
+def features(reference: Engine) -> list[Features]:
+    return reference.extract(random_windows(8, longest=5.0))
 
 
-@pytest.fixture(scope="module")
-def features(onnx: Engine) -> list[Features]:
-    return onnx.extract(random_windows(8, longest=5.0))
-
-
-def test_features_agree(onnx: Engine, reference: Engine) -> None:
+def test_features_agree(engine: Engine, reference: Engine) -> None:
     windows = random_windows(8, seed=1, longest=4.0)
-    found = onnx.extract(windows)
+    found = engine.extract(windows)
     assert_features_agree(found, reference.extract(windows))
     norms = [np.linalg.norm(item.embedding) for item in found if item.embedding is not None]
     np.testing.assert_allclose(norms, np.ones(8), atol=1e-5)
 
 
-def test_convolutional_towers_and_their_texts_agree(tmp_path: Path) -> None:
-    folder = tiny_model_folder(tmp_path / "conv", clap="conv")
-    onnx, torch = load_engine(folder, "onnx", threads=1), load_engine(folder, "torch", device="cpu")
-    windows = random_windows(4, seed=3, longest=12.0)
-    assert_features_agree(onnx.extract(windows), torch.extract(windows))
-    texts = ["A dog barks.", "Rain falls on a roof and thunder rolls in the distance."]
-    found = onnx.embed_text(texts)
-    np.testing.assert_allclose(found, torch.embed_text(texts), atol=1e-5)
-    np.testing.assert_allclose(found[:1], onnx.embed_text(texts[:1]), atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.ones(2), atol=1e-5)
-    config = folder / "clap" / "config.json"
-    config.write_text(config.read_text().replace("enclap_conv_clap", "someone_elses_clap"))
-    with pytest.raises(ModelError, match="someone_elses_clap"):
-        load_engine(folder, "torch", device="cpu").embed_text(texts)
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_candidates_agree(onnx: Engine, reference: Engine, features: list[Features], case: str) -> None:
-    assert_engines_agree(onnx, reference, features[:3] if case != "released" else features, CASES[case])
+def test_candidates_agree(engine: Engine, reference: Engine, features: list[Features], case: str) -> None:
+    assert_sentences_agree(engine, reference, features[:3] if case != "released" else features, CASES[case])
+
+
+def test_texts_agree(engine: Engine, reference: Engine) -> None:
+    assert reference.can_embed_text
+    assert_texts_agree(engine, reference)
+
+
+def test_features_do_not_depend_on_the_batch(any_engine: Engine) -> None:
+    windows = random_windows(5, seed=2, longest=3.0)
+    windows += random_windows(2, seed=5, longest=14.0)  # one that CLAP reads in crops
+    alone = [any_engine.extract([window])[0] for window in windows]
+    assert_features_agree(any_engine.extract(windows), alone)
+
+
+def test_extraction_and_search_may_run_at_the_same_time(any_engine: Engine) -> None:
+    assert_two_threads_change_nothing(any_engine, random_windows(4, seed=6, longest=3.0), released_options())
+
+
+def test_nothing_gives_nothing(any_engine: Engine) -> None:
+    assert_nothing_gives_nothing(any_engine)
+
+
+def test_an_empty_call_does_not_change_how_clips_share_the_cores(tiny_folder: Path, features: list[Features]) -> None:
+    engine = load_engine(tiny_folder, "onnx", threads=2)
+    expected = engine.generate(features, GREEDY)
+    assert [engine.generate([], GREEDY) for _ in range(3)] == [[], [], []]
+    loaded = dict(engine._sessions._sessions)  # type: ignore[attr-defined]
+    assert_candidates_agree(engine.generate(features, GREEDY), expected)
+    assert engine._sessions._sessions == loaded  # type: ignore[attr-defined]
+
+
+class OneByOne:
+    """An engine as somebody could add it: the reference, given one item at a time."""
+
+    name = "one by one"
+
+    def __init__(self, folder: Path, **choices: Any) -> None:
+        self._inner = load_engine(folder, REFERENCE, **choices)
+        self.code_rate, self.max_frames = self._inner.code_rate, self._inner.max_frames
+        self.windows_together = 1
+        self.can_embed_text = self._inner.can_embed_text
+
+    def extract(self, windows: Sequence[Window]) -> list[Features]:
+        return [self._inner.extract([window])[0] for window in windows]
+
+    def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        return [self._inner.generate([item], options)[0] for item in features]
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        return self._inner.embed_text(texts)
+
+
+class Wrong(OneByOne):
+    """One that loses a word of its longest sentences."""
+
+    def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        found = super().generate(features, options)
+        return [[replace(item, token_ids=item.token_ids[:12]) for item in clip] for clip in found]
+
+
+def test_a_new_engine_is_held_to_the_reference_once_it_is_in_the_table(
+    tiny_folder: Path, reference: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, "new", lambda: OneByOne)
+    assert_engine_agrees(load_engine(tiny_folder, "new", device="cpu"), reference)
+    monkeypatch.setitem(ENGINES, "new", lambda: Wrong)
+    with pytest.raises(AssertionError):
+        assert_engine_agrees(load_engine(tiny_folder, "new", device="cpu"), reference)
+
+
+def test_convolutional_towers_and_their_texts_agree(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "conv", clap=ConvClapConfig.model_type)
+    windows = random_windows(4, seed=3, longest=12.0)
+    reference = load_engine(folder, REFERENCE, device="cpu")
+    for name in OTHERS:
+        engine = load_engine(folder, name, device="cpu", threads=1)
+        assert_features_agree(engine.extract(windows), reference.extract(windows))
+        assert_texts_agree(engine, reference)
 
 
 def test_sentences_vary(onnx: Engine) -> None:
@@ -88,15 +173,6 @@ def test_sentences_vary(onnx: Engine) -> None:
     assert len({clip[0].token_ids for clip in found}) > 3
     assert len({len(clip[0].token_ids) for clip in found}) > 2
     assert all(clip[0].token_ids[:2] == (2, 0) and clip[0].token_ids[-1] == 2 for clip in found)
-
-
-@pytest.mark.parametrize("name", ["onnx", "reference"])
-def test_features_do_not_depend_on_the_batch(request: pytest.FixtureRequest, name: str) -> None:
-    engine: Engine = request.getfixturevalue(name)
-    windows = random_windows(5, seed=2, longest=3.0)
-    windows += random_windows(2, seed=5, longest=14.0)  # one that CLAP reads in crops
-    alone = [engine.extract([window])[0] for window in windows]
-    assert_features_agree(engine.extract(windows), alone)
 
 
 def test_several_threads_give_the_features_and_sentences_of_one(tiny_folder: Path, onnx: Engine) -> None:
@@ -110,65 +186,50 @@ def test_several_threads_give_the_features_and_sentences_of_one(tiny_folder: Pat
 def test_similar_lengths_share_a_batch_and_each_item_comes_once() -> None:
     lengths = [10, 3, 9, 8, 7, 30, 10, 1]
     batches = similar_lengths(lengths, lambda length: 3)
-    assert [[lengths[place] for place in batch] for batch in batches] == [[30], [10, 10, 9], [8, 7], [3], [1]]
-    assert sorted(place for batch in batches for place in batch) == list(range(8))
+    assert [[lengths[index] for index in batch] for batch in batches] == [[30], [10, 10, 9], [8, 7], [3], [1]]
+    assert sorted(index for batch in batches for index in batch) == list(range(8))
 
 
-@pytest.mark.parametrize("name", ["onnx", "torch"])
-def test_samples_are_seeded_and_independent_of_the_batch(
-    tiny_folder: Path, features: list[Features], name: str
-) -> None:
-    engine = load_engine(tiny_folder, name, device="cpu")
+def test_samples_are_seeded_and_independent_of_the_batch(any_engine: Engine, features: list[Features]) -> None:
     options = DecodingOptions(sample=True, candidates=3, seed=7)
-    found = engine.generate(features[:3], options)
-    assert_candidates_agree([engine.generate([clip], options)[0] for clip in features[:3]], found)
-    other = engine.generate(features[:1], DecodingOptions(sample=True, candidates=3, seed=8))
+    found = any_engine.generate(features[:3], options)
+    assert_candidates_agree([any_engine.generate([clip], options)[0] for clip in features[:3]], found)
+    other = any_engine.generate(features[:1], DecodingOptions(sample=True, candidates=3, seed=8))
     assert other[0] != found[0]
     for clip in found:
         assert len(clip) == 3
         assert [item.score for item in clip] == sorted((item.score for item in clip), reverse=True)
 
 
-def test_texts_agree(onnx: Engine, reference: Engine) -> None:
-    texts = ["A dog barks.", "Rain", "A bell rings. " * 40]
-    found = onnx.embed_text(texts)
-    np.testing.assert_allclose(found, reference.embed_text(texts), atol=1e-5)
-    np.testing.assert_allclose(found[1], onnx.embed_text(["Rain"])[0], atol=1e-5)
-
-
 @pytest.mark.parametrize("samples", [1, 2, 160, 640, 641])
-def test_very_short_windows(onnx: Engine, reference: Engine, samples: int) -> None:
+def test_very_short_windows(engine: Engine, reference: Engine, samples: int) -> None:
     window = Window(Waveform(np.full(samples, 0.1, dtype=np.float32), 16_000), 0.0, samples / 16_000)
-    found, expected = onnx.extract([window]), reference.extract([window])
+    found, expected = engine.extract([window]), reference.extract([window])
     assert_features_agree(found, expected)
     assert len(found[0].codes) == -(-samples // 640)
-    assert_candidates_agree(onnx.generate(found, GREEDY), reference.generate(found, GREEDY))
+    assert_candidates_agree(engine.generate(found, GREEDY), reference.generate(found, GREEDY))
 
 
-def test_codes_beyond_the_positions_are_cut(onnx: Engine, features: list[Features]) -> None:
-    codes = np.random.default_rng(0).integers(0, 16, (onnx.max_frames + 30, 4))
+def test_codes_beyond_the_positions_are_cut(any_engine: Engine, features: list[Features]) -> None:
+    codes = np.random.default_rng(0).integers(0, 16, (any_engine.max_frames + 30, 4))
     embedding = features[0].embedding
-    both = [Features(codes, embedding), Features(codes[: onnx.max_frames], embedding)]
-    whole, cut = onnx.generate(both, GREEDY)
+    both = [Features(codes, embedding), Features(codes[: any_engine.max_frames], embedding)]
+    whole, cut = any_engine.generate(both, GREEDY)
     assert whole == cut
 
 
 @pytest.mark.parametrize(("use_clap", "acoustic_input"), [(False, "codes"), (True, "none"), (True, "log_mel")])
 def test_ablated_models(tmp_path: Path, use_clap: bool, acoustic_input: str) -> None:
     folder = tiny_model_folder(tmp_path / "model", use_clap=use_clap, acoustic_input=acoustic_input)
-    engine, reference = load_engine(folder, "onnx"), load_engine(folder, "torch", device="cpu")
-    windows = random_windows(3, longest=2.0)
-    found = engine.extract(windows)
-    assert_features_agree(found, reference.extract(windows))
-    assert_engines_agree(engine, reference, found, released_options())
-    if not use_clap:
-        with pytest.raises(ModelError, match="no CLAP"):
-            engine.embed_text(["a dog"])
-
-
-def test_empty_batches(onnx: Engine, reference: Engine) -> None:
-    for engine in (onnx, reference):
-        assert engine.extract([]) == [] and engine.generate([], GREEDY) == []
+    reference, windows = load_engine(folder, REFERENCE, device="cpu"), random_windows(3, longest=2.0)
+    for name in OTHERS:
+        engine = load_engine(folder, name, device="cpu")
+        found = engine.extract(windows)
+        assert_features_agree(found, reference.extract(windows))
+        assert_sentences_agree(engine, reference, found, released_options())
+        if not use_clap:
+            with pytest.raises(ModelError, match="no CLAP"):
+                engine.embed_text(["a dog"])
 
 
 def test_graphs_alone_are_enough(tiny_folder: Path, tmp_path: Path, features: list[Features], onnx: Engine) -> None:
@@ -196,8 +257,7 @@ def use_everything(folder: Path, engine: str) -> None:
     loaded.embed_text(["a dog"])
 
 
-GRAPHS = ("codec_latents", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder")
-ONNX_FILES = [f"onnx/{name}.onnx" for name in GRAPHS]
+ONNX_FILES = [f"onnx/{name}.onnx" for name in Graph if name != Graph.CLAP_FUSED]
 SHARED_FILES = [
     "config.json",
     "generation_config.json",
@@ -232,7 +292,7 @@ def test_a_damaged_folder_is_a_model_error(
     assert "\n" not in message and str(path.parent) in message
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_unknown_format_version_is_refused(tiny_folder: Path, tmp_path: Path, engine: str) -> None:
     folder = copied(tiny_folder, tmp_path)
     table = json.loads((folder / "config.json").read_text())
@@ -288,7 +348,7 @@ def test_unknown_choices_are_usage_errors(tiny_folder: Path) -> None:
 
 
 def test_a_missing_folder_is_a_model_error(tmp_path: Path) -> None:
-    for engine in ("auto", "onnx", "torch"):
+    for engine in ("auto", *ENGINES):
         with pytest.raises(ModelError, match="no such model folder"):
             load_engine(tmp_path / "absent", engine)
 

@@ -76,6 +76,19 @@ def test_a_quantised_product_is_near_the_product(
         np.testing.assert_allclose(session.run(None, {"x": x[:1]})[0], found[:1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("blockwise", [True, False])
+def test_sums_of_the_largest_bytes_do_not_saturate(tmp_path: Path, blockwise: bool) -> None:
+    """Two products of 255 and 127 are more than 16 bits hold, in which processors without VNNI add them."""
+    model = product(64, 8, gemm=False)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((64, 8), dtype=np.float32), "matrix"))
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.zeros(8, dtype=np.float32), "vector"))
+    quantise(model, blockwise)
+    onnx.save(model, tmp_path / "product_int8.onnx")
+    session = open_session(tmp_path / "product_int8.onnx", threads=1, quantised=True)
+    found = session.run(None, {"x": np.ones((1, 64), dtype=np.float32)})[0]
+    np.testing.assert_allclose(found, np.full((1, 8), 64.0), rtol=0.01)
+
+
 def test_weight_matrices_become_bytes(folder: Path) -> None:
     for name in ("encoder", "decoder"):
         model = onnx.load(folder / "onnx" / f"{name}_int8.onnx")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from enclap.errors import ModelError
 from enclap.hub.layout import max_frames
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
+from enclap.model.loading import load_caption_model
 from enclap.model.slots import EncoderInputs, pad_codes, slot_mask
 from reference_tiny import golden, reference_model, to_official_slots
 from tiny import caption_model
@@ -109,6 +113,18 @@ def test_log_mel_padding_never_changes_a_clip() -> None:
     torch.testing.assert_close(padded.last_hidden_state[:, :7], alone.last_hidden_state, atol=1e-5, rtol=0)
 
 
+def test_a_configuration_with_settings_of_older_versions_is_read(tmp_path: Path) -> None:
+    model = reference_model()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    table = json.loads(path.read_text())
+    assert "mask_probability" not in table and "mask_span" not in table
+    path.write_text(json.dumps(table | {"mask_probability": 0.15, "mask_span": 10}))
+    assert EnclapConfig.from_pretrained(tmp_path).max_frames == model.config.max_frames
+    loaded = load_caption_model(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_a_model_without_any_input_is_refused() -> None:
     with pytest.raises(ModelError, match="needs an input"):
         EnclapConfig(use_clap=False, acoustic_input="none")
@@ -119,7 +135,7 @@ def test_a_missing_input_is_named() -> None:
         reference_model()(codes=torch.zeros(1, 1, 4, dtype=torch.long), labels=torch.zeros(1, 2, dtype=torch.long))
 
 
-def test_saved_and_loaded_through_the_auto_classes(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_saved_and_loaded_through_the_auto_classes(tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
     model = reference_model()

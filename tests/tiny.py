@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
+from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel, PreTrainedModel
 
 from enclap.audio.mel import MelFrontEnd
 from enclap.export.folder import export_folder, round_weights_to_float16
@@ -29,13 +30,13 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
 def tiny_model_folder(
-    path: Path, *, use_clap: bool = True, acoustic_input: str = "codes", seed: int = 0, clap: str = "htsat"
+    path: Path, *, use_clap: bool = True, acoustic_input: str = "codes", seed: int = 0, clap: str = "clap"
 ) -> Path:
-    """A complete model folder at `path`: random weights, rounded to float16, ONNX exported."""
+    """A complete model folder at `path`: random weights, rounded to float16, ONNX exported; clap: a name in CLAPS."""
     path.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     vocabulary = save_tokenizer(path / "tokenizer.json")
-    clap_dim = CLAP_DIM if clap == "htsat" else SPANS * TOWER_WIDTH
+    clap_dim = CLAP_DIM if clap == "clap" else SPANS * TOWER_WIDTH
     caption_model(vocabulary, use_clap, acoustic_input, clap_dim).save_pretrained(path)
     generation = {
         "bos_token_id": 0,
@@ -138,8 +139,8 @@ def save_codec(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": CODEC_RATE, "feature_size": 1}))
 
 
-def save_clap(folder: Path, kind: str = "htsat") -> None:
-    """Write a random CLAP with its front end and tokenizer: 8 kHz audio, 16 mel bands; kind: "htsat" or "conv"."""
+def save_clap(folder: Path, kind: str = "clap") -> None:
+    """Write a random CLAP with its front end and tokenizer: 8 kHz audio, 16 mel bands; kind: a name in CLAPS."""
     text = {
         "vocab_size": save_tokenizer(folder / "tokenizer.json"),
         "hidden_size": 16,
@@ -150,7 +151,7 @@ def save_clap(folder: Path, kind: str = "htsat") -> None:
         "projection_dim": CLAP_DIM,
         "pad_token_id": 1,
     }
-    (_htsat_clap if kind == "htsat" else _conv_clap)(text).save_pretrained(folder)
+    CLAPS[kind](text).save_pretrained(folder)
     MelFrontEnd(rate=8000, length=80_000, window=512, hop=320, bands=16, lowest=50.0, highest=3800.0).save(folder)
 
 
@@ -173,10 +174,17 @@ def _htsat_clap(text: dict[str, Any]) -> ClapModel:
 
 
 def _conv_clap(text: dict[str, Any]) -> ConvClapModel:
-    """Two towers whose norms have seen something, as after training."""
+    """A tower whose norms have seen something, as after training."""
     model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), 1, TOWER_WIDTH, text))
     model.train()
     with torch.no_grad():
         for _ in range(20):
             model.get_audio_features(-40.0 + 20.0 * torch.randn(8, 1, 60, 16))
     return model.eval()
+
+
+CLAPS: dict[str, Callable[[dict[str, Any]], PreTrainedModel]] = {
+    "clap": _htsat_clap,
+    ConvClapConfig.model_type: _conv_clap,
+}
+"""A small network for every audio encoder in `enclap.model.audio_encoder.AUDIO_ENCODERS`, of a text tower's sizes."""

@@ -31,7 +31,7 @@ class Engine(Protocol):
     max_frames: int
     """Code frames that fit into the model's positions; a longer window is cut there."""
     windows_together: int
-    """Windows of 10 s that the captioner shall give in one call."""
+    """How many windows of 10 s the captioner should give in one call."""
 
     @property
     def can_embed_text(self) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +32,7 @@ from enclap.hub.model_folder import ModelFolder
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.loading import load_caption_model
-from enclap.types import Candidate, Features, FloatArray, IntArray, Window
+from enclap.types import Candidate, Features, FloatArray, Window
 
 ACCELERATED_BATCH = 64
 """Clips that run together on an accelerator, which fewer would leave idle."""
@@ -61,7 +60,7 @@ class TorchEngine:
         self.max_frames = self.folder.max_frames
         self._device = _device(device)
         on_processor = self._device == "cpu"
-        self._together = MAX_BATCH if on_processor else ACCELERATED_BATCH
+        self._batch_size = MAX_BATCH if on_processor else ACCELERATED_BATCH
         self.windows_together = PROCESSOR_WINDOWS if on_processor else ACCELERATED_BATCH
         disable_progress_bar()  # transformers shows one for every load, even where no terminal is
         self.folder.require(WEIGHTS)
@@ -81,12 +80,15 @@ class TorchEngine:
             rate, readable = self.folder.codec_rate, self.folder.max_frames * self._codec.hop
             limit = readable if self._codec.is_causal else None
             samples = [resample(window.waveform, rate)[:limit] for window in windows]
-            features = [Features(codes, None) for codes in in_groups(samples, len, self._encode, self._together)]
+            codes = in_groups(
+                samples, len, lambda clips: list(self._codec.encode_batch(np.stack(clips))), self._batch_size
+            )
+            features = [Features(item, None) for item in codes]
         mels = [clap_input(self.folder, window) for window in windows]
         embeddings: list[FloatArray] | list[None] = [None] * len(windows)
         if self.folder.clap is not None:
             present = [mel for mel in mels if mel is not None]
-            embeddings = in_groups(present, lambda mel: mel.shape[1], self._clap.embed_batch, self._together)
+            embeddings = in_groups(present, lambda mel: mel.shape[1], self._clap.embed_batch, self._batch_size)
         return [
             replace(item, embedding=embedding, log_mel=log_mel(self.folder, window))
             for item, embedding, window in zip(features, embeddings, windows, strict=True)
@@ -101,7 +103,7 @@ class TorchEngine:
             features,
             lambda item: frame_count(self.folder, item),
             lambda items: search(items, rules, options),
-            self._together,
+            self._batch_size,
         )
         return [candidates(self.folder, hypotheses) for hypotheses in found]
 
@@ -110,9 +112,6 @@ class TorchEngine:
         if self.folder.clap is None:
             raise ModelError(f"{self.folder.path}: this model has no CLAP, so it cannot embed text")
         return self._clap.embed_text(texts)
-
-    def _encode(self, samples: list[FloatArray]) -> list[IntArray]:
-        return list(self._codec.encode_batch(np.stack(samples)))
 
     def _search(self, features: list[Features], rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
         """Greedy or beam search over clips of equal length."""
@@ -128,7 +127,8 @@ class TorchEngine:
         """Drawn sequences, most likely first; each clip draws alone, so that the clips beside it change nothing."""
         found = []
         for clip in features:
-            with _own_random_numbers(options.seed):
+            with torch.random.fork_rng():  # the caller's random numbers stay as they were
+                torch.manual_seed(options.seed)
                 output = self._generate(
                     [clip],
                     rules,
@@ -190,14 +190,6 @@ def _hypotheses(
 ) -> list[list[Hypothesis]]:
     flat = [Hypothesis(rules.stripped(row), score) for row, score in zip(sequences.tolist(), scores, strict=True)]
     return [flat[start : start + per_clip] for start in range(0, len(flat), per_clip)]
-
-
-@contextmanager
-def _own_random_numbers(seed: int) -> Iterator[None]:
-    """A scope whose random numbers start from `seed` and that leaves the caller's as they were."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def _device(device: str) -> str:

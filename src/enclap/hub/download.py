@@ -136,13 +136,14 @@ def _list(repository: Repository, revision: str | None) -> tuple[str, dict[str, 
     outside = [name for name in chosen if not stays_inside(name)]
     if outside:
         raise ModelError(f"{repository.identifier}: names a file outside its folder ({printable(outside[0])}); refused")
-    return revision, {name: _remote_file(files[name]) for name in chosen}
-
-
-def _remote_file(item: Any) -> _RemoteFile:
-    if item.lfs is not None:
-        return _RemoteFile(int(item.lfs.size), str(item.lfs.sha256), None)
-    return _RemoteFile(int(item.size), None, str(item.blob_id))
+    listed = {}
+    for name in chosen:
+        item, large = files[name], files[name].lfs
+        if large is None:
+            listed[name] = _RemoteFile(int(item.size), None, str(item.blob_id))
+        else:
+            listed[name] = _RemoteFile(int(large.size), str(large.sha256), None)
+    return revision, listed
 
 
 def _chosen(names: Sequence[str], repository: Repository) -> list[str] | str:

@@ -22,15 +22,15 @@ class CrossAttentionCache:
     """Cross-attention keys and values of B clips, padded to the L slots of the longest.
 
     names: of the encoder's outputs, a pair for each layer. slots: encoder slots of each clip.
-    Several clips share one buffer a name. A lone clip's come from onnxruntime's arena, which has room then: what the
-    codec and CLAP needed is free again.
+    Several clips share one buffer for each name. A single clip's come from onnxruntime's arena, which has space then:
+    what the codec and CLAP needed is free again.
     """
 
     def __init__(self, names: Sequence[str], slots: Sequence[int], heads: int, width: int) -> None:
         self.names = list(names)
         self.slots = list(slots)
         longest, clips = max(slots), len(slots)
-        self._lone: dict[str, Any] = {}  # OrtValues
+        self._single: dict[str, Any] = {}  # OrtValues
         self._buffers: dict[str, FloatArray] = {}
         if clips > 1:
             make = np.empty if min(slots) == longest else np.zeros  # padding must be finite
@@ -56,14 +56,14 @@ class CrossAttentionCache:
                 binding.bind_output(name, "cpu")
         encoder.run_with_iobinding(binding)
         if not self._buffers:
-            self._lone = dict(zip(self.names, binding.get_outputs(), strict=True))
+            self._single = dict(zip(self.names, binding.get_outputs(), strict=True))
 
     def bind(self, binding: Any) -> None:
         """Let the decoder read the cache where it lies; the caller keeps this object alive."""
         bind_input(binding, "cross_bias", self._bias)
         for name, array in self._buffers.items():
             bind_input(binding, name, array)
-        for name, value in self._lone.items():
+        for name, value in self._single.items():
             binding.bind_ortvalue_input(name, value)
 
 

@@ -122,7 +122,7 @@ class OnnxEngine:
         caption = self.folder.caption
         heads, width = caption.decoder_attention_heads, caption.d_model // caption.decoder_attention_heads
         threads = self._threads.cores // workers
-        # The decoder first: loading its largest matrix takes twice its room, here beside nothing that runs yet.
+        # The decoder first: while its largest matrix is loaded it takes twice its size, here before anything else runs.
         decoder = self._sessions.get(Graph.DECODER + self._suffix, threads)
         encoder = self._sessions.get(Graph.ENCODER + self._suffix, threads)
         slots = [frame_count(self.folder, clip) + SPECIAL_SLOTS for clip in features]
