@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from enclap.errors import UsageError
 from enclap.training.recipe import Optimisation
 from enclap.training.trainer import COMPLETE_FILE, train_model
 from enclap.training.weights import AVERAGE_FILE
-from training_program import BATCH, STEPS, train
+from training_program import BATCH, STEPS, train, train_in_two_phases
 
 TESTS = Path(__file__).parent
 TOLERANCE = 1e-5
@@ -100,6 +101,17 @@ def test_what_two_processes_began_one_can_end(two: Path, alone: Path, tmp_path: 
     train(output)
     assert_same_training(output, alone)
     output.rename(two / "parts")
+
+
+@pytest.mark.timeout(300)
+def test_a_captioner_trained_by_two_processes_is_the_folder_that_one_writes(two: Path, tmp_path: Path) -> None:
+    folder = train_in_two_phases(tmp_path)
+    for name in ("config.json", "tokenizer.json", "generation_config.json"):
+        assert (two / "phases" / "model" / name).read_bytes() == (folder / name).read_bytes()
+    found, wanted = (load_file(path / "model.safetensors") for path in (two / "phases" / "model", folder))
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=2e-3, atol=1e-5)  # float16 may round either way
+        assert torch.equal(value, value.half().float())
 
 
 @pytest.mark.parametrize("settings", [{"accumulate": 4}, {"workers": 2}, {"accumulate": 2, "workers": 1}])

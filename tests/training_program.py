@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
-from enclap.training.captioning import count_batch
+from enclap.model.loading import load_pretrained
+from enclap.training.captioning import Phase, count_batch, train_captioner
 from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import CaptionItems, Perturbation
 from enclap.training.recipe import Optimisation
@@ -84,6 +85,21 @@ def train(output: Path, **settings: Any) -> nn.Module:
     return model
 
 
+def train_in_two_phases(output: Path) -> Path:
+    """The folder of a captioner that was trained in two phases, as one would train a captioner of one's own."""
+    tokenizer = train_tokenizer(["A dog barks.", "Rain falls."], 280)
+    plan = {"steps": 3, "batch_size": BATCH, "learning_rate": 2e-3, "warmup_steps": 1, "ema": 0.9, "log_every": 1}
+    phases = [
+        Phase(clips(24), np.ones(24), Perturbation(), Optimisation.model_validate({**plan, "seed": seed}))
+        for seed in (1, 2)
+    ]
+    model = tiny_captioner(tokenizer.get_vocab_size())
+    folder = train_captioner(model, tokenizer, phases, output / "progress", output / "model")
+    load_pretrained(EnclapForConditionalGeneration, folder, "the captioner")  # in every process
+    return folder
+
+
 if __name__ == "__main__":
     for name, settings in json.loads(sys.argv[2]).items():
         train(Path(sys.argv[1]) / name, **settings)
+    train_in_two_phases(Path(sys.argv[1]) / "phases")

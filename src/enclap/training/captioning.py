@@ -62,11 +62,14 @@ def train_captioner(
         count = partial(count_batch, codebooks=config.codebooks)
         train_model(model, items, collate, phase.optimisation, progress / f"phase-{number}", count)
     round_to_float16(model)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not together or torch.distributed.get_rank() == 0:
         model.save_pretrained(output)
         tokenizer.save(str(output / "tokenizer.json"))
         settings = json.dumps(DEFAULT_GENERATION, indent=2) + "\n"
         (output / "generation_config.json").write_text(settings, encoding="utf-8")
+    if together:
+        torch.distributed.barrier()
     return output
 
 

@@ -24,7 +24,7 @@ class WeightAverage(TrainerCallback):  # type: ignore[misc]
         self._decay = decay
         self._average = {name: value.detach().clone() for name, value in _floats(model).items()}
         if resume_from is not None:
-            self._average = torch.load(resume_from / AVERAGE_FILE, weights_only=True)
+            self._average = torch.load(resume_from / AVERAGE_FILE, map_location="cpu", weights_only=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the average towards the weights after an optimiser step."""

@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 SCENES_PER_SHARD = 250
 EMBED_TOGETHER = 25
 
-
 FILLED = SceneMix(order=0.45, together=0.08, background=0.12, three=0.07, filled=True)
 """Scenes like the windows of a long recording, half of them of several sounds in order."""
 CLIP_PREFIXES = {"seen": "heard", "unseen": "unheard", "filled": "filled"}
