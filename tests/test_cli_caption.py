@@ -63,6 +63,9 @@ def test_windows_beams_and_candidates_arrive(enclap: Run, recording: Callable[..
         (["--format", "pdf"], "pdf"),
         (["--output", "missing/captions.txt"], "does not exist"),
         (["--nonsense"], "--nonsense"),
+        (["--threads", "100000"], "--threads"),
+        (["--threads", "0"], "--threads"),
+        (["--rank", "clap"], "--rank"),
     ],
 )
 def test_wrong_usage_ends_with_two(
@@ -143,6 +146,14 @@ def test_progress_is_shown_on_a_terminal_only(enclap_command: list[str], tmp_pat
     assert "captioning" in done.stderr and "8 files captioned" in done.stderr
 
 
-def test_a_module_run_is_the_same_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "enclap.cli.main", "--version"], capture_output=True, text=True)
+def test_the_package_can_be_run_as_a_module(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "enclap", *arguments], capture_output=True, text=True, cwd=tmp_path
+        )
+
+    done = run("--version")
     assert (done.returncode, done.stdout[:7]) == (0, "enclap ")
+    assert run("caption", "--help").stdout.startswith("Usage: enclap caption ")
+    done = run("caption", "gone.wav")
+    assert (done.returncode, done.stderr) == (1, "enclap: gone.wav: no such file\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -11,13 +12,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from cli import Run, receive_ctrl_c, unprivileged, written
+from enclap import captioner
 from enclap.audio.read import open_audio, read_audio
-from enclap.errors import AudioNotFound
+from enclap.cli.memory import SHORTAGE
+from enclap.errors import AudioNotFound, ModelError
 from enclap.prefetch import Prefetcher
 from sounds import noise, write_audio, write_wav
 
@@ -79,6 +83,84 @@ def test_a_read_only_folder_is_one_line_before_any_work(
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
         assert "cannot be written: Permission denied" in done.stderr
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("kilobytes", [80_000, 150_000, 300_000, 440_000])
+def test_a_small_address_space_is_one_line(
+    enclap_command: list[str], recording: Callable[..., Path], kilobytes: int
+) -> None:
+    def shrink() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1024 * kilobytes, 1024 * kilobytes))
+
+    done = enclap_process(enclap_command, "caption", recording(), preexec_fn=shrink)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert done.stderr.startswith("enclap: too little memory: this process may use ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        ImportError("libavcodec.so.62: failed to map segment from shared object"),
+        ModelError("decoder.onnx: damaged or not for this onnxruntime (std::bad_alloc)"),
+    ],
+    ids=repr,
+)
+def test_a_lack_of_memory_later_on_is_one_line(
+    enclap: Run, recording: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def load(*_: object, **__: object) -> NoReturn:
+        raise ValueError("loading failed") from error
+
+    monkeypatch.setattr(captioner, "load_engine", load)
+    done = enclap("caption", recording())
+    assert (done.returncode, done.stderr) == (3, f"enclap: {SHORTAGE}\n")
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    enclap: Run, recording: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(captioner, "load_engine", load)
+    with pytest.raises(ZeroDivisionError):  # a fault of ours must show
+        enclap("caption", recording())
+
+
+def test_a_full_temporary_folder_is_one_line(enclap_command: list[str], tmp_path: Path) -> None:
+    size = 17 * 2**20  # more than is kept in memory of what is piped in
+    long = write_wav(tmp_path / "long.wav", np.zeros((size // 2, 1), np.int16), 48_000)
+
+    def shrink() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL))
+
+    with subprocess.Popen(["cat", long], stdout=subprocess.PIPE) as source:
+        done = enclap_process(enclap_command, "caption", "-", stdin=source.stdout, preexec_fn=shrink)
+    assert (done.returncode, done.stderr) == (
+        3,
+        "enclap: the temporary folder (TMPDIR): cannot be written: File too large\n",
+    )
+
+
+NO_LOCKS = """
+import errno, fcntl
+def flock(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = flock
+"""
+
+
+def test_a_file_system_without_locks_is_written_with_a_warning(
+    enclap_command: list[str], recording: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_LOCKS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = enclap_process(enclap_command, "caption", recording(), "-o", "a.txt", cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr.count("\n"), done.stderr.split(": ")[0]) == (0, 1, "warning"), done.stderr
+    assert (tmp_path / "a.txt").read_text().count("\n") == 1
 
 
 def test_a_closed_standard_output_is_one_line(enclap_command: list[str], recording: Callable[..., Path]) -> None:

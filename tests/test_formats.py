@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -58,6 +59,25 @@ def test_tables_have_a_row_for_every_candidate_and_for_silence() -> None:
         ]
         assert rows[-1] == ["street.mp3", "20.000", "3723.400", "1", "Silence.", "", "true"]
         assert len(rows) == 4 + 3
+
+
+VAGUE = "An animal is heard."
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 4])
+def test_every_format_shows_the_same_caption_first_and_a_lone_distrusted_candidate_is_no_row(candidates: int) -> None:
+    """As when a model's calibration replaces a sentence that is probably wrong by a vaguer one."""
+    result = CaptionResult("dog.wav", 5.0, (Caption(0, 5, VAGUE, 0.2, candidates=OTHERS[:candidates]),))
+    assert write("text", result).splitlines()[0].removeprefix("dog.wav: ").removesuffix(" (0.20)") == VAGUE
+    assert json.loads(write("json", result))["results"][0]["captions"][0]["text"] == VAGUE
+    assert write("srt", result).splitlines()[2] == write("vtt", result).splitlines()[3] == VAGUE
+    for style, dialect in (("csv", "excel"), ("tsv", "excel-tab")):
+        rows = list(csv.DictReader(write(style, result).splitlines(), dialect=dialect))
+        assert (rows[0]["text"], rows[0]["rank"], rows[0]["score"]) == (VAGUE, "1", "0.2000")
+        assert [row["rank"] for row in rows] == [str(number) for number in range(1, len(rows) + 1)]
+        marked = [(row["text"], float(row["score"])) for row in rows[1:]]
+        expected = [(item.text, item.score) for item in OTHERS[:candidates]]
+        assert marked == (expected if candidates > 1 else [])
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", " =", "\uff1d"])
@@ -124,6 +144,20 @@ def test_web_subtitles_have_a_head_points_and_no_markup() -> None:
     assert write("vtt", LONG).count("-->") == write("srt", LONG).count("-->") == 2
 
 
+@pytest.mark.parametrize(("start", "end"), [(0.0, 1 / 48_000), (0.0, 0.0), (5.0004, 5.0006), (3599.9996, 3600.0001)])
+def test_a_cue_lasts_long_enough_for_players(start: float, end: float) -> None:
+    result = CaptionResult("a.wav", end, (caption(start, end),))
+    for style in ("srt", "vtt"):
+        times = re.findall(r"(\d\d):(\d\d):(\d\d)[.,](\d{3})", write(style, result))
+        first, last = (3600 * int(h) + 60 * int(m) + int(s) + int(ms) / 1000 for h, m, s, ms in times)
+        assert first == pytest.approx(start, abs=0.0005) and 0.03 < last - first < 0.05
+
+
+def test_captions_with_a_gap_between_them_are_not_joined() -> None:
+    result = CaptionResult("a.mp4", 28.0, (caption(0, 4), caption(24, 28)))
+    assert write("srt", result).count("-->") == write("vtt", result).count("-->") == 2
+
+
 def test_joining_keeps_the_time_line() -> None:
     captions = [caption(0, 1, "a"), caption(1, 2, "b"), caption(2, 3, "b"), caption(3, 4, "a")]
     assert [(item.start, item.end, item.text) for item in join_neighbours(captions)] == [
@@ -149,6 +183,16 @@ def test_names_cannot_reach_the_terminal_or_break_the_format(style: str) -> None
 
 def test_escapes_show_what_was_there() -> None:
     assert printable("a\x1b\udcff\u202e\U000e0001é 猫.wav") == "a\\x1b\\xff\\u202e\\U000e0001é 猫.wav"
+
+
+def test_the_bytes_for_http_are_those_of_files() -> None:
+    for style, form in FORMATS.items():
+        pieces = list(form.encoded([SHORT, LONG], "mini"))
+        assert b"".join(pieces).decode() == write(style, SHORT, LONG)
+        assert len(pieces) == 4 and re.fullmatch(r"(text|application)/[a-z-]+", form.media_type)
+    assert b"".join(FORMATS["text"].encoded([CaptionResult("\ud800.wav", 5.0, SHORT.captions)], "m")).startswith(
+        b"\\ud800"
+    )
 
 
 def test_the_command_line_offers_every_format() -> None:

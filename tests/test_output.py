@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli import Run, written
+from enclap.captioner import Captioner
 from enclap.cli.choices import chosen_formats, complete_formats
 from enclap.errors import AudioNotFound, UsageError
 from enclap.output.formats import FORMATS
@@ -90,6 +91,19 @@ def test_a_format_alone_and_among_others_is_the_same(enclap: Run, collection: Pa
     assert enclap("caption", document, "--format", ",".join(FORMATS), "-o", "both").returncode == 0
     for style, form in FORMATS.items():
         assert (tmp_path / f"both{form.suffix}").read_text() == enclap("caption", document, "-f", style).stdout
+
+
+def test_a_program_can_write_the_bytes_of_the_command_line(
+    enclap: Run, collection: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    captioner = Captioner.from_pretrained(tiny_model)
+    path = str(collection / "dog.wav")
+    result = captioner.caption(path)
+    assert captioner.folder == tiny_model
+    assert enclap("caption", path, "--format", ",".join(FORMATS), "-o", "all").returncode == 0
+    for form in FORMATS.values():
+        written_by_us = b"".join(form.encoded([result], captioner.model))
+        assert (tmp_path / f"all{form.suffix}").read_bytes() == written_by_us
 
 
 TWO = (InputFile("a.wav", "a.wav"), InputFile("b.wav", "b.wav"))

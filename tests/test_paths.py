@@ -90,7 +90,9 @@ def test_a_model_of_an_impossible_name_is_one_line(enclap: Run, recording: Make,
     for command in (("caption", recording()), ("doctor",)):
         done = enclap(*command, "--model", name)
         assert (done.returncode, done.stderr.count("\n"), "Traceback" in done.stderr) == (3, 1, False), done.stderr
-    assert enclap("models", "card", name).returncode == enclap("models", "pull", name).returncode == 3
+    for command in (("card",), ("pull",), ("export",), ("convert", "-o", "new")):
+        done = enclap("models", *command, name)
+        assert (done.returncode, done.stderr.count("\n"), "Traceback" in done.stderr) == (3, 1, False), done.stderr
 
 
 def test_long_names_get_outputs_that_fit(enclap: Run, tmp_path: Path) -> None:
@@ -288,6 +290,10 @@ def test_one_file_by_two_names_is_no_output_for_two_formats(enclap: Run, recordi
     for other in ("./a.txt", "soft.txt", "hard.txt"):
         done = enclap("caption", recording(), "-f", "text,json", "-o", "a.txt", "-o", other, "--overwrite")
         assert (done.returncode, "two cannot share" in done.stderr) == (2, True), done.stderr
+    (tmp_path / "both.json").symlink_to("both.txt")
+    (tmp_path / "both.txt").touch()
+    done = enclap("caption", recording(), "-f", "text,json", "-o", "both", "--overwrite")
+    assert (done.returncode, "two cannot share" in done.stderr) == (2, True)
     done = enclap("caption", recording(), "-f", "text,json", "-o", "-", "-o", "/dev/stdout")
     assert (done.returncode, "two cannot share" in done.stderr) == (2, True)
 

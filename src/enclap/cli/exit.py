@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,10 +52,22 @@ def errors_handled() -> Iterator[None]:
         discard_standard_output()
         raise SystemExit(0) from error  # the reader has all it wanted
     except BaseException as error:  # the tokenizers' panics are no Exception
-        from enclap.cli.memory import SHORTAGE, is_shortage
-
-        known = EnvironmentFault(SHORTAGE) if is_shortage(error) else error
-        if not isinstance(known, EnclapError):
+        fault = _fault(error)
+        if fault is None:
             raise
-        print_error(f"enclap: {known}")
-        raise SystemExit(known.exit_code) from error
+        print_error(f"enclap: {fault}")
+        raise SystemExit(fault.exit_code) from error
+
+
+def _fault(error: BaseException) -> EnclapError | None:
+    """What the user is told of an error; None for a fault of the program, whose traceback must be seen."""
+    from enclap.cli.memory import SHORTAGE, is_shortage
+
+    if is_shortage(error):
+        return EnvironmentFault(SHORTAGE)
+    if isinstance(error, EnclapError):
+        return error
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):  # a path that nobody has asked about
+        reason = error.strerror or type(error).__name__
+        return EnvironmentFault(f"{os.fsdecode(error.filename)}: {reason}; check the path and its permissions")
+    return None

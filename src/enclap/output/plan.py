@@ -176,8 +176,18 @@ def refuse_inputs(outputs: Iterable[Path | int], inputs: Sequence[Input]) -> Non
 
 
 def _documents(formats: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
-    """A path or "-" for each format."""
-    listed = ",".join(formats)
+    """A path or "-" for each format; UsageError when two lead to one file."""
+    paths = _paths(formats, outputs)
+    targets = [_target(path) for path in paths]
+    for number, target in enumerate(targets):
+        if target in targets[:number]:
+            shown = printable(paths[number])
+            raise UsageError(f"--format {','.join(formats)} needs an output for each; two cannot share {shown}")
+    return tuple(STANDARD_OUTPUT if descriptor_of(Path(path)) == STDOUT else path for path in paths)
+
+
+def _paths(formats: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
+    """A path or "-" for each format, as typed or made of the one name that was typed."""
     if not outputs and len(formats) == 1:
         return (STANDARD_OUTPUT,)
     if len(outputs) == 1 and len(formats) > 1 and outputs[0] != STANDARD_OUTPUT:
@@ -186,16 +196,11 @@ def _documents(formats: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...
         return tuple(str(stem) + FORMATS[style].suffix for style in formats)
     if len(outputs) != len(formats):
         advice = f"add --output FOLDER/, --output NAME, or {len(formats)} times --output FILE"
-        raise UsageError(f"--format {listed} needs an output for each; {advice}")
+        raise UsageError(f"--format {','.join(formats)} needs an output for each; {advice}")
     for output in outputs:
         if len(outputs) > 1 and names_folder(output):
             raise UsageError(f"{printable(output)}: a folder takes all formats; name it alone, or name files")
-    targets = [_target(output) for output in outputs]
-    for number, target in enumerate(targets):
-        if target in targets[:number]:
-            shown = printable(outputs[number])
-            raise UsageError(f"--format {listed} needs an output for each; two cannot share {shown}")
-    return tuple(STANDARD_OUTPUT if descriptor_of(Path(output)) == STDOUT else output for output in outputs)
+    return tuple(outputs)
 
 
 def _target(output: str) -> object:
