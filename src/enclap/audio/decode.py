@@ -113,11 +113,10 @@ class Decoder:
         packer: Packer | None = None
         for frame in self._frames:
             start = self._clock.advance(frame)
-            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if packer is None or packer.kind != kind or start is not None:
+            if packer is None or start is not None or not packer.takes(frame):
                 if packer is not None:
                     yield from self._placed(packer.rest())
-                packer = Packer(kind, frame, self.rate)
+                packer = Packer(frame, self.rate)
                 if start is not None:
                     self._timeline.position = max(self._timeline.position, round(start * self.rate))
             if ready := packer.add(frame):
@@ -199,7 +198,7 @@ class Decoder:
 
     def _decoded_frames(self) -> Iterator[AudioFrame]:
         """The frames of the chosen track, as its codec gives them."""
-        packets, tag_end = self._read_packets(), 0
+        packets, tag_end, is_ogg = self._read_packets(), 0, self._container.format.name == "ogg"
         for packet in packets if len(self._tracks) == 1 else self._one_track(packets):
             offset = packet.pos or 0
             if 0 < offset < tag_end:
@@ -215,7 +214,8 @@ class Decoder:
             if is_damaged and tag_end <= offset:
                 self._timeline.damaged_packets += 1
                 self._timeline.damaged_seconds += float((packet.duration or 0) * (packet.time_base or 0))
-            self._clock.enter(packet)
+            if is_ogg:
+                self._clock.enter(packet)
             yield from frames
         with suppress(av.FFmpegError):  # a decoder that was given nothing has nothing left
             yield from self._stream.decode(None)
@@ -233,7 +233,7 @@ class Decoder:
                 break
             if packet.size:  # else it would end the decoder, or is the end
                 self._packets += 1
-                self._end = max(self._end, (packet.pos or 0) + packet.size)
+                self._end = (packet.pos or 0) + packet.size
                 yield packet
         self._raise_failure()
 

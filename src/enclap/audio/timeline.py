@@ -49,16 +49,18 @@ class Clock:
         self._timeline = timeline
         self._shift: float | None = None if self.zero is None else timeline.now - self.zero
         self._page: int | None = None
-        self._is_first_page = container.format.name == "ogg"
+        self._is_first_page = True
 
     def enter(self, packet: Packet[AudioStream]) -> None:
-        """The packet that the next frames come from."""
+        """The packet of an Ogg file that the next frames come from.
+
+        FFmpeg counts a first page from zero where the codec does not say when it begins (FLAC in a live stream), and
+        knows better from the second one on: there the time stamps begin anew.
+        """
         if self._is_first_page:
             self._page = packet.pos if self._page is None else self._page
             self._is_first_page = packet.pos == self._page
             if not self._is_first_page:
-                # FFmpeg counts a first page from zero where the codec does not say when it begins (FLAC in a live
-                # stream), and knows better from the second one on.
                 self._shift = None
 
     def advance(self, frame: AudioFrame) -> float | None:
@@ -88,10 +90,17 @@ class Packer:
     pointers. Its queue is not trusted with them either.
     """
 
-    def __init__(self, kind: tuple[object, ...], frame: AudioFrame, rate: int) -> None:
-        self.kind = kind
+    def __init__(self, frame: AudioFrame, rate: int) -> None:
+        self._kind = (frame.format.name, frame.layout.nb_channels, frame.sample_rate)
+        self._layout = frame.layout.name
         self._resampler = AudioResampler(format="flt", layout=frame.layout, rate=rate)
         self._waiting = AudioFifo() if frame.layout.nb_channels < MANY_CHANNELS else None
+
+    def takes(self, frame: AudioFrame) -> bool:
+        """Whether the frame is of this kind; the order of the channels does not matter, but to FFmpeg's converter."""
+        if (frame.format.name, frame.layout.nb_channels, frame.sample_rate) != self._kind:
+            return False
+        return self._waiting is not None or frame.layout.name == self._layout
 
     def add(self, frame: AudioFrame) -> list[AudioFrame]:
         """What is ready with this frame; it takes over the frame's samples, its time is not kept."""
