@@ -100,7 +100,9 @@ def _mono_blocks(blocks: Iterator[Block], rate: int, shown: str, limits: ReadLim
     samples, downmix, has_hint = 0, _Downmix(), False
     for block in blocks:
         mono = downmix(block.samples)
-        if not np.dot(mono, mono) <= len(mono):  # louder than a full-scale square wave, or NaN
+        with np.errstate(over="ignore"):
+            loud = not np.dot(mono, mono) <= len(mono)  # louder than a full-scale square wave, or NaN
+        if loud:
             peak = _checked_peak(mono, block.start / rate, rate, shown)
             if not has_hint and _is_integer_scale(block.samples, peak):
                 has_hint = True
