@@ -357,11 +357,11 @@ def test_our_own_folder_needs_no_conversion(enclap: Run, tiny_model: Path, tmp_p
 
 def test_the_golden_checkpoint_converts_whole(tmp_path: Path) -> None:
     """The published class's own tiny checkpoint: every one of its 109 tensors finds its place."""
-    from enclap.convert.convert import _convert_caption
+    from enclap.convert.convert import convert_caption
     from reference_tiny import GOLDEN, reference_model
 
     save_tokenizer_of(tmp_path / "tokenizer.json", 128)
-    _convert_caption(GOLDEN, tmp_path, frame_rate=75.0)
+    convert_caption(GOLDEN, tmp_path, frame_rate=75.0)
     ours, found = reference_model().state_dict(), load_caption_model(tmp_path).state_dict()
     assert ours.keys() == found.keys()
     assert all(torch.equal(ours[name], found[name]) for name in ours)

@@ -76,7 +76,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{shown}: damaged or half a download ({first_line(error)}); fetch it again") from error
-    content = _unpickled(path)
+    content = unpickle_tensors(path)
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -97,8 +97,11 @@ def kind_of(tensors: Mapping[str, Tensor], shown: str) -> str:
     raise ModelError(f"{shown}: neither EnCLAP, CLAP nor EnCodec weights (it holds {examples})")
 
 
-def _unpickled(path: Path) -> Any:
-    """What PyTorch's restricted reader makes of a file; nothing that is named in it is imported or called."""
+def unpickle_tensors(path: Path) -> Any:
+    """What PyTorch's restricted reader makes of a file; nothing that is named in it is imported or called.
+
+    ModelError when the file is damaged or names anything but tensors, numbers and texts.
+    """
     shown = printable(str(path))
     try:
         with safe_globals(REPLACEMENTS):  # type: ignore[arg-type]  # pairs are documented, the annotation is older

@@ -82,7 +82,7 @@ def convert(checkpoint: Checkpoint, folder: Path, graphs: bool = True) -> None:
     shutil.copyfile(tokenizer, folder / TOKENIZER)
     codec = convert_codec(checkpoint.codec, folder / CODEC_FOLDER)
     clap = convert_clap(checkpoint.clap, folder / CLAP_FOLDER, tokenizer if checkpoint.text_tower else None)
-    caption = _convert_caption(checkpoint.caption, folder, codec.sampling_rate / codec.hop_length)
+    caption = convert_caption(checkpoint.caption, folder, codec.sampling_rate / codec.hop_length)
     if clap.projection_dim != caption.clap_dim:
         raise ModelError(
             f"this CLAP gives embeddings of {clap.projection_dim} numbers, the caption model reads {caption.clap_dim}"
@@ -138,7 +138,7 @@ def convert_clap(source: Path, folder: Path, tokenizer: Path | None = None) -> C
     config = clap_config(_configuration(source), tensors, text_tower=tokenizer is not None)
     expected = _expected(ClapModel, config, source)
     state = _named(source, clap_audio_state, tensors, expected)
-    state |= {name: _constant(name, tensor, config) for name, tensor in expected.items() if name not in state}
+    state |= {name: constant_of_clap(name, tensor, config) for name, tensor in expected.items() if name not in state}
     if tokenizer is not None:
         state |= _named(source, clap_text_state, tensors, expected)
     state |= {name: tensors[name] for name in expected if name.startswith("logit_scale_") and name in tensors}
@@ -163,7 +163,7 @@ def kind_of_source(source: Path) -> str:
     return kind
 
 
-def _convert_caption(source: Path, folder: Path, frame_rate: float) -> EnclapConfig:
+def convert_caption(source: Path, folder: Path, frame_rate: float) -> EnclapConfig:
     """The caption model's configuration, after writing it, its weights and how it searches to `folder`."""
     directory = source if source.is_dir() else source.parent
     config, generation = caption_config(directory / CONFIGURATION, frame_rate)
@@ -208,7 +208,7 @@ def _named(source: Path, mapped: Any, tensors: Mapping[str, Tensor], expected: M
         raise ModelError(f"{printable(str(source))}: {error}") from error
 
 
-def _constant(name: str, tensor: Tensor, config: ClapConfig) -> Tensor:
+def constant_of_clap(name: str, tensor: Tensor, config: ClapConfig) -> Tensor:
     """The value of what CLAP's class has and no embedding reads, or what follows from its configuration."""
     if name.endswith("position_ids"):
         return torch.arange(tensor.shape[-1]).expand(tensor.shape)

@@ -115,16 +115,14 @@ def clap_text_state(official: Mapping[str, Tensor], expected: Mapping[str, Tenso
     text = {
         name: tensor for name, tensor in expected.items() if name.startswith("text_") and not TEXT_CONSTANT.search(name)
     }
-    return fitted("CLAP text tower", _clap_text_rows(official), text)
-
-
-def _clap_text_rows(official: Mapping[str, Tensor]) -> Iterable[tuple[str, str, Tensor]]:
+    rows = []
     for source, tensor in official.items():
         name = source.removeprefix("module.")
         target = renamed(name, CLAP_TEXT_NAMES)
         unused = not name.startswith("text_") or name.startswith("text_transform.") or TEXT_CONSTANT.search(target)
         if not unused:
-            yield source, target, tensor
+            rows.append((source, target, tensor))
+    return fitted("CLAP text tower", rows, text)
 
 
 def _clap_rows(official: Mapping[str, Tensor]) -> Iterable[tuple[str, str, Tensor]]:

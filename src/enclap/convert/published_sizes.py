@@ -111,12 +111,12 @@ def caption_config(path: Path, frame_rate: float) -> tuple[EnclapConfig, dict[st
 
 def codec_config(path: Path | None, tensors: Mapping[str, Tensor]) -> EncodecConfig:
     """The codec's configuration: that in the file at `path`, else read off the tensors."""
-    return _stored(EncodecConfig, path) if path is not None else _measured(_codec_sizes, tensors, "EnCodec")
+    return _stored(EncodecConfig, path) if path is not None else _measured(codec_sizes, tensors, "EnCodec")
 
 
 def clap_config(path: Path | None, tensors: Mapping[str, Tensor], text_tower: bool) -> ClapConfig:
     """CLAP's configuration: that in the file at `path`, else read off the tensors; text_tower false: a placeholder."""
-    config = _stored(ClapConfig, path) if path is not None else _measured(_clap_sizes, tensors, "CLAP")
+    config = _stored(ClapConfig, path) if path is not None else _measured(clap_sizes, tensors, "CLAP")
     if text_tower:
         return config
     audio = config.audio_config.to_dict()
@@ -153,7 +153,7 @@ def _measured(read: Any, tensors: Mapping[str, Tensor], model: str) -> Any:
         raise ModelError(f"these are not the weights of the published {model}, fetch them again ({error!r})") from error
 
 
-def _codec_sizes(tensors: Mapping[str, Tensor]) -> EncodecConfig:
+def codec_sizes(tensors: Mapping[str, Tensor]) -> EncodecConfig:
     """EnCodec's sizes from its tensors' shapes; its rate is that of the published 24 kHz model."""
     shapes = {renamed(name, ENCODEC_NAMES): tensor.shape for name, tensor in tensors.items()}
     direct = r"encoder\.layers\.(\d+)\.conv\.parametrizations\.weight\.original1"
@@ -179,20 +179,21 @@ def _codec_sizes(tensors: Mapping[str, Tensor]) -> EncodecConfig:
     )
 
 
-def _clap_sizes(tensors: Mapping[str, Tensor]) -> ClapConfig:
+def clap_sizes(tensors: Mapping[str, Tensor]) -> ClapConfig:
     """CLAP's sizes from the shapes of laion-clap's tensors."""
     audio = {renamed(name, CLAP_AUDIO_NAMES): tensor.shape for name, tensor in tensors.items()}
     text = {renamed(name, CLAP_TEXT_NAMES): tensor.shape for name, tensor in tensors.items()}
     projection = int(audio["audio_projection.linear1.weight"][0])
-    settings = _text_sizes(text) if "text_model.embeddings.word_embeddings.weight" in text else PLACEHOLDER_TEXT
+    settings = text_tower_sizes(text) if "text_model.embeddings.word_embeddings.weight" in text else PLACEHOLDER_TEXT
     return ClapConfig(
-        audio_config={**_tower_sizes(audio), "projection_dim": projection},
+        audio_config={**audio_tower_sizes(audio), "projection_dim": projection},
         text_config={**settings, "projection_dim": projection},
         projection_dim=projection,
     )
 
 
-def _tower_sizes(shapes: Mapping[str, Any]) -> dict[str, Any]:
+def audio_tower_sizes(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of CLAP's audio tower, from the shapes of its tensors under transformers' names."""
     tower = "audio_model.audio_encoder."
     width, _, patch, _ = shapes[f"{tower}patch_embed.proj.weight"]
     bands = int(shapes[f"{tower}batch_norm.weight"][0])
@@ -217,7 +218,8 @@ def _tower_sizes(shapes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text_sizes(shapes: Mapping[str, Any]) -> dict[str, Any]:
+def text_tower_sizes(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of CLAP's text tower, from the shapes of its tensors under transformers' names."""
     vocabulary, width = shapes["text_model.embeddings.word_embeddings.weight"]
     return {
         "vocab_size": vocabulary,

@@ -51,24 +51,11 @@ def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(_row(recording) for recording in rows)
+    for item in rows:
+        first = PurePosixPath(item.source_path.split("; ")[0])  # of takes that were joined
+        source = item.source_url or f"https://github.com/{item.source_repo}/blob/HEAD/{quote(str(first))}"
+        title = item.description or first.stem
+        writer.writerow((item.path, title, item.author, item.licence, LICENCE_URLS[item.licence], source))
     target = folder / FILE_NAME
     write_whole(target, text.getvalue())
     return target
-
-
-def _row(recording: Recording) -> tuple[str, ...]:
-    return (
-        recording.path,
-        recording.description or _first_path(recording).stem,
-        recording.author,
-        recording.licence,
-        LICENCE_URLS[recording.licence],
-        recording.source_url
-        or f"https://github.com/{recording.source_repo}/blob/HEAD/{quote(str(_first_path(recording)))}",
-    )
-
-
-def _first_path(recording: Recording) -> PurePosixPath:
-    """Where the recording lay in its source; of takes that were joined, the first."""
-    return PurePosixPath(recording.source_path.split("; ")[0])

@@ -67,7 +67,9 @@ def fingerprint(folder: Path) -> str:
     return sha256(*(folder / part for part in parts))[:32]
 
 
-def _schema(header: StoreHeader) -> pa.Schema:
+def write_shard(path: Path, header: StoreHeader, clips: Iterable[Clip]) -> int:
+    """Write one shard under a temporary name and rename it; returns the number of its clips."""
+    rows = [clip_row(clip, header) for clip in clips]
     fields = [
         ("name", pa.string()),
         ("frames", pa.int32()),
@@ -77,19 +79,15 @@ def _schema(header: StoreHeader) -> pa.Schema:
         ("labels", pa.list_(pa.string())),
         ("seconds", pa.float32()),
     ]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(asdict(header)).encode()})
-
-
-def write_shard(path: Path, header: StoreHeader, clips: Iterable[Clip]) -> int:
-    """Write one shard under a temporary name and rename it; returns the number of its clips."""
-    rows = [_row(clip, header) for clip in clips]
-    table = pa.Table.from_pylist(rows, schema=_schema(header))
+    schema = pa.schema(fields, metadata={METADATA_KEY: json.dumps(asdict(header)).encode()})
+    table = pa.Table.from_pylist(rows, schema=schema)
     with replacement_path(path) as temporary:
         pq.write_table(table, temporary, row_group_size=CLIPS_PER_GROUP, compression="none")
     return len(rows)
 
 
-def _row(clip: Clip, header: StoreHeader) -> dict[str, object]:
+def clip_row(clip: Clip, header: StoreHeader) -> dict[str, object]:
+    """The clip's row in a shard; DataError when it has another number of codebooks than the store."""
     codes = clip.features.codes
     if codes.shape[1] != header.codebooks:
         raise DataError(f"{clip.name}: {codes.shape[1]} codebooks, but the store holds {header.codebooks}")
@@ -115,7 +113,7 @@ class FeatureStore(Sequence[Clip]):
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
-        paths = [path for folder in folders for path in _shards(folder)]
+        paths = [path for folder in folders for path in find_shards(folder)]
         self.header = read_header(paths[0])
         for path in paths:
             if read_header(path) != self.header:
@@ -144,21 +142,17 @@ class FeatureStore(Sequence[Clip]):
             return [self[number] for number in range(len(self))[index]]
         number = range(len(self))[index]  # counts from the end when negative; raises IndexError
         group = bisect.bisect_right(self._starts, number) - 1
-        [row] = self._decode(group).slice(number - self._starts[group], 1).to_pylist()
+        if group not in self._decoded:
+            file, group_in_file = self._groups[group]
+            self._decoded[group] = file.read_row_group(group_in_file, use_threads=False)
+        self._decoded.move_to_end(group)  # the groups used last stay decoded
+        if len(self._decoded) > GROUPS_KEPT:
+            self._decoded.popitem(last=False)
+        [row] = self._decoded[group].slice(number - self._starts[group], 1).to_pylist()
         codes = np.frombuffer(row["codes"], CODE_TYPE).reshape(row["frames"], self.header.codebooks)
         embedding = np.frombuffer(row["embedding"], EMBEDDING_TYPE) if self.header.embedding else None
         features = Features(codes.astype(np.int64), embedding)
         return Clip(row["name"], features, tuple(row["captions"]), tuple(row["labels"]), row["seconds"])
-
-    def _decode(self, group: int) -> pa.Table:
-        """The clips of one row group; those used last stay decoded."""
-        if group not in self._decoded:
-            file, number = self._groups[group]
-            self._decoded[group] = file.read_row_group(number, use_threads=False)
-        self._decoded.move_to_end(group)
-        if len(self._decoded) > GROUPS_KEPT:
-            self._decoded.popitem(last=False)
-        return self._decoded[group]
 
     def lengths(self) -> IntArray:
         """Code frames of every clip, int64 [N]."""
@@ -166,8 +160,8 @@ class FeatureStore(Sequence[Clip]):
         return np.concatenate(columns).astype(np.int64)
 
 
-def _shards(folder: Path) -> list[Path]:
-    """The shards in a folder, at least one."""
+def find_shards(folder: Path) -> list[Path]:
+    """The shards in a folder, in order of name; DataError when there are none."""
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         raise DataError(f"{folder}: holds no feature shards (*.parquet); extract features first")

@@ -51,12 +51,14 @@ def rebuild(manifest: Path, output: Path, host: str = HOST) -> list[str]:
     missing = []
     for repository, recordings in sorted(by_repository.items()):
         try:
-            sources = _clone(repository, output / ".sources", host)
+            sources = clone_repository(repository, output / ".sources", host)
         except DataError as error:
             missing.append(f"{error} ({len(recordings)} recordings)")
             continue
         logger.info("%s: %d recordings", repository, len(recordings))
-        missing += [fault for recording in recordings if (fault := _make(recording, sources, output)) is not None]
+        missing += [
+            fault for recording in recordings if (fault := make_recording(recording, sources, output)) is not None
+        ]
     _write_manifest(manifest, output)
     return missing
 
@@ -66,16 +68,20 @@ def rebuilt_path(path: str) -> str:
     return str(Path(path).with_suffix(".flac"))
 
 
-def _clone(repository: str, folder: Path, host: str) -> Path:
-    """The repository's newest files, cloned once."""
+def clone_repository(repository: str, folder: Path, host: str) -> Path:
+    """The folder of the repository's newest files, cloned once.
+
+    EnvironmentFault without git, DataError when the repository cannot be cloned.
+    """
     target = folder / repository.replace("/", "--")
     if target.exists():
         return target
     with scratch_folder(target) as scratch:
         clone = scratch / "clone"
         command = ["git", "clone", "--quiet", "--depth", "1", f"{host}/{repository}", str(clone)]
+        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}  # git asks nothing
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, env=_unattended())
+            subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         except FileNotFoundError as error:
             raise EnvironmentFault("git is needed to fetch the recordings; install it and run this again") from error
         except subprocess.CalledProcessError as error:
@@ -87,13 +93,8 @@ def _clone(repository: str, folder: Path, host: str) -> Path:
     return target
 
 
-def _unattended() -> dict[str, str]:
-    """The environment in which git asks nothing."""
-    return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-
-
-def _make(recording: Recording, sources: Path, output: Path) -> str | None:
-    """Write one recording; None, or what is wrong with it."""
+def make_recording(recording: Recording, sources: Path, output: Path) -> str | None:
+    """What is wrong with a recording after writing it to `output`, unless it is there; None when nothing is."""
     target = output / rebuilt_path(recording.path)
     if target.exists():
         return None
@@ -103,7 +104,7 @@ def _make(recording: Recording, sources: Path, output: Path) -> str | None:
         return f"{recording.path}: {error}"
     waveform = edit_takes(takes, recording)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write_flac(waveform, target)
+    write_flac(waveform, target)
     difference = abs(waveform.seconds - recording.seconds)
     if difference > LENGTH_TOLERANCE:
         return f"{recording.path}: {waveform.seconds:.2f} s, but {recording.seconds:.2f} s are listed"
@@ -131,8 +132,8 @@ def cut_segment(audio: FloatArray, length: int, rate: int, loudest: bool) -> Flo
     return audio[start : start + length]
 
 
-def _write_flac(waveform: Waveform, target: Path) -> None:
-    """Encode 16-bit FLAC at `target`, by way of a temporary name."""
+def write_flac(waveform: Waveform, target: Path) -> None:
+    """Write the waveform as 16-bit mono FLAC to `target`, by way of a temporary name."""
     pcm = np.round(np.clip(waveform.samples, -1.0, 1.0) * 32767.0).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(pcm[np.newaxis], "s16", "mono")
     frame.sample_rate = waveform.rate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def read_manifest(path: Path) -> list[Recording]:
     """All rows of a manifest.csv in their order; DataError names what is wrong with the file."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            recordings = [_recording(row) for row in csv.DictReader(stream)]
+            recordings = [parse_recording(row) for row in csv.DictReader(stream)]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such manifest; give the folder that holds manifest.csv") from error
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
@@ -60,7 +59,8 @@ def read_manifest(path: Path) -> list[Recording]:
     return recordings
 
 
-def _recording(row: dict[str, str]) -> Recording:
+def parse_recording(row: dict[str, str]) -> Recording:
+    """The recording that a row of a manifest describes; KeyError, TypeError or ValueError when it describes none."""
     return Recording(
         path=row["path"],
         labels=tuple(label.strip() for label in row["labels"].split(";")),
@@ -111,21 +111,15 @@ def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
     data = cache / f"recordings-{rate}.int16"
     names = [recording.path for recording in recordings]
     if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["paths"] != names:
-        lengths = _decode_all(recordings_folder, recordings, data, rate)
+        lengths = []
+        with replacement_path(data) as temporary, temporary.open("wb") as stream:
+            for recording in recordings:
+                samples = resample(read_audio(recordings_folder / recording.path), rate)
+                pcm = np.round(np.clip(samples, -1.0, 1.0) * PEAK).astype("<i2")
+                stream.write(pcm.tobytes())
+                lengths.append(len(pcm))
         write_whole(index, json.dumps({"paths": names, "lengths": lengths}))
     lengths = json.loads(index.read_text(encoding="utf-8"))["lengths"]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     samples = np.memmap(data, dtype=np.int16, mode="r", shape=(int(starts[-1]),))
     return Corpus(tuple(recordings), rate, samples, starts)
-
-
-def _decode_all(folder: Path, recordings: Sequence[Recording], data: Path, rate: int) -> list[int]:
-    """Write all recordings at `rate` as int16 to `data`; returns their lengths in samples."""
-    lengths = []
-    with replacement_path(data) as temporary, temporary.open("wb") as stream:
-        for recording in recordings:
-            samples = resample(read_audio(folder / recording.path), rate)
-            pcm = np.round(np.clip(samples, -1.0, 1.0) * PEAK).astype("<i2")
-            stream.write(pcm.tobytes())
-            lengths.append(len(pcm))
-    return lengths

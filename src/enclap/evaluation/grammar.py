@@ -33,15 +33,15 @@ def unparsed(sentences: Sequence[str]) -> list[str]:
     faulty = []
     for start in range(0, len(sentences), SENTENCES_AT_ONCE):
         part = sentences[start : start + SENTENCES_AT_ONCE]
-        verdicts = [line for line in _parse(part) if line.startswith(("Found ", "No complete linkages"))]
+        verdicts = [line for line in run_link_parser(part) if line.startswith(("Found ", "No complete linkages"))]
         if len(verdicts) != len(part):
             raise EnvironmentFault(f"link-parser gave {len(verdicts)} answers for {len(part)} sentences")
         faulty += [text for text, verdict in zip(part, verdicts, strict=True) if verdict.startswith("No complete")]
     return faulty
 
 
-def _parse(sentences: Sequence[str]) -> list[str]:
-    """The lines that link-parser prints about the sentences."""
+def run_link_parser(sentences: Sequence[str]) -> list[str]:
+    """The lines that link-parser prints about the sentences; EnvironmentFault when it is missing or fails."""
     command = ["link-parser", "en", "-graphics=0", "-verbosity=1", "-null=0", "-limit=100"]
     text = "".join(f"{sentence}\n" for sentence in sentences)
     try:

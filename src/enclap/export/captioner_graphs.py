@@ -36,20 +36,14 @@ class EncoderGraph(nn.Module):
         states = slots + self.encoder.embed_positions(slots[:, :, -1])  # needed for the shape only
         states = self.encoder.layernorm_embedding(states)
         for layer in self.encoder.layers:
-            states = layer.self_attn_layer_norm(states + self._attend(layer.self_attn, states))
+            attention = layer.self_attn
+            query, key, value = attention.q_proj(states), attention.k_proj(states), attention.v_proj(states)
+            mixed = _FusedAttention.apply(query, key, value, attention.num_heads)  # type: ignore[no-untyped-call]
+            states = layer.self_attn_layer_norm(states + attention.out_proj(mixed))
             inner = layer.activation_fn(layer.fc1(states))
             states = layer.final_layer_norm(states + layer.fc2(inner))
-        return self._cross(states)
-
-    def _attend(self, attention: Any, states: Tensor) -> Tensor:
-        """What the attention adds to states [B, L, D]."""
-        query, key, value = attention.q_proj(states), attention.k_proj(states), attention.v_proj(states)
-        mixed = _FusedAttention.apply(query, key, value, attention.num_heads)  # type: ignore[no-untyped-call]
-        return cast(Tensor, attention.out_proj(mixed))
-
-    def _cross(self, states: Tensor) -> tuple[Tensor, ...]:
         heads = self.model.config.decoder_attention_heads
-        results = []
+        results: list[Tensor] = []
         for layer in cast(Any, self.model.get_decoder()).layers:
             attention = layer.encoder_attn
             key = attention.k_proj(states).unflatten(-1, (heads, -1))  # [B, L, H, D / H]

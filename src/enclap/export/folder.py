@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from enclap.audio.mel import FUSED_CHANNELS
 from enclap.export.captioner_graphs import DecoderGraph, EncoderGraph
@@ -35,7 +35,7 @@ def export_folder(folder: Path, int8: bool | None = None) -> None:
     """
     model = load_caption_model(folder)
     with GraphFolder(folder / GRAPHS) as graphs:
-        _export_caption_model(model, graphs)
+        export_caption_model(model, graphs)
         if model.num_parameters() >= SMALLEST_QUANTISED if int8 is None else int8:
             write_int8(graphs)
         if model.config.acoustic_input == "codes":
@@ -44,7 +44,8 @@ def export_folder(folder: Path, int8: bool | None = None) -> None:
             export_clap(Clap.from_folder(folder / CLAP), graphs)
 
 
-def _export_caption_model(model: EnclapForConditionalGeneration, graphs: GraphFolder) -> None:
+def export_caption_model(model: EnclapForConditionalGeneration, graphs: GraphFolder) -> None:
+    """Write the caption model's encoder and decoder; the model computes attention the plain way after that."""
     config = model.config
     model.set_attn_implementation("eager")
     frames, clips, beams = 7, 2, 3  # of the examples that are traced
@@ -123,15 +124,11 @@ def round_weights_to_float16(folder: Path) -> None:
     Tensors that float16 cannot hold (training statistics above 65,504) stay as they are.
     """
     for path in sorted(folder.glob(f"**/{WEIGHTS}")):
-        rounded = {name: _rounded(tensor) for name, tensor in load_file(path).items()}
+        rounded = load_file(path)
+        for name, tensor in rounded.items():
+            halved = tensor.half() if tensor.dtype == torch.float32 else tensor
+            if bool(torch.isfinite(halved).all()):
+                rounded[name] = halved
         with replacement_path(path) as temporary:
             save_file(rounded, temporary, metadata={"format": "pt"})
         path.chmod(0o644)  # safetensors writes files that only their owner may read
-
-
-def _rounded(tensor: Tensor) -> Tensor:
-    """The tensor in float16 where that is finite, else as it is."""
-    if tensor.dtype != torch.float32:
-        return tensor
-    halved = tensor.half()
-    return halved if bool(torch.isfinite(halved).all()) else tensor

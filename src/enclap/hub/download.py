@@ -105,7 +105,7 @@ def fetch(repository: Repository, update: bool = False) -> Snapshot:
     is full.
     """
     locked = None if update else _read_lock(repository)
-    with _translate_hub_errors(repository):
+    with translate_hub_errors(repository):
         known = {} if locked is None else locked.files
         expected = {name: _RemoteFile(item.size, item.sha256, None) for name, item in known.items()}
         if locked is not None and _covers(locked, repository):
@@ -188,7 +188,7 @@ def _verified(repository: Repository, path: Path, name: str, listed: _RemoteFile
     if size is None:
         raise ModelError(f"{shown}: was not delivered; try again")
     digest = sha256(path)
-    right = digest == listed.sha256 if listed.sha256 is not None else _git_hash(path, size) == listed.git_hash
+    right = digest == listed.sha256 if listed.sha256 is not None else git_blob_hash(path, size) == listed.git_hash
     if size != listed.size or not right:
         _discard(path)
         raise ModelError(
@@ -197,7 +197,7 @@ def _verified(repository: Repository, path: Path, name: str, listed: _RemoteFile
     return FileRecord(size, digest)
 
 
-def _git_hash(path: Path, size: int) -> str:
+def git_blob_hash(path: Path, size: int) -> str:
     """Git's name for a file's content: SHA-1 over a header and the bytes (as the hub lists small files)."""
     digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as file:
@@ -253,7 +253,7 @@ def _write_lock(repository: Repository, snapshot: Snapshot) -> None:
 
 
 @contextmanager
-def _translate_hub_errors(repository: Repository) -> Iterator[None]:
+def translate_hub_errors(repository: Repository) -> Iterator[None]:
     """Turns what the hub's library raises into one line that says what to do."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -267,7 +267,7 @@ def _translate_hub_errors(repository: Repository) -> Iterator[None]:
     name = repository.identifier
     unreachable: Any = HfHubHTTPError.__bases__[0]  # what the hub's HTTP library raises, whichever it is
     try:
-        with _quiet_hub():
+        with quiet_hub():
             yield
     except EnclapError:
         raise
@@ -289,7 +289,7 @@ def _translate_hub_errors(repository: Repository) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_hub() -> Iterator[None]:
+def quiet_hub() -> Iterator[None]:
     """Suppresses the warnings of the hub's library, and its progress bars where nobody wants to see them.
 
     That is without a terminal, and where our own warnings are not shown either (`--quiet`).

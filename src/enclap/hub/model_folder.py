@@ -137,10 +137,10 @@ class ModelFolder:
                 max_length=DEFAULT_MAX_LENGTH if generation.max_length is None else generation.max_length,
                 no_repeat_ngram=generation.no_repeat_ngram_size or 0,
             ),
-            tokenizer=_caption_tokenizer(path / TOKENIZER, caption),
-            codec_rate=_codec_rate(path, caption) if caption.acoustic_input == "codes" else None,
+            tokenizer=read_caption_tokenizer(path / TOKENIZER, caption),
+            codec_rate=read_codec_rate(path, caption) if caption.acoustic_input == "codes" else None,
             clap=front_end if caption.use_clap else None,
-            mel=_log_mel_front_end(front_end, caption) if needs_mel and front_end is not None else None,
+            mel=log_mel_front_end(front_end, caption) if needs_mel and front_end is not None else None,
         )
 
     @property
@@ -191,7 +191,7 @@ def _require_file(path: Path) -> Path:
     return path
 
 
-def _caption_tokenizer(path: Path, caption: CaptionTable) -> Tokenizer:
+def read_caption_tokenizer(path: Path, caption: CaptionTable) -> Tokenizer:
     """The caption model's tokenizer; ModelError when its ids mean something else to the model, or nothing."""
     tokenizer, shown = read_tokenizer(path), printable(str(path))
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
@@ -213,7 +213,7 @@ def _validated(kind: type[Table], raw: dict[str, Any], path: Path) -> Table:
         raise ModelError(f"{printable(str(path))}: {faults}; fetch or export the model again") from error
 
 
-def _codec_rate(path: Path, caption: CaptionTable) -> int:
+def read_codec_rate(path: Path, caption: CaptionTable) -> int:
     """The codec's sample rate; ModelError when its frames do not come at the caption model's rate."""
     where = path / CODEC / CONFIGURATION
     codec = _validated(CodecTable, read_json(where), where)
@@ -226,7 +226,7 @@ def _codec_rate(path: Path, caption: CaptionTable) -> int:
     return codec.sampling_rate
 
 
-def _log_mel_front_end(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd:
+def log_mel_front_end(front_end: MelFrontEnd, caption: CaptionTable) -> MelFrontEnd:
     """CLAP's front end with the hop and bands of the log-mel input."""
     hop = round(front_end.rate / caption.frame_rate)
     return replace(front_end, hop=hop, bands=caption.log_mel_bands, fused=False)

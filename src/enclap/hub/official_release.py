@@ -66,7 +66,9 @@ def pull_official(update: bool = False, text_tower: bool = False) -> Path:
             shutil.rmtree(folder)
     logger.warning("official: converting, once; this takes a minute or two")
     caption, codec, clap, tokenizer = (snapshot.folder for snapshot in snapshots)
-    convert_parts((caption / "ckpt", codec, clap, tokenizer), folder, text_tower=text_tower, card=_card(snapshots))
+    convert_parts(
+        (caption / "ckpt", codec, clap, tokenizer), folder, text_tower=text_tower, card=release_card(snapshots)
+    )
     return folder
 
 
@@ -76,7 +78,7 @@ def convert_parts(
     """Make the model folder `output` of caption model, codec, CLAP and tokenizer: whole, or not at all."""
     require_converter()
     caption, codec, clap, tokenizer = parts
-    require_room(output.parent, int(GROWTH * sum(_size(part) for part in parts)), "converting")
+    require_room(output.parent, int(GROWTH * sum(weight_bytes(part) for part in parts)), "converting")
     converter = import_module(CONVERTER)
     checkpoint = converter.Checkpoint(caption, codec, clap, tokenizer, text_tower, card)
     try:
@@ -101,13 +103,13 @@ def _folder(snapshots: Iterable[Snapshot], text_tower: bool) -> Path:
     return cache_folder() / f"official-{digest}{'-text' if text_tower else ''}"
 
 
-def _size(part: Path) -> int:
+def weight_bytes(part: Path) -> int:
     """Bytes of the weights in a file or folder."""
     files = [part] if part.is_file() else [path for name in WEIGHT_FILES if (path := part / name).is_file()][:1]
     return sum(path.stat().st_size for path in files)
 
 
-def _card(snapshots: Iterable[Snapshot]) -> str:
+def release_card(snapshots: Iterable[Snapshot]) -> str:
     """The model card of the conversion: what it was made of."""
     lines = [
         "# EnCLAP, the authors' weights",

@@ -142,7 +142,7 @@ def _pull(text: str, update: bool, text_tower: bool) -> Path:
     snapshot = fetch(_repository(text), update)
     if not _is_ours(snapshot.folder):
         raise ModelError(f"{text}: not a model of this program (its {CONFIGURATION} describes something else)")
-    return _link_snapshot(text, snapshot)
+    return link_snapshot(text, snapshot)
 
 
 def _snapshot_copy(identifier: str, snapshot: Snapshot) -> Path:
@@ -150,7 +150,7 @@ def _snapshot_copy(identifier: str, snapshot: Snapshot) -> Path:
     return cache_folder() / "models" / f"{_repository(identifier).slug}-{snapshot.revision[:12]}"
 
 
-def _link_snapshot(identifier: str, snapshot: Snapshot) -> Path:
+def link_snapshot(identifier: str, snapshot: Snapshot) -> Path:
     """A folder that holds a verified snapshot's files themselves.
 
     The hub's cache is made of links, through which a graph is not allowed to reach its weights. The files are linked

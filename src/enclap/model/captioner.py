@@ -93,8 +93,11 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         tokens = self.get_input_embeddings()
         ends = torch.tensor([config.bos_token_id, config.eos_token_id], device=self.device)
         start, end = tokens(ends)  # [D] each
-        frames = self._embed_frames(inputs)
-        if frames is None:
+        if config.acoustic_input == "codes":
+            frames = self.frame_embedding(_required(inputs.codes, "codes", "acoustic_input codes"))  # [B, T, D]
+        elif config.acoustic_input == "log_mel":
+            frames = self.frame_embedding(_required(inputs.log_mel, "log_mel", "acoustic_input log_mel"))
+        else:
             embedding = _required(inputs.clap_embedding, "clap_embedding", "use_clap")
             frames = start.new_zeros(embedding.shape[0], 0, config.d_model)  # .shape, which tracing follows
         if config.use_clap:
@@ -103,16 +106,6 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         else:
             first = start.expand(frames.shape[0], -1)
         return assemble_slots(first, frames, inputs.frame_mask, start, end)
-
-    def _embed_frames(self, inputs: EncoderInputs) -> Tensor | None:
-        """Frame vectors [B, T, D]; None for a model without acoustic input."""
-        if self.config.acoustic_input == "codes":
-            codes = _required(inputs.codes, "codes", "acoustic_input codes")
-            return cast(Tensor, self.frame_embedding(codes))
-        if self.config.acoustic_input == "log_mel":
-            log_mel = _required(inputs.log_mel, "log_mel", "acoustic_input log_mel")
-            return cast(Tensor, self.frame_embedding(log_mel))
-        return None
 
     def encode(self, inputs: EncoderInputs) -> tuple[BaseModelOutput, Tensor]:
         """Encoder output ([B, T + 3, D] as .last_hidden_state) and the slot mask [B, T + 3]."""

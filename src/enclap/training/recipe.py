@@ -70,11 +70,11 @@ def parse(kind: type[RecipeType], table: Mapping[str, Any], where: str) -> Recip
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        faults = "; ".join(_fault(kind, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())
+        faults = "; ".join(describe_fault(kind, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())
         raise UsageError(f"{where}: {faults}") from error
 
 
-def _fault(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:
+def describe_fault(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:
     """One fault in words; of an unknown key, which one was probably meant."""
     key = ".".join(map(str, location))
     if fault != "extra_forbidden":

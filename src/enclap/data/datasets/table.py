@@ -47,9 +47,13 @@ class TableDataset:
                 faults.append((row.line, f"split {row.split!r}, but {first.split!r} in line {first.line}"))
             captions = tuple(dict.fromkeys((*first.captions, *row.captions)))
             clips[row.path] = Row(first.line, row.path, captions, first.split)
-        faults += [
-            (row.line, f"no file {row.path!r}") for row in clips.values() if not _is_file(path.parent / row.path)
-        ]
+        for row in clips.values():
+            try:
+                is_there = (path.parent / row.path).is_file()
+            except (OSError, ValueError):  # a name that no file can have
+                is_there = False
+            if not is_there:
+                faults.append((row.line, f"no file {row.path!r}"))
         if faults:
             shown = [f"line {line}: {fault}" for line, fault in sorted(faults)[:FAULTS_SHOWN]]
             more = [f"and {len(faults) - FAULTS_SHOWN} faults more"] if len(faults) > FAULTS_SHOWN else []
@@ -82,7 +86,7 @@ def _read(path: Path) -> tuple[list[Row], Faults]:
     faults: Faults = []
     try:
         for line, found in readers[path.suffix](path):
-            row = found if isinstance(found, str) else _row(line, found)
+            row = found if isinstance(found, str) else parse_row(line, found)
             if isinstance(row, Row):
                 rows.append(row)
             else:
@@ -137,7 +141,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 yield line, {**fields, "captions": [fields["caption"]] if "caption" in fields else []}
 
 
-def _row(line: int, fields: dict[str, Any]) -> Row | str:
+def parse_row(line: int, fields: dict[str, Any]) -> Row | str:
     """The row, or all that is wrong with it."""
     path, captions, split = fields.get("path"), fields["captions"], fields.get("split") or TRAIN
     faults = []
@@ -153,11 +157,3 @@ def _row(line: int, fields: dict[str, Any]) -> Row | str:
         return ", ".join(faults)
     sentences = tuple(" ".join(text.split()) for text in captions)
     return Row(line, str(path).strip(), sentences, split.strip())
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is a file; a name that no file can have is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -134,7 +134,7 @@ def _sentence(scene: SceneDescription, choose: Callable[[int], int]) -> str:
     """The scene in words; while it is too long, plainer styles, then fewer sounds."""
     if not scene.sounds:
         raise ValueError("a scene without sounds cannot be described; give it at least one sound")
-    sounds = _sounds_to_name(scene.sounds)
+    sounds = sounds_to_name(scene.sounds)
     free = _Style(choose)
     plain = _Style(lambda count: 0, shortest=True)
     plainer = replace(plain, distances=False)
@@ -147,16 +147,22 @@ def _sentence(scene: SceneDescription, choose: Callable[[int], int]) -> str:
     raise AssertionError(f"no sentence of {MAX_WORDS} words for {sounds[0].label!r}")
 
 
-def _sounds_to_name(sounds: Sequence[Sound]) -> list[Sound]:
+def sounds_to_name(sounds: Sequence[Sound]) -> list[Sound]:
     """At most three sounds, foreground first; sounds that share a phrase become one that is repeated."""
     chosen: list[Sound] = []
     for sound in sorted(sounds, key=lambda sound: (sound.background, sound.start, sound.end)):
         clauses = set(_clauses(sound))
-        index = next((i for i, earlier in enumerate(chosen) if not clauses.isdisjoint(_clauses(earlier))), None)
+        index = next((i for i, other in enumerate(chosen) if not clauses.isdisjoint(_clauses(other))), None)
         if index is None:
             chosen.append(sound)
         elif chosen[index].background == sound.background:
-            chosen[index] = _merged(chosen[index], sound)
+            earlier = chosen[index]
+            chosen[index] = replace(
+                earlier,
+                end=max(earlier.end, sound.end),
+                distant=earlier.distant and sound.distant,
+                repetitions=earlier.repetitions + sound.repetitions,
+            )
     return chosen[:MAX_SOUNDS]
 
 
@@ -170,15 +176,6 @@ def _participles(sound: Sound) -> tuple[str, ...]:
     lexicon = load_lexicon()
     entry = lexicon[sound.label]
     return (lexicon.families[entry.family].participle,) if sound.vague else entry.participles
-
-
-def _merged(earlier: Sound, later: Sound) -> Sound:
-    return replace(
-        earlier,
-        end=max(earlier.end, later.end),
-        distant=earlier.distant and later.distant,
-        repetitions=earlier.repetitions + later.repetitions,
-    )
 
 
 def _compose(sounds: Sequence[Sound], style: _Style) -> str:

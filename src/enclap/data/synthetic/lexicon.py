@@ -88,7 +88,7 @@ def load_lexicon() -> Lexicon:
         row["family"]: Family(row["family"], row["clause"], row["participle"], tuple(_items(row["words"])))
         for row in _rows("families.csv")
     }
-    entries = {row["label"]: _entry(row) for row in _rows("lexicon.csv")}
+    entries = {row["label"]: parse_entry(row) for row in _rows("lexicon.csv")}
     return Lexicon(entries, families)
 
 
@@ -102,7 +102,8 @@ def parse_synonyms(cell: str) -> tuple[frozenset[str], ...]:
     return tuple(dict.fromkeys(sets))
 
 
-def _entry(row: Mapping[str, str]) -> Entry:
+def parse_entry(row: Mapping[str, str]) -> Entry:
+    """The entry that a row of lexicon.csv describes."""
     return Entry(
         label=row["label"],
         family=row["family"],

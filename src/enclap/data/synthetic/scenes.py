@@ -229,7 +229,12 @@ class SceneComposer:
         total = np.zeros(length, np.float32) if background is None else background.audio[:length].copy()
         for item in placed:
             total[item.start : item.start + len(item.take.audio)] += item.take.audio[: length - item.start]
-        sounds = [item.sound(rate) for item in placed if self._is_audible(item, total)]
+        sounds = []
+        for item in placed:
+            part = total[item.start : item.start + len(item.take.audio)]
+            own = item.take.audio[: len(part)]
+            if loudness(own, rate) >= INAUDIBLE * loudness(part - own, rate):  # it stands out from what covers it
+                sounds.append(item.sound(rate))
         numbers = [item.take.number for item in placed]
         if background is not None:
             sounds.append(Sound(background.label, 0.0, length / rate, background=True, distant=background.distant))
@@ -247,12 +252,6 @@ class SceneComposer:
             sounds = [sound if sound.label in known else replace(sound, vague=True) for sound in sounds]
         description = SceneDescription(tuple(sounds))
         return Scene(Waveform(audio.astype(np.float32, copy=False), rate), description, tuple(numbers))
-
-    def _is_audible(self, item: _Placed, total: FloatArray) -> bool:
-        """Whether a sound stands out from what covers it."""
-        part = total[item.start : item.start + len(item.take.audio)]
-        own = item.take.audio[: len(part)]
-        return loudness(own, self._corpus.rate) >= INAUDIBLE * loudness(part - own, self._corpus.rate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,14 +80,18 @@ class OnnxEngine:
         if not features:
             return []
         workers = self._threads.workers(len(features))
+        caption = self.folder.caption
+        bytes_per_slot = FLOAT32_BYTES * 2 * caption.decoder_layers * caption.d_model  # of keys and values
         batches = similar_lengths(
             [frame_count(self.folder, item) + SPECIAL_SLOTS for item in features],
-            lambda slots: min(self._max_batch(slots), math.ceil(len(features) / workers)),
+            lambda slots: min(
+                MAX_BATCH, max(1, MAX_CROSS_BYTES // (bytes_per_slot * slots)), math.ceil(len(features) / workers)
+            ),
         )
 
         def run(batch: list[int], cancel: CancelToken) -> list[list[Hypothesis]]:
             clips = [features[index] for index in batch]
-            return _search(self._decoder_step(clips, rules, options, workers, cancel), len(clips), rules, options)
+            return search(self._decoder_step(clips, rules, options, workers, cancel), len(clips), rules, options)
 
         hypotheses = dict(zip(chain(*batches), chain(*run_parallel(run, batches, workers)), strict=True))
         return [candidates(self.folder, hypotheses[index]) for index in range(len(features))]
@@ -103,12 +107,6 @@ class OnnxEngine:
         mask = np.array([item.attention_mask for item in encoded], dtype=np.int64)
         embeddings: FloatArray = self._sessions.get(Graph.CLAP_TEXT).run(None, {"ids": ids, "mask": mask})[0]
         return embeddings
-
-    def _max_batch(self, slots: int) -> int:
-        """Clips of so many slots that may be decoded together."""
-        caption = self.folder.caption
-        keys_and_values = 2 * caption.decoder_layers * caption.d_model * slots
-        return int(min(MAX_BATCH, max(1, MAX_CROSS_BYTES // (FLOAT32_BYTES * keys_and_values))))
 
     def _decoder_step(
         self,
@@ -139,7 +137,7 @@ class OnnxEngine:
         return read_text_tokenizer(self.folder.path / CLAP)
 
 
-def _search(step: OnnxDecoderStep, clips: int, rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
+def search(step: OnnxDecoderStep, clips: int, rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
     """Hypotheses of clips that are decoded together."""
     if options.sample:
         settings = SamplingSettings(options.candidates, options.temperature, options.top_p, options.seed)

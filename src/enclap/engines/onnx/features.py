@@ -58,11 +58,12 @@ class Extractor:
         codec = self._codec
         limit = None if codec.looks_ahead else self.folder.max_frames * codec.hop  # what the caption model can read
         clips = [codec.begin(resample(window.waveform, rate)[:limit], pool) for window in windows]
-        return [pool.submit(self._finish_codes, segments) for segments in clips]
 
-    def _finish_codes(self, segments: Segments) -> IntArray:
-        """Codes of a clip whose segments were begun before: a pool works in order, so waiting cannot block it."""
-        return self._codec.finish(np.concatenate([segment.result() for segment in segments], axis=1))
+        def finish(segments: Segments) -> IntArray:
+            # The segments were begun before: a pool works in order, so waiting cannot block it.
+            return codec.finish(np.concatenate([segment.result() for segment in segments], axis=1))
+
+        return [pool.submit(finish, segments) for segments in clips]
 
     def _other_inputs(self, window: Window) -> tuple[FloatArray | None, FloatArray | None]:
         """A window's CLAP embedding and its log-mel frames, each None unless the model takes it."""

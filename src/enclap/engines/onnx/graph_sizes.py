@@ -29,7 +29,7 @@ def require_sizes(folder: ModelFolder, graph: str, session: Any, path: Path) -> 
     graph: its name. session: onnxruntime's InferenceSession.
     """
     graph, shown = graph.removesuffix(INT8_SUFFIX), printable(str(path))
-    expected = _expected(folder).get(graph, {})
+    expected = expected_sizes(folder).get(graph, {})
     for item in (*session.get_inputs(), *session.get_outputs()):
         for axis, size in expected.get(item.name, {}).items():
             found = item.shape[axis] if axis < len(item.shape) else None
@@ -37,12 +37,13 @@ def require_sizes(folder: ModelFolder, graph: str, session: Any, path: Path) -> 
                 fault = f"the configuration says {size} where this graph has {found} ({item.name}, axis {axis})"
                 raise ModelError(f"{shown}: {fault}; fetch or export the model again")
     offered = {item.name for item in session.get_inputs()}
-    missing = [name for name in _needed(folder.caption, graph) if name not in offered]
+    missing = [name for name in needed_inputs(folder.caption, graph) if name not in offered]
     if missing:
         raise ModelError(f"{shown}: has no input {', '.join(missing)}; fetch or export the model again")
 
 
-def _expected(folder: ModelFolder) -> dict[str, Sizes]:
+def expected_sizes(folder: ModelFolder) -> dict[str, Sizes]:
+    """For each graph, the size that the configuration gives to each axis of its inputs and outputs."""
     caption = folder.caption
     heads = caption.decoder_attention_heads
     width = caption.d_model // heads
@@ -67,7 +68,7 @@ def _expected(folder: ModelFolder) -> dict[str, Sizes]:
     }
 
 
-def _needed(caption: CaptionTable, graph: str) -> list[str]:
+def needed_inputs(caption: CaptionTable, graph: str) -> list[str]:
     """Names of the inputs that the engine will give to the graph."""
     if graph == Graph.ENCODER:
         acoustic = [] if caption.acoustic_input == "none" else [caption.acoustic_input]

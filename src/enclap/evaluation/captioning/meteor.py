@@ -49,7 +49,7 @@ class Meteor:
         for start in range(0, len(lines), ASKED_TOGETHER):
             part = lines[start : start + ASKED_TOGETHER]
             found = self._dialogue.ask(part, len(part))
-            counts += [_numbers(line) for line in found]
+            counts += [parse_statistics(line) for line in found]
             clips += self._evaluate(found)[:-1]
         statistics = without_perfect_chunks(np.array(counts))
         value = self._evaluate([" ".join(str(number) for number in statistics.sum(axis=0))])[-1]
@@ -77,7 +77,8 @@ def _safe(text: str) -> str:
     return " ".join(SEPARATOR.sub(" ", text).split())
 
 
-def _numbers(line: str) -> list[float]:
+def parse_statistics(line: str) -> list[float]:
+    """The counts in a line that METEOR answers; EnvironmentFault when they are not as many as they must be."""
     numbers = line.split()
     if len(numbers) != STATISTICS:
         raise EnvironmentFault(f"{METEOR}: answers {line[:80]!r} where {STATISTICS} counts belong")

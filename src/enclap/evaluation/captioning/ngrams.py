@@ -39,7 +39,7 @@ def bleu(candidates: Sequence[str], references: References) -> list[ClipScores]:
         scorer += (candidate, list(texts))
         scorer.crefs.clear()  # not needed once the candidate is counted
     _, clips = scorer.compute_score(option="closest")
-    statistics = np.array([_counts(item) for item in scorer.ctest], dtype=np.float64)
+    statistics = np.array([bleu_counts(item) for item in scorer.ctest], dtype=np.float64)
     totals = statistics.sum(axis=0)
     whole = BleuScorer(n=ORDER)
     whole.ctest = [
@@ -52,19 +52,19 @@ def bleu(candidates: Sequence[str], references: References) -> list[ClipScores]:
     ]
     values, _ = whole.compute_score(option="closest")
     return [
-        ClipScores(f"bleu_{n}", float(values[n - 1]), np.array(clips[n - 1]), statistics, _bleu_of_sums(n))
+        ClipScores(f"bleu_{n}", float(values[n - 1]), np.array(clips[n - 1]), statistics, bleu_of_sums(n))
         for n in range(1, ORDER + 1)
     ]
 
 
-def _counts(item: dict[str, Any]) -> list[float]:
+def bleu_counts(item: dict[str, Any]) -> list[float]:
     """Matches and n-grams of each order, then length of the candidate and of the closest reference."""
     closest = min((abs(length - item["testlen"]), length) for length in item["reflen"])[1]
     return [*item["correct"], *item["guess"], item["testlen"], closest]
 
 
-def _bleu_of_sums(order: int) -> Callable[[Array], Array]:
-    """BLEU of sums of `_counts`, as pycocoevalcap computes it (bleu_scorer.py), for many sets at once."""
+def bleu_of_sums(order: int) -> Callable[[Array], Array]:
+    """BLEU of sums of `bleu_counts`, as pycocoevalcap computes it (bleu_scorer.py), for many sets at once."""
 
     def aggregate(sums: Array) -> Array:
         precisions = (sums[:, :order] + TINY) / (sums[:, ORDER : ORDER + order] + SMALL)

@@ -54,11 +54,14 @@ def clap_similarity(engine: Engine, captions: CaptionSet, folder: Path) -> ClipS
         raise EnvironmentFault(f"{CLAP_SIMILARITY}: the model has no text tower of CLAP")
     texts = engine.embed_text(captions.predictions)  # [N, E]
     pairs = zip(captions.clips, texts, strict=True)
-    return mean_scores(CLAP_SIMILARITY, [_similarity(engine, folder / clip, text) for clip, text in pairs])
+    return mean_scores(CLAP_SIMILARITY, [mean_similarity(engine, folder / clip, text) for clip, text in pairs])
 
 
-def _similarity(engine: Engine, path: Path, text: np.ndarray) -> float:
-    """The mean over windows that are not silent; NaN without any."""
+def mean_similarity(engine: Engine, path: Path, text: np.ndarray) -> float:
+    """The mean cosine between a text's embedding [E] and the recording's windows that are not silent; NaN without any.
+
+    EnvironmentFault when the model takes no CLAP embedding.
+    """
     cosines = []
     with open_audio(str(path)) as audio:
         for window in split_windows(audio.blocks, audio.rate, DEFAULT_WINDOW):

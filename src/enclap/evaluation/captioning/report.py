@@ -33,7 +33,12 @@ def write_folder(evaluation: Evaluation, folder: Path, source: Mapping[str, str]
     captions = evaluation.captions
     with new_folder(folder) as temporary:
         write_whole(temporary / SCORES, json.dumps(as_table(evaluation, source), indent=1, allow_nan=False) + "\n")
-        _write_clips(evaluation, temporary / CLIPS)
+        metrics = evaluation.metrics
+        columns = [
+            [repr(float(value)) if math.isfinite(value) else "" for value in item.clips] for item in metrics.values()
+        ]  # an empty cell where a clip has no score
+        clips = zip(captions.clips, captions.predictions, *columns, strict=True)
+        _write_csv(temporary / CLIPS, ["path", "caption", *metrics], clips)
         for name, texts in ((PREDICTIONS, captions.predictions), (OTHER_PREDICTIONS, evaluation.compared)):
             if texts is not None:
                 _write_csv(temporary / name, ["path", "caption"], zip(captions.clips, texts, strict=True))
@@ -43,8 +48,8 @@ def write_folder(evaluation: Evaluation, folder: Path, source: Mapping[str, str]
             for clip, texts in zip(captions.clips, captions.references, strict=True)
         )
         _write_csv(temporary / REFERENCES, ["path", *(f"reference_{number + 1}" for number in range(most))], rows)
-        figures = _draw(evaluation, temporary)
-        write_whole(temporary / REPORT, "\n".join(_report(evaluation, source, figures)) + "\n")
+        figures = draw_figures(evaluation, temporary)
+        write_whole(temporary / REPORT, "\n".join(report_lines(evaluation, source, figures)) + "\n")
 
 
 def as_table(evaluation: Evaluation, source: Mapping[str, str]) -> dict[str, Any]:
@@ -81,16 +86,6 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _write_clips(evaluation: Evaluation, path: Path) -> None:
-    """The score of every clip in every metric; an empty cell where a clip has none."""
-    captions, metrics = evaluation.captions, evaluation.metrics
-    columns = [
-        [repr(float(value)) if math.isfinite(value) else "" for value in item.clips] for item in metrics.values()
-    ]
-    header = ["path", "caption", *metrics]
-    _write_csv(path, header, zip(captions.clips, captions.predictions, *columns, strict=True))
-
-
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -98,7 +93,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]])
         writer.writerows(rows)
 
 
-def _report(evaluation: Evaluation, source: Mapping[str, str], figures: Sequence[tuple[str, str]]) -> list[str]:
+def report_lines(evaluation: Evaluation, source: Mapping[str, str], figures: Sequence[tuple[str, str]]) -> list[str]:
     """The lines of report.md."""
     options = evaluation.options
     lines = [
@@ -111,7 +106,7 @@ def _report(evaluation: Evaluation, source: Mapping[str, str], figures: Sequence
         "",
         "## Scores",
         "",
-        *_score_table(evaluation),
+        *score_table(evaluation),
         "",
         f"In brackets: the middle 95 % of {options.resamples} resamples of the clips. The columns are",
         "",
@@ -121,18 +116,19 @@ def _report(evaluation: Evaluation, source: Mapping[str, str], figures: Sequence
         lines += ["", "## Not computed", ""]
         lines += [f"- {name}: {_cell(reason)}" for name, reason in evaluation.not_computed.items()]
     if evaluation.difference:
-        lines += ["", "## Two systems", "", *_difference_table(evaluation)]
+        lines += ["", "## Two systems", "", *difference_table(evaluation)]
     for name, meaning in figures:
         lines += ["", f"![{meaning}]({name})"]
     if not figures:
         lines += ["", "Figures need the extra `plot`: pip install 'enclap[plot]'."]
-    lines += _clip_lines(evaluation)
+    lines += best_and_worst(evaluation)
     versions = ", ".join(f"{name} {_cell(version)}" for name, version in evaluation.versions.items())
     repeat = f"enclap evaluate --predictions {PREDICTIONS} --references {REFERENCES} --tokenizer {options.tokenizer}"
     return [*lines, "", "## Repeat it", "", f"    {repeat} --seed {options.seed}", "", f"Computed with {versions}."]
 
 
-def _score_table(evaluation: Evaluation) -> list[str]:
+def score_table(evaluation: Evaluation) -> list[str]:
+    """The lines of a Markdown table: each metric of every row with its 95 % interval."""
     names = list(evaluation.scores)
     lines = [f"| metric | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for metric in evaluation.metrics:
@@ -147,7 +143,8 @@ def _score_table(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def _difference_table(evaluation: Evaluation) -> list[str]:
+def difference_table(evaluation: Evaluation) -> list[str]:
+    """The lines of a Markdown table: by how much two systems differ in each metric."""
     lines = ["The predictions minus the captions that they are compared with, on the same resamples of the clips.", ""]
     lines += ["| metric | difference | 95 % interval | p |", "|---|---|---|---|"]
     for name, item in evaluation.difference.items():
@@ -157,8 +154,8 @@ def _difference_table(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def _clip_lines(evaluation: Evaluation) -> list[str]:
-    """The clips with the highest and the lowest scores."""
+def best_and_worst(evaluation: Evaluation) -> list[str]:
+    """The lines of two Markdown tables: the clips with the highest and the lowest scores; none without scores."""
     leading = next((name for name in LEADING if name in evaluation.metrics), None)
     if leading is None:
         return []
@@ -193,7 +190,7 @@ def _cell(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\|`*_[]<>" else letter for letter in printable(text))
 
 
-def _draw(evaluation: Evaluation, folder: Path) -> list[tuple[str, str]]:
+def draw_figures(evaluation: Evaluation, folder: Path) -> list[tuple[str, str]]:
     """Name and meaning of each figure, drawn into the folder; none without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None or not evaluation.metrics:
         return []

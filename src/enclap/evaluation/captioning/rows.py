@@ -61,15 +61,11 @@ def comparison_rows(captions: CaptionSet, most: int, seed: int) -> list[Row]:
     rows.append(Row(CONSTANT, [common_caption(captions.references)] * len(clips), references, numbers))
     people = [(text, texts, number) for number, texts in enumerate(references) if len(texts) > 1 for text in texts]
     if people:
-        left = [_without(texts, text) for text, texts, _ in people]
+        left = [list(texts) for _, texts, _ in people]
+        for texts, (text, _, _) in zip(left, people, strict=True):
+            texts.remove(text)
         rows.append(Row(HUMAN, [text for text, _, _ in people], left, [number for _, _, number in people]))
     return rows
-
-
-def _without(texts: Sequence[str], text: str) -> list[str]:
-    """The texts without one that equals this."""
-    index = list(texts).index(text)
-    return [*texts[:index], *texts[index + 1 :]]
 
 
 def common_caption(references: Sequence[Sequence[str]]) -> str:

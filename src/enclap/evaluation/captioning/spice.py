@@ -45,7 +45,7 @@ def spice(
         source, target = Path(folder, "input.json"), Path(folder, "output.json")
         source.write_text(json.dumps(items), encoding="utf-8")
         run_java(java, [*command, str(source), "-out", str(target), "-subset", "-silent"], SPICE, seconds)
-        return mean_scores("spice", _read(target, len(items)))
+        return mean_scores("spice", read_scores(target, len(items)))
 
 
 def spice_command(java: Java, corenlp: Path) -> list[str]:
@@ -56,21 +56,17 @@ def spice_command(java: Java, corenlp: Path) -> list[str]:
     home = Path(package.__file__).parent
     jars = [home / package.SPICE_JAR, *sorted((home / "lib").glob("*.jar")), *(corenlp / jar for jar in CORENLP_JARS)]
     if java.major > LAST_WITH_JAVASCRIPT:
-        jars.append(_find_rhino(corenlp))
+        places = [folder / name for folder in (corenlp, *RHINO_FOLDERS) for name in RHINO_JARS]
+        rhino = next((path for path in places if path.is_file()), None)
+        if rhino is None:
+            raise EnvironmentFault(f"{SPICE}: {RHINO.format(corenlp)}")
+        jars.append(rhino)
     opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in OPENED]
     modules = opened if java.major >= FIRST_WITH_MODULES else []
     return [*modules, MEMORY, "-cp", os.pathsep.join(map(str, jars)), MAIN_CLASS]
 
 
-def _find_rhino(corenlp: Path) -> Path:
-    for folder in (corenlp, *RHINO_FOLDERS):
-        for name in RHINO_JARS:
-            if (folder / name).is_file():
-                return folder / name
-    raise EnvironmentFault(f"{SPICE}: {RHINO.format(corenlp)}")
-
-
-def _read(path: Path, count: int) -> list[float]:
+def read_scores(path: Path, count: int) -> list[float]:
     """The f-score over all tuples of each item, in order; EnvironmentFault when SPICE wrote something else."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))

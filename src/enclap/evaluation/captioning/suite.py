@@ -83,24 +83,24 @@ def score_rows(rows: Sequence[Row], references: Sequence[Sequence[str]], options
         # METEOR reads its table of paraphrases while others work.
         meteor = java and result.attempt([METEOR], lambda: stack.enter_context(running_meteor(java, seconds)))
         if options.ptb:
-            found = java and result.attempt(METRICS, lambda: _tokenized(rows, references, java, seconds))
+            found = java and result.attempt(METRICS, lambda: tokenize_rows(rows, references, java, seconds))
             if not found:
                 return result
             rows, references = found
         pool = stack.enter_context(ThreadPoolExecutor(1))
         waiting = meteor and pool.submit(lambda: [meteor.score(row.candidates, row.references) for row in rows])
-        _add_ngrams(result, rows, references)
+        add_ngrams(result, rows, references)
         if java:
-            _add_spice(result, [row for row in rows if row.name in (SYSTEM, COMPARED)], java, options)
+            add_spice(result, [row for row in rows if row.name in (SYSTEM, COMPARED)], java, options)
         for row, scores in zip(rows, (waiting and result.attempt([METEOR], waiting.result)) or [], strict=False):
             result.add(row, scores)
     return result
 
 
-def _tokenized(
+def tokenize_rows(
     rows: Sequence[Row], references: Sequence[Sequence[str]], java: Java, seconds: float
 ) -> tuple[list[Row], list[list[str]]]:
-    """The rows and references with tokens in the place of captions."""
+    """The rows and references with tokens instead of captions; EnvironmentFault when Java fails."""
     lists = [texts for row in rows for texts in (row.candidates, *row.references)] + list(references)
     tokens = iter(tokenize_ptb([text for texts in lists for text in texts], java, seconds))
 
@@ -111,7 +111,11 @@ def _tokenized(
     return found, [take(texts) for texts in references]
 
 
-def _add_ngrams(result: SuiteResult, rows: Sequence[Row], references: Sequence[Sequence[str]]) -> None:
+def add_ngrams(result: SuiteResult, rows: Sequence[Row], references: Sequence[Sequence[str]]) -> None:
+    """Add BLEU, ROUGE-L and CIDEr-D of the rows.
+
+    references: of the whole set of clips, after which CIDEr-D weighs words.
+    """
     frequencies = result.attempt([CIDER_D], partial(ngrams.document_frequencies, references))
     for row in rows:
         pairs = row.candidates, row.references
@@ -124,8 +128,8 @@ def _add_ngrams(result: SuiteResult, rows: Sequence[Row], references: Sequence[S
                 result.add(row, scores)
 
 
-def _add_spice(result: SuiteResult, rows: Sequence[Row], java: Java, options: SuiteOptions) -> None:
-    """SPICE of the rows, all in one run, and SPIDEr, its mean with CIDEr-D for each clip (arXiv 1612.00370)."""
+def add_spice(result: SuiteResult, rows: Sequence[Row], java: Java, options: SuiteOptions) -> None:
+    """Add SPICE of the rows, all in one run, and SPIDEr, its mean with CIDEr-D for each clip (arXiv 1612.00370)."""
     candidates = [text for row in rows for text in row.candidates]
     references = [texts for row in rows for texts in row.references]
     seconds = options.seconds or JAVA_SECONDS + SPICE_SECONDS * len(candidates)

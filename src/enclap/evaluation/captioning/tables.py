@@ -69,7 +69,8 @@ def match(predictions: Sequence[ClipCaptions], references: Sequence[ClipCaptions
     faults = []
     for clips, fault in ((missing, "without a prediction"), (unknown, "predicted but without references")):
         if clips:
-            faults.append(f"{len(clips)} of {len(found if clips is unknown else known)} clips {fault} ({_some(clips)})")
+            shown = ", ".join(repr(name[:60]) for name in clips[:3]) + (", ..." if len(clips) > 3 else "")
+            faults.append(f"{len(clips)} of {len(found if clips is unknown else known)} clips {fault} ({shown})")
     if faults:
         raise DataError(
             printable(f"{where}: {'; '.join(faults)}; give both tables the same clips under the same names")
@@ -82,14 +83,9 @@ def match(predictions: Sequence[ClipCaptions], references: Sequence[ClipCaptions
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:60]) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown}, ..."
-
-
 def _read(path: Path, captions_of: Callable[[Fields], list[str] | str]) -> list[ClipCaptions]:
     """The clips of a table; captions_of gives a row's captions, or says what is wrong with the row."""
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    readers = {".csv": csv_rows, ".jsonl": json_rows}
     if path.suffix.lower() not in readers:
         raise DataError(f"{printable(str(path))}: not a table that is read here; give .csv or .jsonl")
     clips: list[ClipCaptions] = []
@@ -97,7 +93,7 @@ def _read(path: Path, captions_of: Callable[[Fields], list[str] | str]) -> list[
     faults: list[str] = []
     try:
         for line, fields in readers[path.suffix.lower()](path):
-            item = fields if isinstance(fields, str) else _clip(fields, captions_of)
+            item = fields if isinstance(fields, str) else parse_clip(fields, captions_of)
             if isinstance(item, str):
                 faults.append(f"line {line}: {item}")
             elif item.clip in first_lines:
@@ -117,7 +113,7 @@ def _read(path: Path, captions_of: Callable[[Fields], list[str] | str]) -> list[
     return clips
 
 
-def _clip(fields: Fields, captions_of: Callable[[Fields], list[str] | str]) -> ClipCaptions | str:
+def parse_clip(fields: Fields, captions_of: Callable[[Fields], list[str] | str]) -> ClipCaptions | str:
     """The clip of a row, or what is wrong with the row."""
     column = next((name for name in IDENTIFIERS if name in fields), None)
     if column is None:
@@ -171,7 +167,7 @@ def _references(fields: Fields) -> list[str] | str:
     return [value for value in values if value.strip()] or "all captions are empty"
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
+def csv_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
     """Line and cells of each row, or what is wrong with it."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True)
@@ -193,7 +189,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
             yield line, f"not CSV from here on ({error})"
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
+def json_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
     """Line and fields of each object, or what is wrong with it."""
     with path.open(encoding="utf-8-sig") as stream:
         for line, text in enumerate(stream, start=1):

@@ -174,14 +174,14 @@ def embed_scenes(scenes: SceneSet, output: Path, clap: Clap, header: StoreHeader
     for shard in range(scenes.shards):
         path = output / f"{shard:05d}.parquet"
         if not path.exists():
-            write_shard(path, header, _embed_shard(scenes, shard, clap))
+            write_shard(path, header, embed_shard(scenes, shard, clap))
     store = FeatureStore(output)
     if store.header != header:
         raise DataError(f"{output}: made with another codec or CLAP; remove it and run this again")
     return store
 
 
-def _embed_shard(scenes: SceneSet, shard: int, clap: Clap) -> Iterator[Clip]:
+def embed_shard(scenes: SceneSet, shard: int, clap: Clap) -> Iterator[Clip]:
     """The clips of one shard."""
     with np.load(scenes.path(shard)) as data:
         rows = json.loads(data["rows"].tobytes())
