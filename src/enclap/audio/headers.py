@@ -57,8 +57,9 @@ def check_header(reader: Readable) -> HeaderCheck:
         return _check_w64(reader)
     if head.startswith(b".snd"):
         start, stated = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
-        patches = ((8, b"\xff" * 4),) if stated == 0 else ()
-        return HeaderCheck(patches, cut=_cut(stated, reader.size - start))
+        present = reader.size - start
+        patches = ((8, b"\xff" * 4),) if stated == 0 or stated > present else ()
+        return HeaderCheck(patches, cut=_cut(stated, present))
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return HeaderCheck(cut=_cut(int.from_bytes(head[4:8], "little"), reader.size - 8))
     if head.startswith(b"\x1a\x45\xdf\xa3"):

@@ -66,10 +66,10 @@ class BoundedReader:
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; empty at the end or after a failure."""
-        if self.failure is not None:
+        wanted = min(size, self.size - self._position)
+        if self.failure is not None or wanted <= 0:
             return b""
         try:
-            wanted = max(0, min(size, self.size - self._position))
             piece = _checked_bytes(self._file.read(wanted))
             if len(piece) > wanted:  # FFmpeg would write past the end of its buffer
                 raise ValueError(f"read({wanted}) returned {len(piece)} bytes")
@@ -89,11 +89,12 @@ class BoundedReader:
         target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         if target < 0:
             return -1
-        try:
-            self._file.seek(self._origin + target)
-        except BaseException as error:
-            self.failure = self.failure or foreign_error(error, self._path, "seeking failed")
-            return -1
+        if target <= self.size:  # damaged files send FFmpeg anywhere; beyond the end there is nothing to read
+            try:
+                self._file.seek(self._origin + target)
+            except BaseException as error:
+                self.failure = self.failure or foreign_error(error, self._path, "seeking failed")
+                return -1
         self._position = target
         return target
 
