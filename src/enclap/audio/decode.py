@@ -34,12 +34,12 @@ NESTING_FORMATS = frozenset(
 """FFmpeg's demuxers that open further files or addresses."""
 CHANGING_FORMATS = frozenset({"mpegts", "mpeg"})
 """Broadcast formats, in which the sound may go on in another track."""
-RAW_FORMATS = frozenset({"aac", "ac3", "dts", "eac3", "mp3"})
-"""Frames after each other without a container, between which tags may stand."""
+RAW_FORMATS = frozenset({"ac3", "dts", "eac3", "mp3"})
+"""Frames after each other without a container, between which tags may stand. FFmpeg itself leaves them out of ADTS."""
 COUNTED_FORMATS = frozenset({"ape", "flac", "tta", "wv"})
 """Formats whose header counts the samples."""
-SIZED_FORMATS = frozenset({"aiff", "au", "w64", "wav"})
-"""Formats whose header states the bytes of the sound."""
+SIZED_FORMATS = frozenset({"aiff", "au", "avi", "w64", "wav"})
+"""Formats whose header states the bytes of the sound, or of the file."""
 IO_BYTES = 65_536  # what FFmpeg asks Python for at a time
 TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is told to replace."""
@@ -56,7 +56,8 @@ class Decoder:
     """
 
     def __init__(self, reader: BoundedReader, shown: str, timeline: Timeline | None = None) -> None:
-        self._reader = reader
+        self._file = reader
+        self._reader = reader.part(0, signatures.own_end(reader))
         self._shown = shown
         self._timeline = timeline or Timeline()
         self._container = self._open()
@@ -136,14 +137,14 @@ class Decoder:
     def _appended_blocks(self) -> Iterator[Block]:
         """What `blocks` gives of recordings behind the end of this one, in the same file."""
         start, failed = self._end, 0
-        while failed < FAILED_APPENDED and (start := signatures.next_recording(self._reader, start) or 0):
-            part = self._reader.part(start, self._reader.size)
+        while failed < FAILED_APPENDED and (start := signatures.next_recording(self._file, start) or 0):
+            part = self._file.part(start, self._file.size)
             try:
                 appended = Decoder(part, self._shown, self._timeline)
             except InputError:
                 if part.failure is not None:
                     raise
-                seconds, size = self._timeline.now, self._reader.size - start
+                seconds, size = self._timeline.now, self._file.size - start
                 logger.warning("%s: what follows %.1f s, %d bytes, cannot be read", self._shown, seconds, size)
                 start, failed = start + 1, failed + 1
                 continue
@@ -283,7 +284,7 @@ class Decoder:
 
     def _warn_if_cut(self) -> None:
         """Say what is missing of this container, where that is certain."""
-        if signatures.next_recording(self._reader, self._end) is not None:  # and so not the end
+        if signatures.next_recording(self._file, self._end) is not None:  # and so not the end
             return
         end = self._timeline.now
         seconds = end - (self._clock.first or 0.0)
@@ -301,7 +302,7 @@ class Decoder:
         """
         kind, stream, cut = self._container.format.name, self._stream, self._header.cut
         whole = float((stream.duration or 0) * (stream.time_base or 0))
-        if cut > 1:  # of WAV and its relatives the header states bytes, of Matroska it has the end of the longest track
+        if cut > 1:  # the header states bytes, or as in Matroska the end of the longest track
             return seconds * cut if kind in SIZED_FORMATS else self.declared_seconds or 0.0
         if kind in COUNTED_FORMATS:
             is_exact = not headers.is_placeholder(stream.duration or 0)
@@ -318,8 +319,9 @@ class Decoder:
         return AudioEmpty(f"{self._shown}: holds no samples")
 
     def _raise_failure(self) -> None:
-        if self._reader.failure is not None:
-            raise self._reader.failure
+        failure = self._reader.failure or self._file.failure
+        if failure is not None:
+            raise failure
 
     def _refuse_playlist(self, *_nested: object) -> NoReturn:
         raise AudioRefused(f"{self._shown}: a playlist; it is not followed, give the files that it names")

@@ -137,6 +137,18 @@ def next_recording(reader: Readable, after: int) -> int | None:
     return None
 
 
+def own_end(reader: Readable) -> int:
+    """Where the first recording in a file ends, if that is certain before it is read: Ogg files in a chain.
+
+    FFmpeg goes on in the next link with the settings and the clock of the first one, and fails where they differ.
+    """
+    if not BEGINNINGS[0].match(reader.piece(0, 32)):
+        return reader.size
+    content = _search(reader, re.compile(rb"OggS\x00[\x00\x01\x04\x05]"), 1)  # behind the first page of each track
+    link = None if content is None else _search(reader, BEGINNINGS[0], content)
+    return reader.size if link is None else link
+
+
 def _boxes(reader: Readable) -> Iterator[tuple[int, bytes]]:
     """Offset and name of the outermost boxes of an MP4 file."""
     offset = 0
