@@ -75,7 +75,7 @@ def test_without_a_text_tower_one_line_says_so(recording: Callable[..., Path]) -
 def test_the_command_ranks(enclap: Run, recording: Callable[..., Path]) -> None:
     path = recording(seconds=2.0)
     lines = {
-        by: enclap("caption", path, "--candidates", "4", "--format", "json", "--rank", by).stdout
+        by: enclap("caption", path, "--candidates", "4", "--format", "json", "--rerank", by).stdout
         for by in ("likelihood", "clap")
     }
     assert all('"candidates"' in text for text in lines.values())

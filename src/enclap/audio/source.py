@@ -218,6 +218,8 @@ def _seekable(file: BinaryIO, name: str, limit: int) -> Iterator[tuple[BinaryIO,
     with _spool() as spool:
         try:
             size = _copy(file, spool, printable(name), limit)
+        except (EnclapError, MemoryError):
+            raise
         except Exception as error:
             raise foreign_error(error, name, "reading failed") from error
         yield cast(BinaryIO, spool), 0, size

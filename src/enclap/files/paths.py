@@ -91,7 +91,7 @@ def is_full(error: BaseException) -> bool:
             return True
         if os.strerror(errno.ENOSPC) in str(error):
             return True
-        if error.__cause__ is None:
+        if error.__cause__ in (None, error):
             return False
         error = error.__cause__
 
