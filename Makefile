@@ -11,6 +11,7 @@ RECORDINGS ?= $(SHARED)/data/sounds
 MINI_OUTPUT ?= build/mini
 PYTHONS ?=
 PYTEST_ARGUMENTS ?=
+PYTHONS_ARGUMENTS ?=
 FUZZ_ARGUMENTS ?=
 
 VENV := .venv
@@ -51,7 +52,7 @@ test: $(DEV) ## lint, format, types and tests (adds PyTorch and the test tools);
 	exit $$status
 
 test-pythons: $(DEV) ## the demo and the runtime tests on every Python found, with the newest and the lowest packages
-	$(RUN) scripts/check_pythons.py $(PYTHONS)
+	$(RUN) scripts/check_pythons.py $(PYTHONS) $(PYTHONS_ARGUMENTS)
 
 test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)

@@ -31,9 +31,12 @@ TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "hatchling")
 EXTRA_MODULES = frozenset({
     "torch", "transformers", "accelerate", "safetensors", "pyarrow", "yaml", "onnx", "matplotlib", "pycocoevalcap",
     "fastapi", "uvicorn", "gradio", "multipart", "mcp", "ray", "lancedb", "zensical", "mkdocstrings",
+    "openai", "prometheus_client", "playwright",
 })
 # fmt: on
 """What only an extra brings: a test file that imports one of them is not a runtime test."""
+CORE = ("test_captioner", "test_decoding", "test_formats", "test_mini", "test_read", "test_window")
+"""The runtime tests that --core runs: a recording's whole way to a written caption, in a minute or two."""
 NEWEST, LOWEST = "newest", "lowest"
 STEP_SECONDS = 1500  # the longest that one step may take
 SHOWN_LINES = 60  # of the log of a step that failed
@@ -46,6 +49,7 @@ class Environment:
     version: str
     interpreter: Path
     packages: str
+    core: bool = False
 
     @property
     def folder(self) -> Path:
@@ -185,8 +189,8 @@ def _steps(environment: Environment, wheel: Path) -> Iterator[tuple[str, list[st
     tools = [text for text in extras["dev"] if Requirement(text).name in TEST_TOOLS]
     yield "install test tools", [*pip, *tools]
     yield "list of packages", [environment.python, "-m", "pip", "list", "--disable-pip-version-check"]
-    tests = [path.relative_to(ROOT) for path in runtime_tests()]
-    selection = "not train and not shared and not full and not gpu and not slow"
+    tests = [path.relative_to(ROOT) for path in runtime_tests() if not environment.core or path.stem in CORE]
+    selection = "not train and not shared and not full and not gpu and not slow and not browser and not spice"
     yield "tests", [environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, *tests]
 
 
@@ -216,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "versions", nargs="*", help='such as 3.13, or "newest" for the newest that is here; default: all'
     )
+    parser.add_argument("--core", action="store_true", help="only the tests of the way from a recording to a caption")
     parser.add_argument("--packages", choices=(NEWEST, LOWEST), action="append", help="default: both")
     options = parser.parse_args(arguments)
     found = {version: find_python(version) for version in supported_versions()}
@@ -232,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             start = time.monotonic()
             interpreter = found[version]
             assert interpreter is not None
-            outcome = check(Environment(version, interpreter, packages), wheel, tiny_model)
+            outcome = check(Environment(version, interpreter, packages, options.core), wheel, tiny_model)
             failed |= outcome.startswith("FAILED")
             print(f"Python {version}, {packages} packages: {outcome} ({time.monotonic() - start:.0f} s)", flush=True)
     missing = [version for version, path in found.items() if path is None]
