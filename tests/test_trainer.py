@@ -138,6 +138,17 @@ def test_a_log_that_runs_ahead_of_the_checkpoint_is_cut_back(alone: Path, tmp_pa
     assert losses(tmp_path) == whole and len(records(tmp_path)) == STEPS + 1
 
 
+def test_checkpoints_that_were_cut_off_are_in_no_ones_way(alone: Path, tmp_path: Path) -> None:
+    """The trainer keeps the two newest; a remnant that looks newer would have the one just written removed."""
+    for number in (100, 200):
+        remnant = tmp_path / "checkpoints" / f"checkpoint-{number}"
+        remnant.mkdir(parents=True)
+        os.utime(remnant, (2e9, 2e9))
+    train(tmp_path)
+    assert_same_training(tmp_path, alone)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-6", "checkpoint-9"]
+
+
 class Mean(nn.Module):
     """A model whose loss is a mean over items, and whose forward takes any keywords, as many of transformers' do."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -180,8 +181,7 @@ def train_model(
     set_seed(optimisation.seed)
     output.mkdir(parents=True, exist_ok=True)
     arguments = training_arguments(optimisation, output / "checkpoints")
-    complete = [path.parent for path in (output / "checkpoints").glob(f"checkpoint-*/{COMPLETE_FILE}")]
-    last = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    last = newest_checkpoint(output / "checkpoints", tidy=arguments.process_index == 0)
     average = None if optimisation.ema is None else WeightAverage(model, optimisation.ema, last)
     trainer = ItemTrainer(
         count=count,
@@ -197,6 +197,19 @@ def train_model(
     if average is not None:
         average.load_into(model)
     return model.eval()
+
+
+def newest_checkpoint(folder: Path, tidy: bool) -> Path | None:
+    """The newest checkpoint that was written whole, None without one. tidy: remove those that were cut off.
+
+    The Trainer keeps the newest checkpoints by time or number; a remnant would take the place of one that is whole.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
+    complete = [path for path in found if (path / COMPLETE_FILE).exists()]
+    if tidy:
+        for path in set(found) - set(complete):
+            shutil.rmtree(path)
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def training_arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArguments:
