@@ -36,10 +36,12 @@ def new_run(folder: Path) -> MiniRun:
 
 
 def assert_golden(output: Path) -> None:
+    """Sums differ with the number of cores: in the last bits, after a rounding to float16 in the fourth digit."""
     found = logged_losses(output)
     assert found.keys() == GOLDEN["losses"].keys()
     for phase, losses in GOLDEN["losses"].items():
-        assert found[phase] == pytest.approx(losses, rel=1e-5, abs=1e-5), phase
+        tolerance = 1e-5 if phase.startswith(("codec", "tower")) else 1e-3
+        assert found[phase] == pytest.approx(losses, rel=tolerance), phase
 
 
 @pytest.fixture(scope="module")
