@@ -86,6 +86,7 @@ def _tools_app(runner: JobRunner) -> Starlette:
 
     from enclap.serving.mcp import http_server
 
+    logging.getLogger("mcp").setLevel(logging.WARNING)  # it reports every start and end of its sessions
     return http_server(runner).streamable_http_app(
         stateless_http=True,
         max_request_body_size=runner.service.settings.max_upload,
