@@ -25,8 +25,7 @@ class ServeSettings:
     it at once. timeout: seconds that one request may take, its upload included. keys: any of them is accepted; empty
     for a server that asks for none. allowed_hosts: names beside localhost and addresses by which the server is
     reached. cors_origins: other sites whose pages may call it. aliases: name of a model -> the model, for clients that
-    insist on a name. rate: requests per minute from one client, None for any number. log_names: whether file names
-    may appear in logs.
+    insist on a name. rate: requests per minute from one client, None for any number.
     """
 
     max_upload: int = 512 * 2**20
@@ -39,7 +38,6 @@ class ServeSettings:
     aliases: dict[str, str] = field(default_factory=dict)
     rate: int | None = None
     root_path: str = ""
-    log_names: bool = False
 
     @property
     def read_limits(self) -> ReadLimits:
