@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from enclap.errors import DataError
 from enclap.files import replacement_path, write_whole
 from enclap.types import FloatArray
 
+MANIFEST, LATER_MANIFEST = "manifest.csv", "manifest_more.csv"
+"""The two parts of the collection, in one folder; the second is optional."""
 MANIFEST_SPLITS = ("train", "test")
 PEAK = 32767.0
 """Full scale of the 16-bit samples in which decoded recordings are kept."""
@@ -56,6 +59,22 @@ def read_manifest(path: Path) -> list[Recording]:
     unknown = sorted({recording.split for recording in recordings} - set(MANIFEST_SPLITS))
     if unknown:  # a recording that was meant to be kept apart must not be trained on
         raise DataError(f"{path}: split {', '.join(map(repr, unknown))}; write {' or '.join(MANIFEST_SPLITS)}")
+    return recordings
+
+
+def read_collection(folder: Path) -> list[Recording]:
+    """All rows of a folder's manifest.csv, then those of its manifest_more.csv where there is one.
+
+    DataError names what is wrong with a file, the first row without a licence, and a path that stands in both.
+    """
+    recordings = read_manifest(folder / MANIFEST)
+    if (folder / LATER_MANIFEST).exists():
+        recordings += read_manifest(folder / LATER_MANIFEST)
+    if bare := next((recording.path for recording in recordings if not recording.licence.strip()), None):
+        raise DataError(f"{folder}: {bare} has no licence; give one in its manifest, or leave the recording out")
+    counts = Counter(recording.path for recording in recordings)
+    if twice := next((path for path, count in counts.items() if count > 1), None):
+        raise DataError(f"{folder}: {twice} stands in the manifests more than once; keep one row")
     return recordings
 
 
@@ -104,8 +123,8 @@ class Corpus:
 
 
 def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
-    """The recordings of `recordings_folder`/manifest.csv, decoded once into `cache` and memory-mapped after that."""
-    recordings = read_manifest(recordings_folder / "manifest.csv")
+    """The collection in `recordings_folder`, decoded once into `cache` and memory-mapped after that."""
+    recordings = read_collection(recordings_folder)
     cache.mkdir(parents=True, exist_ok=True)
     index = cache / f"recordings-{rate}.json"
     data = cache / f"recordings-{rate}.int16"

@@ -1,8 +1,9 @@
 """Which recordings trained what: the one rule by which training, calibration and measurement set recordings apart.
 
-mini's recordings fall into four splits. CLAP is trained on `SEEN`; the captioner on those and on `UNSEEN`, which CLAP
+mini's recordings fall into five splits. CLAP is trained on `SEEN`; the captioner on those and on `UNSEEN`, which CLAP
 does not know; settings are chosen and scores calibrated on `VALIDATION`, which nothing is trained on; `TEST` is looked
-at once for each release. The draw has no seed: it depends on the name of a recording's original alone, so that clips of
+at once for each release. `EXTERNAL` are all recordings of three source repositories: no stage sees anything of them, so
+that they stand for recordings from elsewhere. The draw has no seed: it depends on the name of a recording's original alone, so that clips of
 one original stay together.
 """
 
@@ -13,8 +14,15 @@ from collections.abc import Sequence
 
 from enclap.data.recordings import Recording
 
-SEEN, UNSEEN, VALIDATION, TEST = "seen", "unseen", "validation", "test"
-SPLITS = (SEEN, UNSEEN, VALIDATION, TEST)
+SEEN, UNSEEN, VALIDATION, TEST, EXTERNAL = "seen", "unseen", "validation", "test", "external"
+SPLITS = (SEEN, UNSEEN, VALIDATION, TEST, EXTERNAL)
+
+EXTERNAL_SOURCES = (
+    "Debian package scratch 1.4.0.6~dfsg1-6.1",
+    "NordCello/Escape-From-Nevado",
+    "OreCruncher/DynamicSurroundings",
+)
+"""Source repositories, as manifest_more.csv names them, whose recordings no stage sees."""
 
 HELD_OUT_FOLD = 4
 """ESC-10's fold that CLAP is not trained on."""
@@ -43,6 +51,8 @@ def is_for_captioner(recording: Recording) -> bool:
 
 def split_of(recording: Recording) -> str:
     """The recording's split, one of `SPLITS`."""
+    if recording.source_repo in EXTERNAL_SOURCES:
+        return EXTERNAL
     if recording.split == "test":
         return TEST
     if not is_held_out(recording):
