@@ -25,10 +25,17 @@ SEQUENCES = (
     "{0} before {1}",
     "first {0}, and then {1}",
     "{0}, followed by {p1}",
+    "{0}, and a moment later {1}",
 )
 SEQUENCES_OF_GROUPS = SEQUENCES[:2]
 SEQUENCES_OF_THREE = ("{0}, then {1}, and then {2}", "first {0}, then {1}, and finally {2}")
-TOGETHER = ("{0} while {1}", "{0} as {1}", "{0} and {1} at the same time", "{0} with {p1}")
+TOGETHER = (
+    "{0} while {1}",
+    "{0} as {1}",
+    "{0} and {1} at the same time",
+    "{0} with {p1}",
+    "{0} along with {p1}",
+)
 TOGETHER_CROWDED = TOGETHER[:2]
 TOGETHER_OF_THREE = ("{0} while {1} and {2}", "{0} as {1} and {2}")
 BACKGROUNDS = (
@@ -39,6 +46,9 @@ BACKGROUNDS = (
 )
 BACKGROUNDS_OF_SEVERAL = (BACKGROUNDS[1], BACKGROUNDS[3])
 FAR = "in the distance"
+ECHO = "in an echoing room"
+TIMES = {2: "twice", 3: "three times"}
+OFTEN = "several times"
 PROGRESSIVE = re.compile(r"\b(?:is|are) \w+ing\b")
 FAR_WORDS = ("distance", "distant", "far")
 
@@ -63,9 +73,13 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class SceneDescription:
-    """The sounds of a scene in any order; times decide what is said first and what is simultaneous."""
+    """The sounds of a scene in any order; times decide what is said first and what is simultaneous.
+
+    echoing: in a room that resounds for long; said of a sound that is alone and does not go on.
+    """
 
     sounds: tuple[Sound, ...]
+    echoing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,7 @@ def canonical(scene: SceneDescription) -> str:
 def label_texts(label: str) -> list[str]:
     """Short texts for one label, for contrast with audio: clauses, participles, noun phrases, the label."""
     entry = load_lexicon()[label]
-    return list(dict.fromkeys((*entry.clauses, *entry.participles, *entry.nouns, entry.label)))
+    return list(dict.fromkeys((*entry.clauses, *entry.sentences, *entry.participles, *entry.nouns, entry.label)))
 
 
 def all_phrases() -> list[str]:
@@ -108,8 +122,8 @@ def all_phrases() -> list[str]:
     lexicon = load_lexicon()
     texts: list[str] = []
     for entry in lexicon.entries.values():
-        texts += [finish(clause) for clause in entry.clauses]
-        tails = ["twice", "several times", FAR] if entry.repeatable else [FAR]
+        texts += [finish(clause) for clause in (*entry.clauses, *entry.sentences)]
+        tails = [*TIMES.values(), OFTEN, FAR, ECHO] if entry.repeatable else [FAR]
         texts += [finish(f"{entry.clauses[0]} {tail}") for tail in tails]
         texts += [finish(phrase) for phrase in (*entry.participles, *entry.nouns)]
         texts += [finish(_fill(frame, [lexicon["dog barking"], entry])) for frame in (*SEQUENCES, *TOGETHER)]
@@ -141,7 +155,7 @@ def _sentence(scene: SceneDescription, choose: Callable[[int], int]) -> str:
     styles = (free, plain, plainer, replace(plainer, repetitions=False))
     for count in range(len(sounds), 0, -1):
         for style in styles:
-            text = _compose(sounds[:count], style)
+            text = _compose(sounds[:count], style) if len(scene.sounds) > 1 else _alone(scene, style)
             if len(text.split()) <= MAX_WORDS:
                 return finish(text)
     raise AssertionError(f"no sentence of {MAX_WORDS} words for {sounds[0].label!r}")
@@ -176,6 +190,17 @@ def _participles(sound: Sound) -> tuple[str, ...]:
     lexicon = load_lexicon()
     entry = lexicon[sound.label]
     return (lexicon.families[entry.family].participle,) if sound.vague else entry.participles
+
+
+def _alone(scene: SceneDescription, style: _Style) -> str:
+    """A full sentence for the one sound of a scene; a short clause where something is to be added to it."""
+    [sound] = scene.sounds
+    entry = load_lexicon()[sound.label]
+    if scene.echoing and not entry.continuous and not sound.distant:
+        return f"{_clause(sound, style)} {ECHO}"
+    if style.shortest or sound.vague or sound.distant or (entry.repeatable and sound.repetitions > 1):
+        return _clause(sound, style)
+    return _pick(entry.sentences, style)
 
 
 def _compose(sounds: Sequence[Sound], style: _Style) -> str:
@@ -256,7 +281,7 @@ def _with_tails(sound: Sound, phrases: Sequence[str], style: _Style) -> str:
         phrases = [phrase for phrase in phrases if takes_adverb(phrase)] or phrases
     parts = [_pick(phrases, style)]
     if repeated and takes_adverb(parts[0]):
-        parts.append("twice" if sound.repetitions == 2 else "several times")
+        parts.append(TIMES.get(sound.repetitions, OFTEN))
     far = sound.distant and style.distances and not sound.background
     if far and not any(word in parts[0].split() for word in FAR_WORDS):
         parts.append(FAR)

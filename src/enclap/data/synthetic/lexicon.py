@@ -22,6 +22,7 @@ class Entry:
     """How one label is said and recognised.
 
     clauses: finite clauses, present tense, lower case, no full stop; the first is the preferred one.
+    sentences: fuller ones, for a sound that is alone: with the source, the manner, the place that follows from it.
     participles: nouns with an -ing form ("a dog barking").
     nouns: noun phrases that fit "the sound of ...".
     continuous: may be the background of a scene. repeatable: "several times" makes sense. plural: whether the
@@ -32,6 +33,7 @@ class Entry:
     label: str
     family: str
     clauses: tuple[str, ...]
+    sentences: tuple[str, ...]
     participles: tuple[str, ...]
     nouns: tuple[str, ...]
     continuous: bool
@@ -108,6 +110,7 @@ def parse_entry(row: Mapping[str, str]) -> Entry:
         label=row["label"],
         family=row["family"],
         clauses=tuple(_items(row["clauses"])),
+        sentences=tuple(_items(row["sentences"])),
         participles=tuple(_items(row["participles"])),
         nouns=tuple(_items(row["nouns"])),
         continuous=row["continuous"] == "yes",

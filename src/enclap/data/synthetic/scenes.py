@@ -1,8 +1,8 @@
 """Composed scenes: recordings put together into audio whose true description is known.
 
-A scene is drawn from (seed, number) alone. It holds one sound, two or three in order, two at once, or sounds over a
-background, near or far, once or repeatedly, in a room or not, with random crops, levels, filters and noise; the
-description says what is audible, in order.
+A scene is drawn from (seed, number) alone. It holds one sound, two or three in order, two at once, a sound under speech
+or music, or sounds over a background, near or far, once or repeatedly, in a room or not, with random crops, levels,
+filters and noise; the description says what is audible, in order.
 """
 
 from __future__ import annotations
@@ -26,10 +26,18 @@ MOST_SOUNDS = 3
 """Sounds in a scene, all of different families."""
 ROOMS, DISTANT, REPEATED = 0.25, 0.07, 0.35
 """How often a scene is in a room, a sound is far away, a short sound is repeated."""
+AUDIBLE_ECHO, AUDIBLE_WET = 0.8, 0.25
+"""Seconds that a room resounds, and its part of the sound, from which on a listener notices the room."""
 GOING_ON = 0.3
 """How often a filled scene is continued by silence to the end of a window."""
-INAUDIBLE = 0.25
-"""A sound whose loudest part is softer than this part of what covers it (-12 dB) is not described."""
+INAUDIBLE = 0.22
+"""A sound whose loudest part is softer than this part of what covers it (-13 dB) is not described."""
+COVERS = ("speech", "music")
+"""Families of the sounds that cover others in real recordings; each covers half of the covered scenes."""
+COVERED_DECIBELS = (-3.0, 13.0)
+"""How far below what covers it a covered sound is, least and most."""
+RARITY = 0.6
+"""Labels are drawn in proportion to their number of recordings to this power."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +49,20 @@ class SceneMix:
     not give the kind away.
     """
 
-    order: float = 0.24
-    together: float = 0.10
-    background: float = 0.14
-    three: float = 0.04
+    order: float = 0.20
+    together: float = 0.12
+    background: float = 0.10
+    covered: float = 0.10
+    three: float = 0.06
     filled: bool = False
 
     def draw(self, generator: np.random.Generator) -> str:
-        """A kind: order, together, background, three or single."""
+        """A kind: order, together, background, covered, three or single."""
         kinds = {
             "order": self.order,
             "together": self.together,
             "background": self.background,
+            "covered": self.covered,
             "three": self.three,
         }
         point = generator.random()
@@ -76,9 +86,10 @@ class SceneComposer:
     """Draws scenes from some of a corpus's recordings.
 
     weights: how often each recording is drawn within its label, by number; recordings without a weight are not used.
-    Labels are drawn in proportion to count ** 0.7, so that rare ones occur without crowding out common ones. The
-    labels that `known` lacks are described by their families alone (None: all labels are known). DataError when the
-    recordings have too few kinds of sounds for such scenes.
+    Labels are drawn in proportion to count ** RARITY, so that rare ones occur without crowding out common ones. The
+    labels that `known` lacks are described by their families alone (None: all labels are known). companions: labels of
+    what else sounds in the whole of a recording, by number. DataError when the recordings have too few kinds of sounds
+    for such scenes.
     """
 
     def __init__(
@@ -88,8 +99,10 @@ class SceneComposer:
         mix: SceneMix,
         seed: int,
         known: Collection[str] | None = None,
+        companions: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         self._known = known
+        self._companions = companions or {}
         self._corpus = corpus
         self._mix = mix
         self._seed = seed
@@ -105,11 +118,15 @@ class SceneComposer:
         everything = sorted(self._by_label)
         self._all = _Choice(everything, self._by_label)
         self._backgrounds = _Choice([name for name in everything if lexicon.entries[name].continuous], self._by_label)
+        by_family = {family: [name for name in everything if lexicon[name].family == family] for family in COVERS}
+        self._covers = [_Choice(names, self._by_label) for names in by_family.values() if names]
         families = {lexicon[name].family for name in everything}
         if len(families) < MOST_SOUNDS:  # or a scene would look for another family for ever
             raise DataError(f"sounds of {len(families)} families; scenes need recordings of {MOST_SOUNDS} or more")
         if mix.background > 0 and not self._backgrounds:
             raise DataError("no continuous sound (rain, an engine) among the recordings; scenes need one as background")
+        if mix.covered > 0 and not self._covers:
+            raise DataError(f"no {' or '.join(COVERS)} among the recordings; scenes need some to cover other sounds")
 
     def draw(self, number: int) -> Scene:
         """Scene `number`."""
@@ -121,6 +138,8 @@ class SceneComposer:
             return self._together(generator)
         if kind == "background":
             return self._over_background(generator)
+        if kind == "covered":
+            return self._covered(generator)
         return self._in_order(generator, 3 if kind == "three" else 2)
 
     def _single(self, generator: np.random.Generator) -> Scene:
@@ -132,7 +151,16 @@ class SceneComposer:
         if generator.random() < 0.25:
             room = max(0, int(LONGEST * self._corpus.rate) - len(take.audio))
             before, after = (int(generator.integers(0, room // 2 + 1)) for _ in range(2))
-        return self._finish([_Placed(take, before)], before + len(take.audio) + after, None, generator)
+        placed = _Placed(take, before)
+        scene = self._finish([placed], before + len(take.audio) + after, None, generator)
+        if take.distant:
+            return scene
+        others = tuple(
+            replace(placed.sound(self._corpus.rate), label=name, repetitions=1, background=True)
+            for name in self._companions.get(take.number, ())
+        )
+        described = replace(scene.description, sounds=(*scene.description.sounds, *others))
+        return replace(scene, description=described)
 
     def _in_order(self, generator: np.random.Generator, count: int) -> Scene:
         """Sounds one after the other with pauses, most of them short."""
@@ -172,6 +200,20 @@ class SceneComposer:
         length = max(len(take.audio) for take in takes)
         placed = [_Placed(take, int(generator.integers(0, length - len(take.audio) + 1))) for take in takes]
         return self._finish(placed, length, None, generator)
+
+    def _covered(self, generator: np.random.Generator) -> Scene:
+        """A sound under speech or music that is as loud or up to 13 dB louder, and goes on for the whole scene."""
+        cover = self._covers[int(generator.integers(len(self._covers)))].draw(generator)
+        [label] = self._distinct(self._all, 1, generator, without=cover)
+        length = int(LONGEST * self._part(generator, 0.4) * self._corpus.rate)
+        over = replace(self._sound(cover, LONGEST, generator), distant=False, repetitions=1)
+        over = replace(over, audio=np.resize(over.audio, length))
+        under = self._sound(label, length / self._corpus.rate, generator)
+        softer = 10.0 ** (-generator.uniform(*COVERED_DECIBELS) / 20.0)
+        level = softer * loudness(over.audio, self._corpus.rate) / max(loudness(under.audio, self._corpus.rate), 1e-5)
+        under = replace(under, audio=under.audio * np.float32(level), distant=False)
+        start = int(generator.integers(0, max(1, length - len(under.audio) + 1)))
+        return self._finish([_Placed(over, 0), _Placed(under, start)], length, None, generator)
 
     def _over_background(self, generator: np.random.Generator) -> Scene:
         """One or two sounds over a steady one that is 6 to 16 dB softer."""
@@ -239,8 +281,11 @@ class SceneComposer:
         if background is not None:
             sounds.append(Sound(background.label, 0.0, length / rate, background=True, distant=background.distant))
             numbers.append(background.number)
+        echoing = False
         if generator.random() < ROOMS:
-            total = reverberate(total, rate, generator.uniform(0.2, 1.2), 10.0 ** (-generator.uniform(0.3, 1.5)))
+            seconds, wet = generator.uniform(0.2, 1.2), 10.0 ** (-generator.uniform(0.3, 1.5))
+            total = reverberate(total, rate, seconds, wet)
+            echoing = seconds >= AUDIBLE_ECHO and wet >= AUDIBLE_WET
         if self._mix.filled and generator.random() < GOING_ON:
             total = np.pad(total, (0, longest - length))
         audio = add_noise(total, generator)
@@ -250,7 +295,7 @@ class SceneComposer:
         known = self._known
         if known is not None:
             sounds = [sound if sound.label in known else replace(sound, vague=True) for sound in sounds]
-        description = SceneDescription(tuple(sounds))
+        description = SceneDescription(tuple(sounds), echoing)
         return Scene(Waveform(audio.astype(np.float32, copy=False), rate), description, tuple(numbers))
 
 
@@ -291,11 +336,11 @@ def repeat(audio: FloatArray, longest: int, pause: int, generator: np.random.Gen
 
 
 class _Choice:
-    """Labels drawn in proportion to count ** 0.7."""
+    """Labels drawn in proportion to count ** RARITY."""
 
     def __init__(self, labels: Sequence[str], by_label: Mapping[str, Sized]) -> None:
         self._labels = labels
-        self._cumulative = np.cumsum([len(by_label[label]) ** 0.7 for label in labels])
+        self._cumulative = np.cumsum([len(by_label[label]) ** RARITY for label in labels])
 
     def __len__(self) -> int:
         return len(self._labels)

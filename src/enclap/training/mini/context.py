@@ -25,11 +25,12 @@ FRONT_END = MelFrontEnd(
 
 @dataclass(frozen=True)
 class MiniRun:
-    """One training of mini: where the recordings, the recipes and the results are."""
+    """One training of mini: where the recordings, the recipes, the results and the teachers' weights are."""
 
     recordings: Path
     output: Path
     recipes: Path
+    teachers: Path = Path("../shared/reference/teachers")
 
     @property
     def markers(self) -> Markers:

@@ -33,6 +33,7 @@ from enclap.hub.layout import Graph, graph_file
 from enclap.model.clap import Clap
 from enclap.training.dataset import Perturbation
 from enclap.training.mini.context import MiniRun
+from enclap.training.mini.opinions import find_companions
 from enclap.training.recipe import Optimisation, Settings
 from enclap.types import Features, FloatArray, IntArray
 
@@ -41,9 +42,9 @@ logger = logging.getLogger(__name__)
 SCENES_PER_SHARD = 250
 EMBED_TOGETHER = 25
 
-FILLED = SceneMix(order=0.45, together=0.08, background=0.12, three=0.07, filled=True)
+FILLED = SceneMix(order=0.36, together=0.10, background=0.10, covered=0.08, three=0.10, filled=True)
 """Scenes like the windows of a long recording, half of them of several sounds in order."""
-CLIP_PREFIXES = {"seen": "heard", "unseen": "unheard", "filled": "filled"}
+CLIP_PREFIXES = {"seen": "seen", "unseen": "unseen", "filled": "filled"}
 """How the names of a set's clips begin. Masks are drawn from these names: with others, the same recipe would train
 another model than the one that ships."""
 
@@ -101,14 +102,15 @@ class SceneSet:
 def scene_sets(run: MiniRun) -> list[SceneSet]:
     """The captioner's sets of scenes: of recordings that CLAP was trained on, of others, and filled ones of both."""
     recipe = run.recipe(CaptionRecipe, "caption")
-    known = set(run.targets.label_names)
+    known, companions = set(run.targets.label_names), find_companions(run)
     sets = []
     for name, count, numbers, mix in (
         ("seen", recipe.scenes, run.seen, SceneMix()),
         ("unseen", recipe.unseen_scenes, run.unseen, SceneMix()),
         ("filled", recipe.filled_scenes, [*run.seen, *run.unseen], FILLED),
     ):
-        composer = SceneComposer(run.corpus, dict.fromkeys(numbers, 1.0), mix, recipe.optimisation.seed, known)
+        weights, seed = dict.fromkeys(numbers, 1.0), recipe.optimisation.seed
+        composer = SceneComposer(run.corpus, weights, mix, seed, known, companions)
         sets.append(SceneSet(name, run.output / "scenes" / name, count, composer, recipe.captions))
     return sets
 

@@ -1,0 +1,6 @@
+"""temporary"""
+from pathlib import Path
+import torch
+from enclap.training.teachers.mobilenet import MobileNet
+def load_mobilenet(folder: Path) -> MobileNet:
+    net = MobileNet(); net.load_state_dict(torch.load(folder / "mn04_as_mAP_432.pt", weights_only=True, map_location="cpu")); return net.eval()
