@@ -22,8 +22,9 @@ from enclap.model.conv_clap import ConvTower
 from enclap.training.dataset import CaptionItem, CaptionItems, Perturbation
 from enclap.training.mini import clap as clap_stage
 from enclap.training.mini import codec as codec_stage
-from enclap.training.mini.augment import Augmentation, MelBank
+from enclap.training.mini.augment import Augmentation, MelBank, View, draw_view
 from enclap.training.mini.scenes import CaptionRecipe
+from enclap.training.mini.targets import Targets, make_targets
 from enclap.training.mini.text import TextRecipe, make_pair_sampler, symmetric_contrast
 from enclap.training.recipe import Optimisation, parse, read_recipe
 from enclap.training.tokenizer import train_tokenizer
@@ -178,25 +179,27 @@ def test_soft_cross_entropy_is_torchs_for_whole_labels_and_ignores_empty_rows() 
 def test_targets_hold_labels_of_seen_recordings_and_words_that_recur() -> None:
     labels = ["dog barking", "puppy barking", "dog barking", "rain"]
     recordings = [recording(label, number) for number, label in enumerate(labels)]
-    targets = clap_stage.make_targets(recordings, seen=[0, 1, 2])
+    targets = make_targets(recordings, seen=[0, 1, 2])
     assert targets.label_names == ("dog barking", "puppy barking") and targets.word_names == ("barking",)
     assert targets.label_rows[3].sum() == 0 and targets.word_rows[:, 0].tolist() == [1, 1, 1, 0]
     families = [targets.family_names[row.argmax()] for row in targets.family_rows]
     assert targets.family_rows.sum(axis=1).tolist() == [1, 1, 1, 1] and families == ["dog", "dog", "dog", "rain"]
 
 
-def small_tower() -> tuple[clap_stage.TowerTraining, clap_stage.Targets]:
-    """Towers of three labels on 8 mel bands."""
+def small_tower() -> tuple[ConvTower, clap_stage.TowerTraining, Targets]:
+    """A tower of 8 mel bands and the training of its projection on three labels."""
     recordings = [recording(label, number) for number, label in enumerate(["dog barking", "rain", "bell ringing"] * 3)]
-    targets = clap_stage.make_targets(recordings, seen=range(9))
-    one = Optimisation(steps=1, batch_size=1, learning_rate=1.0)
-    recipe = clap_stage.ClapRecipe(channels=(8, 16), tower_width=16, text={}, optimisation=one, second_phase=one)
+    targets = make_targets(recordings, seen=range(9))
+    recipe = clap_stage.ClapRecipe(
+        text={}, views=1, optimisation=Optimisation(steps=1, batch_size=1, learning_rate=1.0)
+    )
     torch.manual_seed(0)
-    return clap_stage.TowerTraining(ConvTower(8, recipe.channels, 16), targets, recipe), targets
+    tower = ConvTower(8, (8, 16), 16)
+    return tower, clap_stage.TowerTraining(tower, targets, recipe), targets
 
 
 def test_a_tower_learns_what_is_heard_and_in_which_half() -> None:
-    training, targets = small_tower()
+    tower, training, targets = small_tower()
     generator = np.random.default_rng(0)
     kinds = generator.integers(0, 3, (48, 2))  # what sounds in the first and in the second half
     mel = generator.normal(-60.0, 2.0, (48, 20, 8)).astype(np.float32)
@@ -207,10 +210,11 @@ def test_a_tower_learns_what_is_heard_and_in_which_half() -> None:
     batch = {name: torch.from_numpy(table[kinds].mean(axis=1)) for name, table in rows.items()}
     batch["words"] = (batch["words"] > 0).float()
     halves = torch.from_numpy(targets.word_rows[kinds].reshape(48, -1))
+    hidden = tower.hidden(torch.from_numpy(mel)).detach()  # the convolutions stay as they are
     optimiser = torch.optim.AdamW(training.parameters(), lr=1e-2)
     losses = []
     for _ in range(150):
-        parts = training(torch.from_numpy(mel), **batch, halves=halves)
+        parts = training(hidden, **batch, halves=halves)
         optimiser.zero_grad()
         parts["loss"].backward()
         optimiser.step()
@@ -219,34 +223,40 @@ def test_a_tower_learns_what_is_heard_and_in_which_half() -> None:
         assert losses[-1][name] < 0.7 * losses[0][name], name
     training.eval()
     with torch.no_grad():
-        seen = training.tower(torch.from_numpy(mel))[:, 0] * 4.0
+        seen = tower.spans(hidden)[:, 0] * 4.0
         found = training.order_head(seen).reshape(48, 2, -1) > 0
     assert (found == halves.reshape(48, 2, -1).bool()).float().mean() > 0.9
 
 
-def test_the_halves_of_a_view_hold_the_words_of_what_sounds_in_them(tmp_path: Path) -> None:
-    _, targets = small_tower()
-    mels = np.full((90, 8), -60.0, dtype=np.float16)
-    bank = MelBank(mels, np.arange(0, 91, 10), 20)
-    follow = Augmentation(mixture=0.0, sequence=1.0)
-    draw = clap_stage.make_view_sampler(bank, targets, np.cumsum(np.full(9, 1 / 9)), follow, seed=0)
+def maps_of_views(tower: ConvTower, targets: Targets, follow: Augmentation) -> clap_stage.ViewMaps:
+    """Twenty views of nine recordings, 20 frames long."""
+    bank = MelBank(np.full((90, 8), -60.0, dtype=np.float16), np.arange(0, 91, 10), 20)
+    weights = np.cumsum(np.full(9, 1 / 9))
+
+    def draw(number: int) -> View:
+        return draw_view(bank, weights, follow, np.random.default_rng(number))
+
+    return clap_stage.map_views(tower, draw, 20, targets, seed=0)
+
+
+def test_the_halves_of_a_view_hold_the_words_of_what_sounds_in_them() -> None:
+    tower, _, targets = small_tower()
+    draw = maps_of_views(tower, targets, Augmentation(mixture=0.0, sequence=1.0))
     for number in range(20):
         item = draw(number)
         first, second = item["halves"].reshape(2, -1)
         assert np.array_equal(np.maximum(first, second), item["words"]) and item["labels"].sum() == pytest.approx(1.0)
-        assert item["mel"].shape == (20, 8)
+        assert item["hidden"].shape == (16, 10)  # channels, and frames halved once
 
 
 def test_every_sampler_can_be_sent_to_a_worker_of_the_data_loader(tmp_path: Path) -> None:
-    _, targets = small_tower()
-    bank = MelBank(np.full((90, 8), -60.0, dtype=np.float16), np.arange(0, 91, 10), 20)
-    weights = np.cumsum(np.full(9, 1 / 9))
-    view = clap_stage.make_view_sampler(bank, targets, weights, Augmentation(), seed=0)
+    tower, _, targets = small_tower()
+    view = maps_of_views(tower, targets, Augmentation())
     tokenizer = train_tokenizer(["A dog barks."], 300)
     pair = make_pair_sampler(np.eye(2, dtype=np.float32), ["dog barking", "rain"], tokenizer, seed=0)
     write_shard(tmp_path / "00000.parquet", HEADER, clips(8))
     items = CaptionItems(FeatureStore(tmp_path), np.ones(8), tokenizer, 32, Perturbation(), batch_size=2, seed=0)
-    for draw, field in ((view, "mel"), (pair, "ids"), (items, "codes")):
+    for draw, field in ((view, "hidden"), (pair, "ids"), (items, "codes")):
         found, wanted = (
             item if isinstance(item, dict) else vars_of(item) for item in (pickle.loads(pickle.dumps(draw))(5), draw(5))
         )

@@ -9,34 +9,56 @@ from pathlib import Path
 import numpy as np
 
 from enclap.captioner import Captioner
-from enclap.data.recordings import read_manifest
+from enclap.data.recordings import MANIFEST, Recording, read_collection, read_manifest
 from enclap.data.splits import select
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.selection import repeats_phrase
 from enclap.engines.base import Engine
 from enclap.evaluation.baselines import compare_with_baselines, score_named
-from enclap.evaluation.hearing import FAMILY_NAMED, ORDER_CORRECT, SOUND_NAMED, WORDS_READ, Hearing
-from enclap.evaluation.sound_pairs import COMMON_LABELS, common_pairs, esc_pairs, join_pair
+from enclap.evaluation.hearing import FAMILY_NAMED, ORDER_CORRECT, SOUND_NAMED, WORDS_READ, Hearing, mentions_label
+from enclap.evaluation.sound_pairs import (
+    COMMON_LABELS,
+    COVER_FAMILIES,
+    LEVELS,
+    LabelledClip,
+    common_pairs,
+    cover_clip,
+    draw_covers,
+    esc_pairs,
+    esc_threes,
+    join_row,
+)
 from enclap.evaluation.wording import PHRASE_WORDS, is_unfinished, words_of
 from enclap.types import Features, Window, embedding_of
 
 ESC = "ESC-10: the caption names the sound"
-NAMED = "all labels: named, mean over labels"
-FAMILY = "all labels: named or family named, mean over labels"
+NAMED = "all labels of the first collection: named, mean over labels"
+FAMILY = "all labels of the first collection: named or family named, mean over labels"
+LATER_NAMED = "all labels of the later collection: named, mean over labels"
+LATER_FAMILY = "all labels of the later collection: named or family named, mean over labels"
 ESC_PAIRS = "two ESC-10 sounds in order: both named"
 COMMON_PAIRS = f"two sounds of the {COMMON_LABELS} commonest labels: both named"
 ORDER = "{}, of those: order right"
+THREE = "three ESC-10 sounds in a window: named on average, of 3"
+COVERED = "ESC-10 under {}, {:.0f} dB beside it: the sound named"
 FAULTY = "captions with a repeated phrase or without an end"
+LENGTH = "words of a caption, mean"
+VOCABULARY = "different words in the captions of all ESC-10 clips and the split"
+ONCE = "different labels named at least once on their recordings"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A share, 0 to 1, over so many items, beside its baselines where these mean something; see `Comparison`."""
+    """A share, 0 to 1, over so many items, beside its baselines where these mean something; see `Comparison`.
+
+    number: whether the value is a number of its own, no share.
+    """
 
     value: float
     items: int
     shuffled: float | None = None
     constant: float | None = None
+    number: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +84,73 @@ class HearingReport:
 
 def measure_hearing(captioner: Captioner, folder: Path, split: str) -> HearingReport:
     """How often the captions of a split's recordings in `folder` name what can be heard."""
-    recordings = read_manifest(folder / "manifest.csv")
-    chosen = select(recordings, split)
-    results = captioner.caption([folder / recording.path for recording in chosen])
-    captions = [
-        LabelledCaption((recording.label,), result.captions[0].text)
-        for recording, result in zip(chosen, results, strict=True)
-    ]
+    collection, first = read_collection(folder), read_manifest(folder / MANIFEST)
+    chosen, paths = select(collection, split), {recording.path for recording in first}
+    captions = caption_recordings(captioner, folder, chosen)
+    early = [caption for caption, clip in zip(captions, chosen, strict=True) if clip.path in paths]
+    later = [caption for caption, clip in zip(captions, chosen, strict=True) if clip.path not in paths]
     classes = [caption for caption, clip in zip(captions, chosen, strict=True) if clip.fold is not None]
     figures = {
         ESC: _compared(classes, Hearing(), SOUND_NAMED),
-        NAMED: _compared(captions, Hearing(over_labels=True), SOUND_NAMED),
-        FAMILY: _compared(captions, Hearing(over_labels=True), FAMILY_NAMED),
+        NAMED: _compared(early, Hearing(over_labels=True), SOUND_NAMED),
+        FAMILY: _compared(early, Hearing(over_labels=True), FAMILY_NAMED),
     }
-    for name, pairs in ((ESC_PAIRS, esc_pairs(chosen)), (COMMON_PAIRS, common_pairs(recordings, chosen))):
-        clips = [join_pair(folder, pair) for pair in pairs]
-        results = captioner.caption([(clip.waveform.samples, clip.waveform.rate) for clip in clips])
-        found = [LabelledCaption(clip.labels, result.text) for clip, result in zip(clips, results, strict=True)]
+    if later:
+        figures[LATER_NAMED] = _compared(later, Hearing(over_labels=True), SOUND_NAMED)
+        figures[LATER_FAMILY] = _compared(later, Hearing(over_labels=True), FAMILY_NAMED)
+    figures[ONCE] = Figure(float(len({item.labels for item in captions if item.names_all})), len(captions), number=True)
+    old = [recording for recording in chosen if recording.path in paths]
+    for name, pairs in ((ESC_PAIRS, esc_pairs(old)), (COMMON_PAIRS, common_pairs(first, old))):
+        found = caption_clips(captioner, [join_row(folder, pair) for pair in pairs])
         figures |= {name: _compared(found, Hearing(), SOUND_NAMED), ORDER.format(name): _order(found)}
-        captions += found
+        captions = [*captions, *found]
+    threes = caption_clips(captioner, [join_row(folder, row) for row in esc_threes(old)])
+    captions = [*captions, *threes]
+    counts = [sum(mentions_label(item.text, label) for label in item.labels) for item in threes]
+    figures[THREE] = Figure(float(np.mean(counts)), len(counts), number=True)
+    figures |= measure_covered(captioner, folder, chosen)
     faulty = [is_faulty(caption.text) for caption in captions]
     figures[FAULTY] = Figure(float(np.mean(faulty)), len(faulty))
-    return HearingReport(figures, captions)
+    rest = [recording for recording in first if recording.fold is not None and recording not in chosen]
+    spoken = [item.text for item in (*captions[: len(chosen)], *caption_recordings(captioner, folder, rest))]
+    return HearingReport(figures | measure_words(spoken), captions)
+
+
+def caption_recordings(captioner: Captioner, folder: Path, chosen: Sequence[Recording]) -> list[LabelledCaption]:
+    """The caption of each recording's first window, with its main label."""
+    results = captioner.caption([folder / recording.path for recording in chosen])
+    return [
+        LabelledCaption((recording.label,), result.captions[0].text)
+        for recording, result in zip(chosen, results, strict=True)
+    ]
+
+
+def caption_clips(captioner: Captioner, clips: Sequence[LabelledClip]) -> list[LabelledCaption]:
+    """The captions of made clips, with their labels."""
+    results = captioner.caption([(clip.waveform.samples, clip.waveform.rate) for clip in clips])
+    return [LabelledCaption(clip.labels, result.text) for clip, result in zip(clips, results, strict=True)]
+
+
+def measure_covered(captioner: Captioner, folder: Path, chosen: Sequence[Recording]) -> dict[str, Figure]:
+    """How often ESC-10's sounds are named under speech and under music of the same split."""
+    sounds = [clip for clip in chosen if clip.fold is not None]
+    figures = {}
+    for family in COVER_FAMILIES:
+        covers = draw_covers(chosen, family, len(sounds))
+        for decibels in LEVELS:
+            clips = [cover_clip(folder, *pair, decibels) for pair in zip(sounds, covers, strict=True)]
+            found = caption_clips(captioner, clips)
+            figures[COVERED.format(family, decibels)] = _compared(found, Hearing(), SOUND_NAMED)
+    return figures
+
+
+def measure_words(captions: Sequence[str]) -> dict[str, Figure]:
+    """How long captions are, and how many different words they use."""
+    words = [words_of(text) for text in captions]
+    return {
+        LENGTH: Figure(float(np.mean([len(item) for item in words])), len(words), number=True),
+        VOCABULARY: Figure(float(len({word for item in words for word in item})), len(words), number=True),
+    }
 
 
 def _compared(captions: Sequence[LabelledCaption], metric: Hearing, score: str) -> Figure:
@@ -127,8 +194,8 @@ def measure_inputs(engine: Engine, entries: int, folder: Path, split: str) -> di
 
     entries: codebook entries of the model, which is also the code that hides a code.
     """
-    pairs = esc_pairs(select(read_manifest(folder / "manifest.csv"), split))
-    clips = [join_pair(folder, pair) for pair in pairs]
+    pairs = esc_pairs(select(read_manifest(folder / MANIFEST), split))
+    clips = [join_row(folder, pair) for pair in pairs]
     features = engine.extract([Window(clip.waveform, 0.0, clip.waveform.seconds) for clip in clips])
     figures = {}
     for name, change in INPUTS.items():

@@ -1,4 +1,4 @@
-"""The clips on which mini's hearing is measured and calibrated: recordings alone, and two in a row."""
+"""The clips on which mini's hearing is measured and calibrated: recordings alone, in a row, and under others."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ import numpy as np
 
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
-from enclap.data.recordings import Recording, read_manifest
+from enclap.data.recordings import Recording, read_collection
 from enclap.data.splits import select
-from enclap.types import Waveform
+from enclap.data.synthetic.lexicon import load_lexicon
+from enclap.types import FloatArray, Waveform
 
 PAIRS = 200
 COMMON_LABELS = 34
 PAIR_RATE = 32_000
-PAUSE = 0.2  # seconds between the two sounds of a pair
-LONGEST_SOUND = 4.8  # seconds of each
-ESC_SEED, COMMON_SEED = 1, 2  # of the pairs drawn among ESC-10's classes, and among the commonest labels
+PAUSE = 0.2  # seconds between two sounds in a row
+WINDOW = 10.0  # seconds that the sounds in a row fill at most
+ESC_SEED, COMMON_SEED, THREE_SEED, COVER_SEED = 1, 2, 3, 4
+COVER_FAMILIES = ("speech", "music")
+LEVELS = (0.0, -6.0, -12.0)  # decibels of a sound beside what covers it
 
-Pair = tuple[Recording, Recording]
+Row = tuple[Recording, ...]
+"""Recordings that follow each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +47,75 @@ def common_groups(recordings: Sequence[Recording], chosen: Sequence[Recording]) 
     return [by_label[label] for label in labels]
 
 
-def draw_pairs(groups: Sequence[Sequence[Recording]], seed: int, count: int) -> list[Pair]:
-    """Pairs of recordings of two different groups, groups drawn uniformly."""
+def draw_rows(groups: Sequence[Sequence[Recording]], seed: int, count: int, sounds: int = 2) -> list[Row]:
+    """Rows of `sounds` recordings of different groups, groups drawn uniformly."""
     generator = np.random.default_rng(seed)
-    pairs = []
+    rows = []
     for _ in range(count):
-        first, second = (groups[index] for index in generator.choice(len(groups), 2, replace=False))
-        pairs.append((first[int(generator.integers(len(first)))], second[int(generator.integers(len(second)))]))
-    return pairs
+        chosen = [groups[index] for index in generator.choice(len(groups), sounds, replace=False)]
+        rows.append(tuple(group[int(generator.integers(len(group)))] for group in chosen))
+    return rows
 
 
-def esc_pairs(chosen: Sequence[Recording]) -> list[Pair]:
+def esc_groups(chosen: Sequence[Recording]) -> list[list[Recording]]:
+    """The chosen ESC-10 recordings, a list for each class."""
+    return common_groups(chosen, [clip for clip in chosen if clip.fold is not None])
+
+
+def esc_pairs(chosen: Sequence[Recording]) -> list[Row]:
     """Pairs of different ESC-10 classes among the chosen recordings."""
-    return draw_pairs(common_groups(chosen, [clip for clip in chosen if clip.fold is not None]), ESC_SEED, PAIRS)
+    return draw_rows(esc_groups(chosen), ESC_SEED, PAIRS)
 
 
-def common_pairs(recordings: Sequence[Recording], chosen: Sequence[Recording]) -> list[Pair]:
+def esc_threes(chosen: Sequence[Recording]) -> list[Row]:
+    """Three different ESC-10 classes among the chosen recordings."""
+    return draw_rows(esc_groups(chosen), THREE_SEED, PAIRS, sounds=3)
+
+
+def common_pairs(recordings: Sequence[Recording], chosen: Sequence[Recording]) -> list[Row]:
     """Pairs of the chosen recordings of the commonest labels."""
-    return draw_pairs(common_groups(recordings, chosen), COMMON_SEED, PAIRS)
+    return draw_rows(common_groups(recordings, chosen), COMMON_SEED, PAIRS)
 
 
-def join_pair(folder: Path, pair: Pair) -> LabelledClip:
-    """Two sounds one after the other, each at most 4.8 s, with a short pause between them."""
-    sounds = [resample(read_audio(folder / clip.path), PAIR_RATE) for clip in pair]
-    length, pause = int(LONGEST_SOUND * PAIR_RATE), np.zeros(int(PAUSE * PAIR_RATE), np.float32)
-    samples = np.concatenate([sounds[0][:length], pause, sounds[1][:length]])
-    return LabelledClip((pair[0].label, pair[1].label), Waveform(samples, PAIR_RATE))
+def join_row(folder: Path, row: Row) -> LabelledClip:
+    """Sounds one after the other with short pauses, all of them together in one window."""
+    length, pause = int((WINDOW / len(row) - PAUSE) * PAIR_RATE), np.zeros(int(PAUSE * PAIR_RATE), np.float32)
+    parts = [part for clip in row for part in (read_at_pair_rate(folder, clip)[:length], pause)]
+    return LabelledClip(tuple(clip.label for clip in row), Waveform(np.concatenate(parts[:-1]), PAIR_RATE))
+
+
+def read_at_pair_rate(folder: Path, clip: Recording) -> FloatArray:
+    """Float32 [N] samples of a recording at 32 kHz."""
+    return resample(read_audio(folder / clip.path), PAIR_RATE)
+
+
+def draw_covers(chosen: Sequence[Recording], family: str, count: int) -> list[Recording]:
+    """So many of the chosen recordings of a family of sounds, which are to cover others."""
+    groups = [clip for clip in chosen if load_lexicon()[clip.label].family == family]
+    generator = np.random.default_rng(COVER_SEED)
+    return [groups[int(generator.integers(len(groups)))] for _ in range(count)]
+
+
+def cover_clip(folder: Path, clip: Recording, cover: Recording, decibels: float) -> LabelledClip:
+    """A sound under another that goes on for its whole time; decibels: its level beside the other's."""
+    sound, over = (read_at_pair_rate(folder, item) for item in (clip, cover))
+    over = np.resize(over, len(sound))
+    level = 10.0 ** (decibels / 20.0) * root_mean_square(over) / max(root_mean_square(sound), 1e-6)
+    mixed = over + np.float32(level) * sound
+    peak = max(1.0, float(np.abs(mixed).max()))
+    return LabelledClip((clip.label,), Waveform((mixed / np.float32(peak)).astype(np.float32), PAIR_RATE))
+
+
+def root_mean_square(samples: FloatArray) -> float:
+    """The level of samples [N], 0 to 1."""
+    return float(np.sqrt(np.mean(np.square(samples))))
 
 
 def labelled_clips(folder: Path, split: str) -> Iterator[LabelledClip]:
     """The recordings of a split one by one, then pairs of them with common labels, each read when it is asked for."""
-    recordings = read_manifest(folder / "manifest.csv")
+    recordings = read_collection(folder)
     chosen = select(recordings, split)
     for clip in chosen:
         yield LabelledClip((clip.label,), read_audio(folder / clip.path))
     for pair in common_pairs(recordings, chosen):
-        yield join_pair(folder, pair)
+        yield join_row(folder, pair)

@@ -1,9 +1,10 @@
-"""mini's CLAP: an ensemble of plain convolutional audio towers beside transformers' CLAP text tower.
+"""mini's CLAP: a plain convolutional audio tower beside transformers' CLAP text tower.
 
-It takes the place of the published sizes' `ClapModel`, with the same inputs and outputs. On the two thousand recordings
-that mini learns from, convolutions recognise more than an HTSAT of the same cost (EnCLAP++, arXiv 2409.01201, swaps
-this encoder too). Half-way between one vector and a sequence, the embedding is a pyramid in time (arXiv 1406.4729):
-each tower's vectors of the whole clip and of its two halves, so that two sounds that follow each other stay apart.
+It takes the place of the published sizes' `ClapModel`, with the same inputs and outputs. A convolutional tower that is
+distilled from a pretrained one recognises more than an HTSAT of the same cost that is trained on mini's few recordings
+(EnCLAP++, arXiv 2409.01201, swaps this encoder too). Half-way between one vector and a sequence, the embedding is a
+pyramid in time (arXiv 1406.4729): vectors of the whole clip and of its two halves, so that two sounds that follow each
+other stay apart.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ SPANS = 3
 class ConvClapConfig(PreTrainedConfig):  # type: ignore[misc]
     """Sizes of mini's CLAP.
 
-    mel_bands: bands of the spectrograms. channels: of each tower's blocks, first block first. members: towers of the
-    ensemble. tower_width: of a tower's vector for one span of time. text_config: as transformers' ClapTextConfig.
-    projection_dim: width of the embedding.
+    mel_bands: bands of the spectrograms. channels: of the tower's blocks, first block first. tower_width: of its vector
+    for one span of time. text_config: as transformers' ClapTextConfig. projection_dim: width of the embedding.
     """
 
     model_type = "enclap_conv_clap"
@@ -37,24 +37,22 @@ class ConvClapConfig(PreTrainedConfig):  # type: ignore[misc]
     def __init__(
         self,
         mel_bands: int = 64,
-        channels: Sequence[int] = (32, 64, 128, 128, 192, 256),
-        members: int = 2,
-        tower_width: int = 96,
+        channels: Sequence[int] = (48, 96, 192, 256, 320, 512),
+        tower_width: int = 192,
         text_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.mel_bands = mel_bands
         self.channels = list(channels)
-        self.members = members
         self.tower_width = tower_width
-        self.projection_dim = SPANS * members * tower_width
+        self.projection_dim = SPANS * tower_width
         self.text_config = dict(text_config or {})
         kwargs.pop("projection_dim", None)  # written for those who read the file; derived here
         super().__init__(**kwargs)
 
 
 class ConvTower(nn.Module):
-    """One member: mel spectrograms to unit embeddings, by convolutions with a halving of both axes after each."""
+    """Mel spectrograms to unit embeddings, by convolutions with a halving of both axes after each."""
 
     def __init__(self, bands: int, channels: Sequence[int], width: int) -> None:
         super().__init__()
@@ -88,7 +86,10 @@ class ConvTower(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Unit vectors [B, SPANS, width] of mel [B, F, M] in dB: of the whole clip and of its halves."""
-        hidden = self.hidden(mel)
+        return self.spans(self.hidden(mel))
+
+    def spans(self, hidden: Tensor) -> Tensor:
+        """Unit vectors [B, SPANS, width] of maps [B, channels[-1], F']."""
         spans = (hidden, *halves(hidden))  # convolutions are local: as if each half had been given by itself
         return torch.stack([self.embed(self.pool(span)) for span in spans], dim=1)
 
@@ -100,16 +101,14 @@ def halves(hidden: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ConvClapModel(PreTrainedModel):  # type: ignore[misc]
-    """Audio towers and text tower of one embedding space, with the methods of transformers' ClapModel."""
+    """Audio tower and text tower of one embedding space, with the methods of transformers' ClapModel."""
 
     config_class = ConvClapConfig
     base_model_prefix = "clap"
 
     def __init__(self, config: ConvClapConfig) -> None:
         super().__init__(config)
-        self.audio_towers = nn.ModuleList(
-            ConvTower(config.mel_bands, config.channels, config.tower_width) for _ in range(config.members)
-        )
+        self.audio_tower = ConvTower(config.mel_bands, config.channels, config.tower_width)
         text = ClapTextConfig(**{**config.text_config, "projection_dim": config.projection_dim})
         self.text_tower = ClapTextModelWithProjection(text)
         self.post_init()
@@ -119,8 +118,7 @@ class ConvClapModel(PreTrainedModel):  # type: ignore[misc]
 
     def get_audio_features(self, input_features: Tensor) -> Any:
         """An output whose pooler_output holds unit embeddings [C, E] of mel crops [C, 1, F, M] in dB."""
-        mel = input_features[:, 0]
-        vectors = torch.cat([tower(mel) for tower in self.audio_towers], dim=-1)  # [C, SPANS, members * width]
+        vectors = self.audio_tower(input_features[:, 0])  # [C, SPANS, width]
         return BaseModelOutputWithPooling(pooler_output=functional.normalize(vectors.flatten(1), dim=-1))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:

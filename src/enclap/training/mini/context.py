@@ -11,12 +11,14 @@ from enclap.audio.mel import MelFrontEnd
 from enclap.data.recordings import Corpus, Recording, open_corpus
 from enclap.data.splits import SEEN, TEST, UNSEEN, VALIDATION, split_of
 from enclap.training.mini.augment import MelBank, open_mel_bank
-from enclap.training.mini.clap import Targets, make_targets
+from enclap.training.mini.targets import Targets, make_targets
 from enclap.training.recipe import RecipeType, read_recipe
 from enclap.training.stage import Markers
 
 CORPUS_RATE = 32_000
 """Samples per second of the decoded recordings: the highest rate they come in."""
+TEACHERS = Path("../shared/reference/teachers")
+"""Where the teachers' weights are, unless another folder is given."""
 FFT_SIZE = 1_024
 FRONT_END = MelFrontEnd(
     CORPUS_RATE, 10 * CORPUS_RATE, FFT_SIZE, hop=CORPUS_RATE // 50, bands=64, lowest=50.0, highest=14_000.0
@@ -30,7 +32,7 @@ class MiniRun:
     recordings: Path
     output: Path
     recipes: Path
-    teachers: Path = Path("../shared/reference/teachers")
+    teachers: Path = TEACHERS
 
     @property
     def markers(self) -> Markers:

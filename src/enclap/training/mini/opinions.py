@@ -30,22 +30,48 @@ CERTAIN = 0.3
 LONG_ENOUGH = 8.0
 """Seconds of a recording that may have companions."""
 MOST_COMPANIONS = 2
-AMBIENCE = frozenset(
-    "aircraft crowd engine fire household insect machine outdoors rain sea stream thunder traffic train wind".split()
-)
+AMBIENCE = [
+    "aircraft",
+    "crowd",
+    "engine",
+    "fire",
+    "household",
+    "insect",
+    "machine",
+    "outdoors",
+    "rain",
+    "sea",
+    "stream",
+    "thunder",
+    "traffic",
+    "train",
+    "wind",
+]
 """Families of labels whose recordings are of places rather than of one thing."""
-COMPANIONS = frozenset(
-    """
-    bird, clapping, crowd, footsteps, fowl, insect, laughter, music, rain, sea, singing, speech,
-    stream, thunder, traffic, wind
-    """.replace(",", " ").split()
-)  # fmt: skip
-"""Families of what the teacher is believed to hear beside a label."""
+COMPANIONS = [
+    "bird",
+    "clapping",
+    "crowd",
+    "footsteps",
+    "fowl",
+    "insect",
+    "laughter",
+    "music",
+    "rain",
+    "sea",
+    "singing",
+    "speech",
+    "stream",
+    "thunder",
+    "traffic",
+    "wind",
+]
+"""Families of what the teacher is believed to recognise beside a label."""
 
 
 @cache
 def class_labels() -> tuple[str, ...]:
-    """The lexicon's label for each of AudioSet's classes, in the teacher's order; "" for those that nobody would say."""
+    """The lexicon's label for each of AudioSet's classes, in the teacher's order; "" where nobody would say it."""
     table = resources.files("enclap.data.synthetic").joinpath("audioset.csv").read_text(encoding="utf-8")
     return tuple(row["label"] for row in csv.DictReader(table.splitlines()))
 

@@ -19,14 +19,14 @@ from enclap.engines.onnx.sessions import usable_cores
 from enclap.errors import EnclapError, UsageError
 from enclap.files import replacement_folder
 from enclap.hub.integrity import write_checksums
-from enclap.training.mini.context import MiniRun
+from enclap.training.mini.context import TEACHERS, MiniRun
 from enclap.training.mini.stages import STAGES
 from enclap.training.stage import run_side_by_side, run_stage
 
 CARD = ("README.md", "reliability.svg")
 """Files of a model folder that are written after a measurement, not by a stage."""
 SIDE_BY_SIDE = 3
-"""Stages that may run at the same time, where there is a core for each: the codec and two towers."""
+"""Stages that may run at the same time, where there is a core for each: the codec, the opinions, the distillation."""
 
 
 def install(run: MiniRun, target: Path) -> None:
@@ -43,7 +43,8 @@ def install(run: MiniRun, target: Path) -> None:
 
 def run_all(run: MiniRun) -> None:
     """Run every stage that is not done; EnclapError when one fails."""
-    arguments = [f"--recordings={run.recordings}", f"--output={run.output}", f"--recipes={run.recipes}"]
+    places = {"recordings": run.recordings, "output": run.output, "recipes": run.recipes, "teachers": run.teachers}
+    arguments = [f"--{name}={place}" for name, place in places.items()]
     command = [sys.executable, "-m", "enclap.training.mini.run", *arguments]
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # mini fits one accelerator many times over
     processes = min(SIDE_BY_SIDE, usable_cores())
@@ -54,6 +55,7 @@ def main(
     recordings: Annotated[Path, typer.Option(help="Folder that holds manifest.csv and the recordings.")],
     output: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the finished model/.")],
     recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/mini"),
+    teachers: Annotated[Path, typer.Option(help="Folder of the teachers' weights.")] = TEACHERS,
     install_into: Annotated[
         Path | None, typer.Option(help="Put the finished model into this folder, and do nothing else.")
     ] = None,
@@ -61,7 +63,7 @@ def main(
 ) -> None:
     """Train mini from the recordings, or go on with a training that was cut off."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    run = MiniRun(recordings, output, recipes)
+    run = MiniRun(recordings, output, recipes, teachers)
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("mini's stages run in one process each; start this without torchrun")

@@ -29,9 +29,11 @@ from enclap.model.codec import Codec
 from enclap.model.conv_clap import ConvClapModel, ConvTower
 from enclap.training import captioning
 from enclap.training.mini import clap, codec, text
-from enclap.training.mini.augment import Augmentation, MelBank, draw_view
+from enclap.training.mini.augment import Augmentation, View, draw_view
 from enclap.training.mini.calibrate import calibrate
 from enclap.training.mini.context import FRONT_END, MiniRun
+from enclap.training.mini.distillation import DistillationRecipe, distil
+from enclap.training.mini.opinions import write_opinions
 from enclap.training.mini.scenes import CaptionRecipe, ExportedCodec, embed_scenes, prepare_shard, scene_sets
 from enclap.training.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from enclap.training.trainer import train_model
@@ -62,38 +64,35 @@ def decode_recordings(run: MiniRun) -> None:
     logger.info("%d recordings, %d mel frames", len(run.corpus), len(run.mels.mels))
 
 
-def train_tower(run: MiniRun, member: int) -> None:
-    """Write tower-`member`/model.safetensors: an audio tower of CLAP with its training heads."""
+def train_projection(run: MiniRun) -> None:
+    """Write projection/model.safetensors: the audio tower with its projection, trained to tell labels apart."""
     recipe = run.recipe(clap.ClapRecipe, "clap")
-    folder = run.output / f"tower-{member}"
-    torch.manual_seed(recipe.optimisation.seed + member)
-    training = new_tower(run, recipe)
-    weights = drawing_weights(run)
-    short = MelBank(run.mels.mels, run.mels.starts, recipe.frames)
-    for bank, augmentation, optimisation, output in (
-        (short, recipe.augmentation, recipe.optimisation, folder),
-        (run.mels, recipe.second_phase_augmentation, recipe.second_phase, folder / "second_phase"),
-    ):
-        own = optimisation.model_copy(update={"seed": optimisation.seed + member})
-        draw = clap.make_view_sampler(bank, run.targets, weights, augmentation, own.seed)
-        train_model(training, draw, clap.stack, own, output)
-    save_file(training.state_dict(), folder / "model.safetensors")
+    folder, optimisation = run.output / "projection", recipe.optimisation
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(optimisation.seed)
+    tower = new_tower(run)
+    tower.load_state_dict(load_file(run.output / "distillation" / "model.safetensors"))
+    weights, seed = drawing_weights(run), optimisation.seed
+
+    def draw(number: int) -> View:
+        return draw_view(run.mels, weights, recipe.augmentation, np.random.default_rng((seed, number)))
+
+    maps = clap.map_views(tower, draw, recipe.views, run.targets, seed)
+    train_model(clap.TowerTraining(tower, run.targets, recipe), maps, clap.stack, optimisation, folder)
+    save_file(tower.state_dict(), folder / "model.safetensors")
 
 
-def new_tower(run: MiniRun, recipe: clap.ClapRecipe) -> clap.TowerTraining:
-    """A tower with random weights and its training heads."""
-    tower = ConvTower(FRONT_END.bands, recipe.channels, recipe.tower_width)
-    return clap.TowerTraining(tower, run.targets, recipe)
+def new_tower(run: MiniRun) -> ConvTower:
+    """An audio tower with random weights, of the sizes that distillation gives it."""
+    sizes = run.recipe(DistillationRecipe, "distillation")
+    return ConvTower(FRONT_END.bands, sizes.channels, sizes.tower_width)
 
 
 def load_clap(run: MiniRun) -> ConvClapModel:
-    """CLAP with its trained audio towers and a text tower with random weights."""
-    recipe = run.recipe(clap.ClapRecipe, "clap")
-    model = clap.build_clap(recipe, make_tokenizer(run).get_vocab_size(), FRONT_END.bands)
-    for member, tower in enumerate(model.audio_towers):
-        training = new_tower(run, recipe)
-        training.load_state_dict(load_file(run.output / f"tower-{member}" / "model.safetensors"))
-        tower.load_state_dict(training.tower.state_dict())
+    """CLAP with its trained audio tower and a text tower with random weights."""
+    recipe, sizes = run.recipe(clap.ClapRecipe, "clap"), run.recipe(DistillationRecipe, "distillation")
+    model = clap.build_clap(recipe, sizes, make_tokenizer(run).get_vocab_size(), FRONT_END.bands)
+    model.audio_tower.load_state_dict(load_file(run.output / "projection" / "model.safetensors"))
     round_to_float16(model)
     model.eval()
     return model
@@ -241,13 +240,14 @@ def assemble(run: MiniRun) -> None:
     write_attribution(run.used, run.model)
 
 
-TOWERS = tuple(f"tower-{member}" for member in range(clap.TOWERS))
 STAGES = (
     MiniStage("recordings", (), decode_recordings),
+    MiniStage("opinions", ("recordings",), write_opinions),
     MiniStage("codec", ("recordings",), train_codec),
-    *(MiniStage(name, ("recordings",), partial(train_tower, member=member)) for member, name in enumerate(TOWERS)),
-    MiniStage("scenes", ("codec",), prepare_scenes),
-    MiniStage("text", TOWERS, train_text),
+    MiniStage("distillation", ("recordings",), distil),
+    MiniStage("projection", ("distillation",), train_projection),
+    MiniStage("scenes", ("codec", "opinions"), prepare_scenes),
+    MiniStage("text", ("projection",), train_text),
     MiniStage("caption", ("codec", "scenes", "text"), train_captioner),
     MiniStage("assemble", ("codec", "text", "caption"), assemble),
     MiniStage("calibrate", ("assemble",), calibrate),
