@@ -110,7 +110,9 @@ def fetch_wheel(wanted: PinnedFile, target: Path, remedy: str) -> None:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     reason = "it has another file" if done.returncode == 0 else printable([*lines, *errors][-1])
-    raise EnvironmentFault(f"{wanted.name}: the registry does not give {wanted.origin} ({reason}); {remedy}")
+    raise EnvironmentFault(
+        f"{wanted.name}: the registry cannot be reached or does not give {wanted.origin} ({reason}); {remedy}"
+    )
 
 
 def check_hash(path: Path, wanted: PinnedFile, remedy: str) -> None:
@@ -200,7 +202,7 @@ def read_student(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{shown}: no such file; name {names}, or start from nothing")
     found = sha256(path)
     if found not in STUDENTS:
-        raise ModelError(f"{shown}: has SHA-256 {found}, which is neither {names}; fetch it again")
+        raise ModelError(f"{shown}: is not {names} (it has SHA-256 {found}); fetch it again")
     tensors = read_tensors(path)
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
