@@ -5,7 +5,7 @@ ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
 WORKDIR /source
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY src src
 RUN python -m venv /opt/enclap \
     && /opt/enclap/bin/pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt . \

@@ -73,7 +73,7 @@ def test_the_metadata_says_what_it_is_and_asks_for_the_runtime_alone(archives: t
         folder = f"enclap-{__version__}.dist-info"
         metadata = HeaderParser().parsestr(archive.read(f"{folder}/METADATA").decode())
         assert "enclap = enclap.cli.main:main" in archive.read(f"{folder}/entry_points.txt").decode()
-        assert f"{folder}/licenses/LICENSE" in archive.namelist()
+        assert {f"{folder}/licenses/LICENSE", f"{folder}/licenses/NOTICE"} <= set(archive.namelist())
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT AND CC-BY-SA-4.0"
@@ -89,6 +89,7 @@ def test_the_source_archive_can_run_the_tests_and_build_the_wheel(archives: tupl
     wanted = {
         "pyproject.toml",
         "LICENSE",
+        "NOTICE",
         "CHANGELOG.md",
         "README.md",
         "Makefile",
@@ -100,6 +101,7 @@ def test_the_source_archive_can_run_the_tests_and_build_the_wheel(archives: tupl
     wanted |= {"docs/licences.md", "scripts/check_pythons.py", "CITATION.cff"}
     assert wanted <= names
     assert not any(name.startswith((".venv", "build/", "dist/")) or "__pycache__" in name for name in names)
+    assert not any(name.endswith((".pt", ".pth", ".whl")) for name in names), "others' weights are never given away"
 
 
 def test_the_wheel_works_outside_the_clone(archives: tuple[Path, Path], tmp_path: Path) -> None:

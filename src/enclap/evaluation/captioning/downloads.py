@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from enclap.errors import EnvironmentFault, UsageError
 from enclap.files import new_folder, sha256, write_whole
+from enclap.hub.addresses import copy_at_most, fetch_address
 from enclap.text import printable
 
 CORENLP_URL = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
@@ -24,8 +22,6 @@ LICENCE = (
 )
 LOCK = "lock.json"
 MOST_BYTES = 2 * 10**9
-SECONDS_WITHOUT_DATA = 60
-BLOCK_BYTES = 2**20
 REMEDY = "run `enclap metrics download`"
 
 
@@ -81,22 +77,8 @@ def _fetch(source: str, target: Path) -> None:
         except OSError as error:
             raise EnvironmentFault(f"{shown}: cannot be read: {error.strerror or error}") from error
         return
-    try:
-        with urllib.request.urlopen(source, timeout=SECONDS_WITHOUT_DATA) as answer, target.open("wb") as file:
-            _copy(answer, file, shown)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        remedy = f"try again, or fetch it elsewhere and name the file: {REMEDY[:-1]} --source FILE`"
-        raise EnvironmentFault(f"{shown}: cannot be fetched ({printable(str(reason))}); {remedy}") from error
-
-
-def _copy(answer: IO[bytes], file: IO[bytes], shown: str) -> None:
-    size = 0
-    while block := answer.read(BLOCK_BYTES):
-        size += len(block)
-        if size > MOST_BYTES:
-            raise EnvironmentFault(f"{shown}: is larger than {MOST_BYTES} bytes; this is not CoreNLP")
-        file.write(block)
+    remedy = f"try again, or fetch it elsewhere and name the file: {REMEDY[:-1]} --source FILE`"
+    fetch_address(source, target, MOST_BYTES, remedy)
 
 
 def _unpack(archive: Path, folder: Path, source: str) -> None:
@@ -104,6 +86,6 @@ def _unpack(archive: Path, folder: Path, source: str) -> None:
         with zipfile.ZipFile(archive) as opened:
             for name in CORENLP_JARS:
                 with opened.open(f"{CORENLP_FOLDER}/{name}") as stream, (folder / name).open("wb") as file:
-                    _copy(stream, file, printable(source))
+                    copy_at_most(stream, file, MOST_BYTES, printable(source))
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise EnvironmentFault(f"{printable(source)}: is not CoreNLP's archive ({printable(str(error))})") from error

@@ -44,6 +44,9 @@ def kaldi_mel_filters(bands: int, fft_size: int, rate: int, highest: float) -> T
 class MobileNetFrontEnd(nn.Module):
     """Waveforms to the log-mel spectrograms that mn04_as was trained on."""
 
+    filters: Tensor
+    window: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         window = torch.hann_window(WINDOW, periodic=False)
