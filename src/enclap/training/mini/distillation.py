@@ -21,9 +21,10 @@ from torch.nn import functional
 from enclap.data.recordings import Corpus
 from enclap.model.conv_clap import ConvTower
 from enclap.training.mini.context import CORPUS_RATE, FRONT_END, MiniRun
+from enclap.training.mini.opinions import load_teacher
 from enclap.training.recipe import Optimisation, Settings
 from enclap.training.teachers import mobilenet
-from enclap.training.teachers.weights import load_mobilenet, read_student
+from enclap.training.teachers.weights import read_student
 from enclap.training.trainer import train_model
 from enclap.types import FloatArray
 
@@ -220,7 +221,7 @@ def distil(run: MiniRun) -> None:
     tower = start_tower(recipe, run.teachers)
     if recipe.optimisation is not None:
         torch.manual_seed(recipe.optimisation.seed)
-        model = Distillation(tower, recipe, load_mobilenet(run.teachers))
+        model = Distillation(tower, recipe, load_teacher(run))
         draw = CropSampler(run.corpus, length_weights(run.corpus, run.seen), recipe, recipe.optimisation.seed)
         measure_map(model, draw)
         train_model(model, draw, stack_crops, recipe.optimisation, folder)

@@ -19,8 +19,9 @@ from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.evaluation.hearing import mentions_family, mentions_label
 from enclap.files import replacement_path
 from enclap.training.mini.context import CORPUS_RATE, MiniRun
+from enclap.training.recipe import Settings
 from enclap.training.teachers.mobilenet import MobileNet, MobileNetFrontEnd
-from enclap.training.teachers.weights import load_mobilenet
+from enclap.training.teachers.weights import PinnedFile, load_mobilenet
 from enclap.types import FloatArray
 
 WINDOW = 10 * CORPUS_RATE
@@ -69,6 +70,20 @@ COMPANIONS = [
 """Families of what the teacher is believed to recognise beside a label."""
 
 
+class TeacherRecipe(Settings):
+    """The file of the teacher's weights, as `PinnedFile` names its parts."""
+
+    name: str
+    origin: str
+    sha256: str
+
+
+def load_teacher(run: MiniRun) -> MobileNet:
+    """The teacher that the recipe names, frozen; the errors of `enclap.training.teachers.weights.find_file`."""
+    recipe = run.recipe(TeacherRecipe, "teacher")
+    return load_mobilenet(run.teachers, PinnedFile(recipe.name, recipe.origin, recipe.sha256))
+
+
 @cache
 def class_labels() -> tuple[str, ...]:
     """The lexicon's label for each of AudioSet's classes, in the teacher's order; "" where nobody would say it."""
@@ -78,7 +93,7 @@ def class_labels() -> tuple[str, ...]:
 
 def write_opinions(run: MiniRun) -> None:
     """Write opinions/opinions.npz: `probabilities` float16 [windows, 527] and `starts` int64 [N + 1] by recording."""
-    teacher, front_end = load_mobilenet(run.teachers), MobileNetFrontEnd()
+    teacher, front_end = load_teacher(run), MobileNetFrontEnd()
     parts = [opinions_of(run.corpus, number, teacher, front_end) for number in range(len(run.corpus))]
     folder = run.output / "opinions"
     folder.mkdir(parents=True, exist_ok=True)
