@@ -15,6 +15,7 @@ from enclap.data.synthetic.grammar import (
     all_phrases,
     canonical,
     describe,
+    finish,
     label_texts,
 )
 from enclap.data.synthetic.lexicon import load_lexicon
@@ -45,27 +46,37 @@ def after_one_another(*labels: str) -> SceneDescription:
 
 
 def test_single_sound() -> None:
-    assert canonical(after_one_another("dog barking")) == "A dog barks."
+    assert canonical(after_one_another("dog barking")) == finish(load_lexicon()["dog barking"].sentences[0])
+
+
+def test_a_sound_that_is_far_away_or_echoes_is_said_shortly() -> None:
+    far = SceneDescription((Sound("dog barking", 0, 2, distant=True),))
+    assert canonical(far) == "A dog barks in the distance."
+    echoing = SceneDescription((Sound("explosion", 0, 2, repetitions=2),), echoing=True)
+    assert canonical(echoing) == "Something explodes twice in an echoing room."
+    assert canonical(SceneDescription((Sound("rain", 0, 2),), echoing=True)) == canonical(after_one_another("rain"))
 
 
 def test_repeated_sound() -> None:
     twice = SceneDescription((Sound("dog barking", 0, 5, repetitions=2),))
     often = SceneDescription((Sound("dog barking", 0, 5, repetitions=4),))
+    thrice = SceneDescription((Sound("dog barking", 0, 5, repetitions=3),))
     assert canonical(twice) == "A dog barks twice."
+    assert canonical(thrice) == "A dog barks three times."
     assert canonical(often) == "A dog barks several times."
 
 
 def test_takes_of_one_label_become_a_repetition() -> None:
-    assert canonical(after_one_another("dog barking", "dog barking", "dog barking")) == "A dog barks several times."
+    assert canonical(after_one_another("dog barking", "dog barking", "dog barking")) == "A dog barks three times."
 
 
 def test_a_continuous_sound_is_not_repeated() -> None:
-    assert canonical(SceneDescription((Sound("rain", 0, 5, repetitions=3),))) == "Rain falls."
+    assert canonical(SceneDescription((Sound("rain", 0, 5, repetitions=3),))) == "Rain falls steadily on the ground."
 
 
 def test_an_explosion_is_repeated_in_english() -> None:
     often = SceneDescription((Sound("explosion", 0, 5, repetitions=3),))
-    assert canonical(often) == "Something explodes several times."
+    assert canonical(often) == "Something explodes three times."
 
 
 def test_two_in_order_and_three_in_order() -> None:

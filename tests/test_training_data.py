@@ -21,7 +21,8 @@ from feature_clips import clips
 
 RATE = 8_000
 FRONT_END = MelFrontEnd(RATE, 10 * RATE, 256, 160, 16, 50.0, 3_500.0)
-LABELS = ("dog barking", "rain", "rooster crowing", "helicopter", "clock ticking", "bell ringing")
+LABELS = ("dog barking", "rain", "rooster crowing", "helicopter", "person speaking", "bell ringing")
+KINDS = ("order", "together", "background", "covered", "three")
 
 
 def recording(label: str, number: int, split: str = "train") -> Recording:
@@ -68,9 +69,9 @@ def test_a_scene_depends_on_seed_and_number_alone(corpus: Corpus) -> None:
     assert composer(corpus, seed=1).draw(3).description != forward[0].description
 
 
-@pytest.mark.parametrize("kind", ["order", "together", "background", "three"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_scene_says_what_it_holds(corpus: Corpus, kind: str) -> None:
-    chances = dict.fromkeys(("order", "together", "background", "three"), 0.0) | {kind: 1.0}
+    chances = dict.fromkeys(KINDS, 0.0) | {kind: 1.0}
     draw = composer(corpus, mix=SceneMix(**chances)).draw
     for number in range(12):
         scene = draw(number)
@@ -84,7 +85,7 @@ def test_every_kind_of_scene_says_what_it_holds(corpus: Corpus, kind: str) -> No
 
 
 def test_filled_scenes_give_each_sound_an_equal_share(corpus: Corpus) -> None:
-    mix = SceneMix(order=1.0, together=0.0, background=0.0, three=0.0, filled=True)
+    mix = SceneMix(**dict.fromkeys(KINDS, 0.0) | {"order": 1.0}, filled=True)
     lengths = set()
     for number in range(24):
         scene = composer(corpus, mix=mix).draw(number)
@@ -100,7 +101,7 @@ def test_filled_scenes_give_each_sound_an_equal_share(corpus: Corpus) -> None:
 def test_the_length_of_a_filled_scene_does_not_give_its_kind_away(corpus: Corpus) -> None:
     whole = {}
     for kind in ("order", "single", "background"):
-        chances = dict.fromkeys(("order", "together", "background", "three"), 0.0) | {kind: 1.0}
+        chances = dict.fromkeys(KINDS, 0.0) | {kind: 1.0}
         chances.pop("single", None)
         draw = composer(corpus, mix=SceneMix(**chances, filled=True)).draw
         lengths = [draw(number).waveform.seconds for number in range(60)]
@@ -116,11 +117,34 @@ def test_recordings_of_too_few_kinds_for_scenes_are_refused_instead_of_searched_
     without_background = replace(corpus, recordings=recordings)
     with pytest.raises(DataError, match="no continuous sound"):
         composer(without_background)
-    assert composer(without_background, mix=SceneMix(background=0.0)).draw(1).recordings
+    with pytest.raises(DataError, match="no speech or music"):
+        composer(without_background, mix=SceneMix(background=0.0))
+    assert composer(without_background, mix=SceneMix(background=0.0, covered=0.0)).draw(1).recordings
+
+
+def test_a_covered_sound_lies_under_speech_and_both_are_said(corpus: Corpus) -> None:
+    draw = composer(corpus, mix=SceneMix(**dict.fromkeys(KINDS, 0.0) | {"covered": 1.0})).draw
+    scenes = [draw(number) for number in range(12)]
+    assert all(scene.description.sounds[0].label == "person speaking" for scene in scenes)
+    both = [scene for scene in scenes if len(scene.description.sounds) == 2]
+    assert len(both) >= 8 and all(" " in canonical(scene.description) for scene in both)
+    for scene in both:
+        over, under = scene.description.sounds
+        assert over.start == 0.0 and over.end == pytest.approx(scene.waveform.seconds) and under.end <= over.end + 1e-6
+
+
+def test_what_else_sounds_in_a_recording_is_said_of_it(corpus: Corpus) -> None:
+    rain = [number for number, item in enumerate(corpus.recordings) if item.label == "rain"]
+    weights, mix = dict.fromkeys(range(len(corpus)), 1.0), SceneMix(**dict.fromkeys(KINDS, 0.0))
+    draw = SceneComposer(corpus, weights, mix, 0, companions=dict.fromkeys(rain, ("wind",))).draw
+    for scene in (draw(number) for number in range(40)):
+        [first, *others] = scene.description.sounds
+        said = [sound.label for sound in others]
+        assert said == (["wind"] if first.label == "rain" and not first.distant else [])
 
 
 def test_sounds_in_order_do_not_overlap_and_are_all_audible(corpus: Corpus) -> None:
-    mix = SceneMix(order=1.0, together=0.0, background=0.0, three=0.0)
+    mix = SceneMix(**dict.fromkeys(KINDS, 0.0) | {"order": 1.0})
     for number in range(12):
         scene = composer(corpus, mix=mix).draw(number)
         first, second = scene.description.sounds

@@ -175,7 +175,7 @@ def _htsat_clap(text: dict[str, Any]) -> ClapModel:
 
 def _conv_clap(text: dict[str, Any]) -> ConvClapModel:
     """A tower whose norms have seen something, as after training."""
-    model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), 1, TOWER_WIDTH, text))
+    model = ConvClapModel(ConvClapConfig(16, (4, 8, 8), TOWER_WIDTH, text))
     model.train()
     with torch.no_grad():
         for _ in range(20):

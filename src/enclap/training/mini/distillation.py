@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enclap.data.recordings import Corpus
+from enclap.evaluation.sound_pairs import root_mean_square
 from enclap.model.conv_clap import ConvTower
 from enclap.training.mini.context import CORPUS_RATE, FRONT_END, MiniRun
 from enclap.training.mini.opinions import load_teacher
@@ -81,11 +82,15 @@ class CropSampler:
         samples = self._crop(generator)
         if generator.random() < recipe.mixture:
             other = self._crop(generator)
-            level = 10.0 ** (generator.uniform(*recipe.mixture_db) / 20.0) * _power(samples) / max(_power(other), 1e-6)
+            level = (
+                10.0 ** (generator.uniform(*recipe.mixture_db) / 20.0)
+                * root_mean_square(samples)
+                / max(root_mean_square(other), 1e-6)
+            )
             samples = samples + np.float32(level) * other
         samples = change_spectrum(samples, recipe, generator)
         if generator.random() < recipe.noise:
-            level = _power(samples) * 10.0 ** (-generator.uniform(*recipe.noise_db) / 20.0)
+            level = root_mean_square(samples) * 10.0 ** (-generator.uniform(*recipe.noise_db) / 20.0)
             samples = samples + (level * generator.standard_normal(len(samples))).astype(np.float32)
         level = 10.0 ** (generator.uniform(recipe.softest_db, 0.0) / 20.0) / max(float(np.abs(samples).max()), 1e-4)
         samples = samples * np.float32(level)
@@ -104,11 +109,6 @@ class CropSampler:
         start = int(generator.integers(0, length - len(audio) + 1))
         result[start : start + len(audio)] = audio
         return result
-
-
-def _power(samples: FloatArray) -> float:
-    """The root of the mean square."""
-    return float(np.sqrt(np.mean(np.square(samples))))
 
 
 def change_spectrum(samples: FloatArray, recipe: DistillationRecipe, generator: np.random.Generator) -> FloatArray:
@@ -167,16 +167,17 @@ class Distillation(nn.Module):
         recipe = self._recipe
         parts = {
             "map_loss": recipe.map_weight * functional.mse_loss(seen, steps),
-            "embedding_loss": recipe.embedding_weight * self._embedding_error(embedding, target.mean(dim=2)),
+            "embedding_loss": recipe.embedding_weight * share_of_variance(embedding, target.mean(dim=2)),
             "class_loss": recipe.class_weight
             * functional.binary_cross_entropy_with_logits(self.classes(embedding), probabilities),
         }
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
-    def _embedding_error(self, embedding: Tensor, target: Tensor) -> Tensor:
-        """Squared error of the means over time as a share of their variance within the batch."""
-        variance = target.var(dim=0, correction=0).mean().clamp(min=1e-3)
-        return functional.mse_loss(embedding, target) / variance
+
+def share_of_variance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Squared error of [B, D] as a share of what varies within the batch."""
+    variance = wanted.var(dim=0, correction=0).mean().clamp(min=1e-3)
+    return functional.mse_loss(found, wanted) / variance
 
 
 def stack_crops(items: Sequence[dict[str, FloatArray]]) -> dict[str, Tensor]:
