@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from enclap.data.attribution import COLUMNS, FILE_NAME, LICENCE_URLS, write_attribution
-from enclap.data.recordings import Recording, read_manifest
+from enclap.data.recordings import Recording, read_collection
 from enclap.errors import DataError
 
 
@@ -63,7 +63,7 @@ def test_a_recording_that_cannot_be_given_away_is_refused_with_all_faults(tmp_pa
 
 @pytest.mark.shared
 def test_the_whole_collection_can_be_attributed(shared: Path, tmp_path: Path) -> None:
-    recordings = read_manifest(shared / "data" / "sounds" / "manifest.csv")
+    recordings = read_collection(shared / "data" / "sounds")
     written = rows(write_attribution(recordings, tmp_path))
     assert len(written) == len(recordings)
     assert all(row["author"] and row["licence"] and row["link"].startswith("http") for row in written)

@@ -25,14 +25,20 @@ LICENCE_URLS = {
     "CC BY 3.0": "https://creativecommons.org/licenses/by/3.0/",
     "CC BY 4.0": "https://creativecommons.org/licenses/by/4.0/",
     "CC BY (version not stated)": "https://creativecommons.org/licenses/list.en",
+    "CC BY-SA 2.0": "https://creativecommons.org/licenses/by-sa/2.0/",
     "CC BY-SA 3.0": "https://creativecommons.org/licenses/by-sa/3.0/",
     "CC BY-SA 4.0": "https://creativecommons.org/licenses/by-sa/4.0/",
     "CC BY-SA (version not stated)": "https://creativecommons.org/licenses/list.en",
     "Apache 2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "BSD 3-clause": "https://opensource.org/license/bsd-3-clause",
     "MIT": "https://opensource.org/license/mit",
     "Public domain": "https://creativecommons.org/publicdomain/mark/1.0/",
 }
 """Every licence that a recording may carry and where its text stands (all versions, where none is stated)."""
+
+
+DEBIAN_PACKAGE = "Debian package "
+"""How the source of a recording begins that was taken from a Debian package; its name and version follow."""
 
 
 def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
@@ -52,10 +58,23 @@ def write_attribution(recordings: Iterable[Recording], folder: Path) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for item in rows:
-        first = PurePosixPath(item.source_path.split("; ")[0])  # of takes that were joined
-        source = item.source_url or f"https://github.com/{item.source_repo}/blob/HEAD/{quote(str(first))}"
-        title = item.description or first.stem
-        writer.writerow((item.path, title, item.author, item.licence, LICENCE_URLS[item.licence], source))
+        title = item.description or first_take(item).stem
+        writer.writerow((item.path, title, item.author, item.licence, LICENCE_URLS[item.licence], link_of(item)))
     target = folder / FILE_NAME
     write_whole(target, text.getvalue())
     return target
+
+
+def first_take(recording: Recording) -> PurePosixPath:
+    """The path, in its source, of the first of the takes that were joined."""
+    return PurePosixPath(recording.source_path.split("; ")[0])
+
+
+def link_of(recording: Recording) -> str:
+    """The page of the original, or the file in its repository, or the page of the Debian package that holds it."""
+    if recording.source_url:
+        return recording.source_url
+    if recording.source_repo.startswith(DEBIAN_PACKAGE):
+        name = recording.source_repo.removeprefix(DEBIAN_PACKAGE).split()[0]
+        return f"https://packages.debian.org/{name}"
+    return f"https://github.com/{recording.source_repo}/blob/HEAD/{quote(str(first_take(recording)))}"

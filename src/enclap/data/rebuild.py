@@ -24,6 +24,7 @@ import typer
 
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
+from enclap.data.attribution import DEBIAN_PACKAGE
 from enclap.data.recordings import Recording, read_manifest
 from enclap.data.synthetic.acoustics import fade, loudness
 from enclap.errors import DataError, EnclapError, EnvironmentFault
@@ -50,6 +51,11 @@ def rebuild(manifest: Path, output: Path, host: str = HOST) -> list[str]:
         by_repository[recording.source_repo].append(recording)
     missing = []
     for repository, recordings in sorted(by_repository.items()):
+        if repository.startswith(DEBIAN_PACKAGE):
+            missing.append(
+                f"{repository}: not fetched here; unpack it and cut its sounds as listed ({len(recordings)})"
+            )
+            continue
         try:
             sources = clone_repository(repository, output / ".sources", host)
         except DataError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from enclap.audio.mel import MelFrontEnd
 from enclap.data.recordings import Corpus, Recording, open_corpus
-from enclap.data.splits import SEEN, TEST, UNSEEN, VALIDATION, split_of
+from enclap.data.splits import SEEN, UNSEEN, VALIDATION, select, split_of
 from enclap.training.mini.augment import MelBank, open_mel_bank
 from enclap.training.mini.targets import Targets, make_targets
 from enclap.training.recipe import RecipeType, read_recipe
@@ -76,7 +76,7 @@ class MiniRun:
     @cached_property
     def used(self) -> list[Recording]:
         """The recordings that are set aside for training, those among them that validate included."""
-        return [recording for recording in self.corpus.recordings if split_of(recording) != TEST]
+        return select(self.corpus.recordings, SEEN, UNSEEN, VALIDATION)
 
     def _numbers(self, chosen: Callable[[Recording], bool]) -> list[int]:
         return [number for number, recording in enumerate(self.corpus.recordings) if chosen(recording)]
