@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from onnx import numpy_helper
 
 from enclap.errors import EnclapError, EnvironmentFault, ModelError
-from enclap.hub.addresses import fetch_address
+from enclap.hub.addresses import fetch_file
 from enclap.training.teachers import weights
 from enclap.training.teachers.aisfx import AiSfx
 from enclap.training.teachers.mobilenet import MobileNet
@@ -134,9 +134,9 @@ class Breaking(http.server.BaseHTTPRequestHandler):
 
 def test_a_broken_connection_and_a_flood_are_told(tmp_path: Path) -> None:
     with serving(tmp_path, Breaking) as address:
-        message = refused(EnvironmentFault, lambda: fetch_address(address, tmp_path / "file", 1_000, "try again"))
+        message = refused(EnvironmentFault, lambda: fetch_file(address, tmp_path / "file", 1_000, "try again"))
         assert message == f"{address}: cannot be fetched (the connection broke after 10 bytes); try again"
-        message = refused(EnvironmentFault, lambda: fetch_address(address, tmp_path / "file", 9, "try again"))
+        message = refused(EnvironmentFault, lambda: fetch_file(address, tmp_path / "file", 9, "try again"))
         assert message == f"{address}: is larger than 9 bytes; this is not what was asked for"
 
 

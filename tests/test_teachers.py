@@ -104,9 +104,9 @@ FRONT_ENDS: dict[str, tuple[Callable[[], torch.nn.Module], int]] = {
     "aisfx": (aisfx.AiSfxFrontEnd, aisfx.RATE),
 }
 NETWORKS: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
-    "mobilenet": (mobilenet.MobileNet, (mobilenet.BANDS, 100)),
-    "yamnet": (yamnet.YamNet, (yamnet.PATCH_FRAMES, yamnet.BANDS)),
-    "aisfx": (aisfx.AiSfx, (aisfx.BLOCK_FRAMES, aisfx.BANDS)),
+    "mobilenet": (mobilenet.MobileNet, (mobilenet.BANDS, 40)),
+    "yamnet": (yamnet.YamNet, (32, yamnet.BANDS)),
+    "aisfx": (aisfx.AiSfx, (16, aisfx.BANDS)),
 }
 
 
@@ -166,17 +166,18 @@ def test_yamnets_front_end_is_what_its_definition_says() -> None:
 
 
 def test_maps_have_the_sizes_that_are_said() -> None:
-    maps = random_weights(yamnet.YamNet()).map(noise(1, 192, yamnet.BANDS))
-    assert maps.shape == (1, yamnet.WIDTH, 6, 2)
-    steps = random_weights(aisfx.AiSfx()).steps(noise(1, 107, aisfx.BANDS))
-    assert steps.shape == (1, aisfx.WIDTH, 13)
-    for frames in (1, 32, 33, 100):
-        maps = random_weights(mobilenet.MobileNet()).map(noise(2, mobilenet.BANDS, frames))
+    maps = random_weights(yamnet.YamNet()).map(noise(1, 96, yamnet.BANDS))
+    assert maps.shape == (1, yamnet.WIDTH, 3, 2)
+    steps = random_weights(aisfx.AiSfx()).steps(noise(1, 31, aisfx.BANDS))
+    assert steps.shape == (1, aisfx.WIDTH, 3)
+    tagging = random_weights(mobilenet.MobileNet())
+    for frames in (1, 32, 33):
+        maps = tagging.map(noise(2, mobilenet.BANDS, frames))
         assert maps.shape == (2, mobilenet.WIDTH, 4, mobilenet.steps_of(frames))
 
 
 def test_outputs_follow_from_the_maps() -> None:
-    patches, blocks, mel = noise(2, 96, 64), noise(2, 100, 96), noise(2, 128, 90)
+    patches, blocks, mel = noise(2, 32, 64), noise(2, 16, 96), noise(2, 128, 33)
     hearing, sorting, tagging = (
         random_weights(make()) for make, _ in (NETWORKS[n] for n in ("yamnet", "aisfx", "mobilenet"))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,15 +16,22 @@ SECONDS_WITHOUT_DATA = 60
 BLOCK_BYTES = 2**20
 
 
-def fetch_address(address: str, target: Path, most_bytes: int, remedy: str) -> None:
-    """Write what a http address gives into the file `target`, whose content is not yet checked.
+def fetch_file(source: str, target: Path, most_bytes: int, remedy: str) -> None:
+    """Write what a source gives into the file `target`; the content is not checked yet.
 
-    remedy: what to do when it cannot be had. Raises EnvironmentFault when nobody answers, the connection breaks or more
-    than most_bytes come; what came until then is left in the file.
+    source: a http address, or a file that is here. remedy: what to do when an address does not give it. Raises
+    EnvironmentFault when nobody answers, the connection breaks, more than most_bytes come or the file cannot be read;
+    what came until then is left in `target`.
     """
-    shown = printable(address)
+    shown = printable(source)
+    if not source.startswith(("https://", "http://")):
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise EnvironmentFault(f"{shown}: cannot be read: {error.strerror or error}") from error
+        return
     try:
-        with urllib.request.urlopen(address, timeout=SECONDS_WITHOUT_DATA) as answer, target.open("wb") as file:
+        with urllib.request.urlopen(source, timeout=SECONDS_WITHOUT_DATA) as answer, target.open("wb") as file:
             size = copy_at_most(answer, file, most_bytes, shown)
             stated = answer.headers.get("Content-Length")
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:

