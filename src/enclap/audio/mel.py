@@ -133,19 +133,15 @@ class MelFrontEnd:
         half = self.fft_size // 2
         padded = np.pad(samples, half, mode="reflect") if len(samples) > half else np.pad(samples, half)
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.fft_size)[:: self.hop]  # [T, fft_size]
+        steps = np.arange(self.fft_size) / self.fft_size
+        hann = (0.5 - 0.5 * np.cos(2.0 * np.pi * steps)).astype(np.float32)  # periodic
         decibels = np.empty((len(frames), self.bands), dtype=np.float32)
         for start in range(0, len(frames), BLOCK_FRAMES):
             block = slice(start, start + BLOCK_FRAMES)
-            spectrum = np.fft.rfft(frames[block] * self._hann, axis=1)  # [t, fft_size // 2 + 1]
+            spectrum = np.fft.rfft(frames[block] * hann, axis=1)  # [t, fft_size // 2 + 1]
             power = np.square(spectrum.real) + np.square(spectrum.imag)
             decibels[block] = np.float32(10.0) * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
         return decibels
-
-    @cached_property
-    def _hann(self) -> FloatArray:
-        """Periodic Hann window, float32 [fft_size]."""
-        steps = np.arange(self.fft_size) / self.fft_size
-        return (0.5 - 0.5 * np.cos(2.0 * np.pi * steps)).astype(np.float32)
 
     @cached_property
     def filters(self) -> FloatArray:

@@ -56,9 +56,14 @@ class WindowQueue:
 
     def put(self, stream: WindowStream, item: Window | EndOfRecording) -> bool:
         """Whether the item is still wanted; waits while too much is waiting."""
-        size = _samples(item)
+        size, most = _samples(item), 2 * self._size
+
+        def settled() -> bool:  # a stream may always have one item waiting, whatever the others have: each goes on
+            has_room = not stream.pending or (len(stream.pending) < most and self._held + size <= HELD_SAMPLES)
+            return has_room or stream.is_closed or self._stopped
+
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room(stream, size) or stream.is_closed or self._stopped)
+            self._changed.wait_for(settled)
             if stream.is_closed or self._stopped:
                 return False
             stream.pending.append(item)
@@ -89,11 +94,16 @@ class WindowQueue:
         A batch waits up to 20 ms for streams that are being read and have nothing waiting; a lone one does not wait.
         """
         batch: list[tuple[WindowStream, Window | EndOfRecording]] = []
+
+        def more_may_come() -> bool:
+            waiting = sum(len(stream.pending) for stream in self._streams)
+            return waiting < self._size and any(not stream.pending for stream in self._streams)
+
         with self._changed:
             while not batch and not self._stopped:
                 self._changed.wait_for(lambda: self._stopped or any(stream.pending for stream in self._streams))
                 until = time.monotonic() + self._most_waiting
-                while not self._stopped and self._worth_waiting() and (left := until - time.monotonic()) > 0:
+                while not self._stopped and more_may_come() and (left := until - time.monotonic()) > 0:
                     self._changed.wait(left)
                 batch = self._take_batch()
             self._changed.notify_all()
@@ -106,28 +116,14 @@ class WindowQueue:
             stream = next((stream for stream in self._streams if stream.pending), None)
             if stream is None:
                 break
-            item = self._take(stream)
+            item = stream.pending.popleft()
             batch.append((stream, item))
+            self._held -= _samples(item)
+            self._streams.remove(stream)
             if isinstance(item, Window):
+                self._streams.append(stream)  # to the end of the line; after its end it is out of it
                 windows, seconds = windows + 1, seconds + item.waveform.seconds
         return batch
-
-    def _take(self, stream: WindowStream) -> Window | EndOfRecording:
-        """The stream's next item; the stream goes to the end of the line, or out of it after its end."""
-        item = stream.pending.popleft()
-        self._held -= _samples(item)
-        self._streams.remove(stream)
-        if isinstance(item, Window):
-            self._streams.append(stream)
-        return item
-
-    def _has_room(self, stream: WindowStream, size: int) -> bool:
-        """A stream may always have one item waiting, whatever the others have, so that each goes on."""
-        return not stream.pending or (len(stream.pending) < 2 * self._size and self._held + size <= HELD_SAMPLES)
-
-    def _worth_waiting(self) -> bool:
-        waiting = sum(len(stream.pending) for stream in self._streams)
-        return waiting < self._size and any(not stream.pending for stream in self._streams)
 
 
 def _samples(item: Window | EndOfRecording) -> int:
