@@ -36,7 +36,7 @@ logger = logging.getLogger("enclap")
 
 SHORTEST_WINDOW = 0.1  # seconds
 LONG_WINDOW = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
-PREFETCHED_BATCHES = 1  # turned into features before they are asked for; as many windows are decoded
+PREFETCHED_BATCHES = 1  # turned into features ahead of the search; as many windows are decoded
 CLOSING_SECONDS = 1.0  # to wait, when a stream ends early, for a read that may never return
 
 
@@ -70,7 +70,7 @@ class _WindowRead:
 class _WindowReady:
     """A window without its audio.
 
-    features: None for silence, which the model is not asked about, and for a window that cannot be captioned; fault
+    features: None for silence, which the model does not get, and for a window that cannot be captioned; fault
     says why.
     """
 
@@ -363,7 +363,7 @@ def _bounded(audio: Audio, seconds: float) -> Iterator[Block]:
 
 
 def caption_of(window: Window | _WindowReady, selection: Selection) -> Caption:
-    """The caption of a window that the model was asked about."""
+    """The caption of a window that the model captioned."""
     return Caption(window.start, window.end, selection.text, selection.score, candidates=selection.candidates)
 
 

@@ -43,7 +43,7 @@ class Prefetcher(Iterator[Item], Generic[Item]):
         raise StopIteration
 
     def stop(self) -> None:
-        """Ask for no more items; whoever waits for one is told that there are none."""
+        """Ask for no more items; whoever waits for one gets StopIteration."""
         with self._changed:
             self._stopped = True
             self._ready.clear()

@@ -40,9 +40,9 @@ COUNTED_FORMATS = frozenset({"ape", "flac", "tta", "wv"})
 """Formats whose header counts the samples."""
 SIZED_FORMATS = frozenset({"aiff", "au", "avi", "w64", "wav"})
 """Formats whose header states the bytes of the sound, or of the file."""
-IO_BYTES = 65_536  # what FFmpeg asks Python for at a time
+IO_BYTES = 65_536  # what FFmpeg reads from Python at a time
 TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is told to replace."""
+"""PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is set to replace them."""
 MISSING_SHARE, MISSING_SECONDS = 0.05, 0.25  # a recording that ends earlier than declared by both is reported
 TAKEOVER_SECONDS, TAKEOVER_PACKETS = 2.0, 100  # of another track without one of the chosen one: it has taken over
 BESIDE_SECONDS = 1.0  # that another track and the chosen one share: it is another language
@@ -209,7 +209,7 @@ class Decoder:
         self._warn_if_cut()
 
     def _placed(self, frames: Iterable[AudioFrame]) -> Iterator[Block]:
-        """Packed frames as blocks, each behind the other."""
+        """Packed frames as blocks, one after the other."""
         for frame in frames:
             samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)  # a copy of FFmpeg's memory
             if len(samples):

@@ -119,8 +119,8 @@ class MelFrontEnd:
     def fusion(self, samples: FloatArray) -> FloatArray:
         """Float32 [4, T, M] in dB of samples [N] whose N // hop + 1 frames are more than T.
 
-        The spectrogram of the whole clip shrunk to T frames, then three stretches of T frames: the first, the middle
-        and the last. The published code draws each from a third of all places; these are in those thirds, and fixed,
+        The spectrogram of the whole clip shrunk to T frames, then three segments of T frames: the first, the middle
+        and the last. The published code draws each from a third of all positions; these are in those thirds, and fixed,
         so that the same file gives the same caption.
         """
         whole = self.log_mel(samples)
@@ -166,10 +166,10 @@ def shrink(frames: FloatArray, count: int) -> FloatArray:
 
     This is bilinear interpolation without aligned corners, as the published code resizes spectrograms.
     """
-    places = np.maximum((np.arange(count) + 0.5) * (len(frames) / count) - 0.5, 0.0)
-    before = places.astype(np.int64)
+    positions = np.maximum((np.arange(count) + 0.5) * (len(frames) / count) - 0.5, 0.0)
+    before = positions.astype(np.int64)
     after = np.minimum(before + 1, len(frames) - 1)
-    share = (places - before).astype(np.float32)[:, None]
+    share = (positions - before).astype(np.float32)[:, None]
     mixed: FloatArray = frames[before] * (1 - share) + frames[after] * share
     return mixed
 

@@ -121,11 +121,11 @@ def _last_tag(reader: Readable, end: int) -> int:
 
 def synchsafe(four: bytes) -> int:
     """The number in ID3's bytes of seven bits."""
-    return sum(byte << 7 * place for place, byte in enumerate(reversed(four)))
+    return sum(byte << 7 * index for index, byte in enumerate(reversed(four)))
 
 
 def next_recording(reader: Readable, after: int) -> int | None:
-    """Where another file of the same kind begins that was appended behind `after`; None when there is none."""
+    """Where another file of the same kind begins that was appended after the byte `after`; None when there is none."""
     head = reader.piece(0, 32)
     if head[4:8] == b"ftyp":
         offset = 0
@@ -152,7 +152,7 @@ def own_end(reader: Readable) -> int:
     """
     if not BEGINNINGS[0].match(reader.piece(0, 32)):
         return reader.size
-    content = _search(reader, re.compile(rb"OggS\x00[\x00\x01\x04\x05]"), 1)  # behind the first page of each track
+    content = _search(reader, re.compile(rb"OggS\x00[\x00\x01\x04\x05]"), 1)  # after the first page of each track
     link = None if content is None else _search(reader, BEGINNINGS[0], content)
     return reader.size if link is None else link
 

@@ -51,7 +51,7 @@ class BoundedReader:
     """A seekable binary file as PyAV reads it: `size` bytes from `origin` on, also when it grows meanwhile.
 
     An exception inside a read (Ctrl-C, a broken file object) cannot travel through FFmpeg; it is kept in
-    `failure`, FFmpeg is told that the file ended, and the caller raises it.
+    `failure`, FFmpeg sees the end of the file, and the caller raises it.
     """
 
     def __init__(self, file: BinaryIO, name: str, origin: int, size: int) -> None:

@@ -16,7 +16,7 @@ LOWEST, HIGHEST = 50.0, 16_000.0  # Hz
 RESOLUTION = 0.05  # seconds that a spectrum looks at, at least
 CHUNK = 64  # spectra computed at a time
 FLOOR = 1e-10  # power: -100 dB
-MOST_COLUMNS = 20_000  # of a picture; without gaps a plot asks for at most 16,000
+MOST_COLUMNS = 20_000  # of a picture; without gaps a plot has at most 16,000
 
 
 def band_frequencies(rate: int) -> tuple[float, float]:
@@ -58,7 +58,7 @@ class _Reducer:
         gap = block.start - self._end
         if gap > self._fft_size:
             self._finish()
-            self._counts[self._column(self._end) + 1 : self._column(block.start)] += 1  # nothing was heard there
+            self._counts[self._column(self._end) + 1 : self._column(block.start)] += 1  # no sound there
             self._begin(block.start)
         elif gap > 0:
             self._hold(np.zeros(gap, np.float32))

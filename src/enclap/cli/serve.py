@@ -57,7 +57,7 @@ def serve(
     page: Annotated[bool, typer.Option("--page/--no-page", help="A page for people, at /.")] = True,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="A line of JSON for each request.")] = False,
 ) -> None:
-    """Serve captions over HTTP, until it is told to stop.
+    """Serve captions over HTTP, until it is stopped.
 
     \b
     Examples:

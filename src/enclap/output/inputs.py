@@ -91,7 +91,7 @@ def is_text(path: str) -> bool:
 
 
 def _is_there(path: str) -> bool:
-    """Whether there is something at the path, or it cannot be told, in which case opening it will say why."""
+    """Whether there is something at the path, or nobody can say, in which case opening it will say why."""
     try:
         os.lstat(path)  # not Path's: Path("") is the current folder
     except (FileNotFoundError, NotADirectoryError):

@@ -2,7 +2,8 @@
 
 A resume log is a file of JSON lines, only ever appended to. A line holds either a finished recording, under a key made
 of the recording's bytes and of everything that decides its captions, or the name and hash of a file about to be
-written. A line that a crash or a power cut has damaged is passed over: its recording is captioned again.
+written, and a checksum of that. A line that a crash or a power cut has damaged is passed over: its recording is
+captioned again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import zlib
 from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
@@ -26,6 +28,7 @@ logger = logging.getLogger("enclap")
 
 HEAD = b'{"enclap": "ledger", "version": 1}\n'
 BLOCK_BYTES = 2**20
+CHECKSUM = "crc32"  # of the rest of a line, as json.dumps writes it
 RESULT = TypeAdapter(CaptionResult)
 
 
@@ -78,7 +81,8 @@ class ResumeLog:
     def _append(self, entry: dict[str, Any]) -> int:
         """The offset in the file of the new line."""
         offset = self._end
-        self._write(json.dumps(entry).encode() + b"\n")
+        checksum = zlib.crc32(json.dumps(entry).encode())
+        self._write(json.dumps(entry | {CHECKSUM: checksum}).encode() + b"\n")
         return offset
 
     def _write(self, line: bytes) -> None:
@@ -138,7 +142,7 @@ class ResumeLog:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """The object in a line; an empty one when it holds something else."""
+    """The object in a line, its checksum taken off; an empty one when the line is damaged."""
 
     def finite(text: str) -> float:
         number = float(text)
@@ -148,7 +152,10 @@ def _parsed(line: bytes) -> dict[str, Any]:
         entry = json.loads(line.decode("ascii"), parse_float=finite, parse_constant=_refused)
     except (ValueError, RecursionError):
         return {}
-    return entry if isinstance(entry, dict) else {}
+    if not isinstance(entry, dict):
+        return {}
+    stated = entry.pop(CHECKSUM, None)  # without it a flipped bit in a sentence would be a sentence too
+    return entry if stated == zlib.crc32(json.dumps(entry).encode()) else {}
 
 
 def _result(entry: dict[str, Any], path: str) -> CaptionResult | None:

@@ -54,7 +54,7 @@ class CaptionForm(BaseModel):
 
     @property
     def settings(self) -> Settings:
-        """What the model is asked for: a search that is wide enough for the candidates, as on the command line."""
+        """How the model searches: a search that is wide enough for the candidates, as on the command line."""
         beams = max(DEFAULT_BEAMS, self.candidates)
         return Settings(DecodingOptions(beams=beams, candidates=self.candidates, rerank=self.rerank), self.window)
 

@@ -114,7 +114,7 @@ class CaptionService:
         self.metrics.active.set(self._active)
 
     def full(self) -> RequestRefused:
-        """What a request is told that finds no place."""
+        """The answer to a request that finds no place."""
         self.metrics.refused.inc()
         taken = f"{self.settings.queue} requests are in work, the most that this server takes"
         return RequestRefused(429, "queue_full", f"{taken}; try again", RETRY_SECONDS + self._active // 16)

@@ -1,4 +1,4 @@
-"""What a client sends -> files and options; every fault of it is told with the right status."""
+"""What a client sends -> files and options; every fault of it is answered with the right status."""
 
 from __future__ import annotations
 

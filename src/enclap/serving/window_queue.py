@@ -72,7 +72,7 @@ class WindowQueue:
         return True
 
     def close(self, stream: WindowStream) -> None:
-        """Nobody wants the stream's captions any more: what waits is dropped, who wants to put more is told so."""
+        """Nobody wants the stream's captions any more: what waits is dropped, `put` returns False."""
         with self._changed:
             stream.is_closed = True
             self._held -= sum(map(_samples, stream.pending))
@@ -82,7 +82,7 @@ class WindowQueue:
             self._changed.notify_all()
 
     def stop(self) -> list[WindowStream]:
-        """The streams whose end was not given out; nothing is given out any more, and whoever waits is told so."""
+        """The streams whose end was not given out; nothing is given out any more, and whoever waits goes on."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
