@@ -190,7 +190,8 @@ def _steps(environment: Environment, wheel: Path) -> Iterator[tuple[str, list[st
     yield "install test tools", [*pip, *tools]
     yield "list of packages", [environment.python, "-m", "pip", "list", "--disable-pip-version-check"]
     tests = [path.relative_to(ROOT) for path in runtime_tests() if not environment.core or path.stem in CORE]
-    selection = "not train and not shared and not full and not gpu and not slow and not browser and not spice"
+    left_out = ("train", "shared", "full", "gpu", "slow", "soak", "browser", "spice")
+    selection = " and ".join(f"not {marker}" for marker in left_out)
     yield "tests", [environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, *tests]
 
 

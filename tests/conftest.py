@@ -16,6 +16,9 @@ from cli import Done, Run
 from enclap.cli.main import main
 from sounds import noise, write_audio
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""PyTorch's threads, here and in the processes that tests start: the files of tests run side by side."""
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 PROGRAM = """

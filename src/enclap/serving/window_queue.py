@@ -39,11 +39,14 @@ class WindowStream:
 
 
 class WindowQueue:
-    """Streams whose windows wait; readers put them in, one thread takes batches out."""
+    """Streams whose windows wait; readers put them in, one thread takes batches out.
+
+    most_waiting: seconds that a batch waits for windows that are on their way.
+    """
 
     def __init__(self, batch_size: int, most_waiting: float = MOST_WAITING) -> None:
         self._size = batch_size
-        self._most_waiting = most_waiting
+        self.most_waiting = most_waiting
         self._streams: deque[WindowStream] = deque()  # the one whose turn is next stands first
         self._held = 0  # samples that wait
         self._changed = threading.Condition()
@@ -102,7 +105,7 @@ class WindowQueue:
         with self._changed:
             while not batch and not self._stopped:
                 self._changed.wait_for(lambda: self._stopped or any(stream.pending for stream in self._streams))
-                until = time.monotonic() + self._most_waiting
+                until = time.monotonic() + self.most_waiting
                 while not self._stopped and more_may_come() and (left := until - time.monotonic()) > 0:
                     self._changed.wait(left)
                 batch = self._take_batch()
