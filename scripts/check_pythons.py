@@ -20,6 +20,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -119,13 +120,18 @@ def needs_extra(path: Path, seen: set[Path] | None = None) -> bool:
     seen = set() if seen is None else seen
     seen.add(path)
     in_functions = path.parent.name == "tests"
-    for name in _imported(ast.parse(path.read_text(encoding="utf-8")), in_functions):
+    for name in _imports_of(path, in_functions):
         if name.split(".")[0] in EXTRA_MODULES:
             return True
         for found in _module_files(name):
             if found not in seen and needs_extra(found, seen):
                 return True
     return False
+
+
+@cache
+def _imports_of(path: Path, in_functions: bool) -> tuple[str, ...]:
+    return tuple(_imported(ast.parse(path.read_text(encoding="utf-8")), in_functions))
 
 
 def _imported(tree: ast.AST, in_functions: bool) -> Iterator[str]:
