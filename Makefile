@@ -18,6 +18,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# The files of tests run two at a time, each whole in one process, so that what a file makes is made once. More processes
+# gain little: each builds a model of its own first.
+TWO_AT_A_TIME := --numprocesses 2 --dist loadfile
+
 # Stamp files record what is installed. Their names hold a number made from the clone's path, because a virtual
 # environment stops working when its folder is moved. An environment that no longer runs is made anew.
 CLONE := $(shell pwd | cksum | cut -d' ' -f1)
@@ -28,7 +32,7 @@ DOCS := $(VENV)/.docs-$(CLONE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-pythons test-shared test-full test-slow fuzz mini install-mini corpus lint format docs report speed speed-official examples wheel clean venv recordings shared
+.PHONY: help demo test test-pythons test-shared test-full test-slow test-soak fuzz mini install-mini corpus lint format docs report speed speed-official examples wheel clean venv recordings shared
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -48,20 +52,23 @@ test: $(DEV) ## lint, format, types and tests (adds PyTorch and the test tools);
 	echo "ruff check:"; $(RUN) -m ruff check . || status=1; \
 	echo "ruff format:"; $(RUN) -m ruff format --check . || status=1; \
 	echo "mypy:"; $(RUN) -m mypy || status=1; \
-	$(RUN) -m pytest $(PYTEST_ARGUMENTS) || status=1; \
+	$(RUN) -m pytest $(TWO_AT_A_TIME) $(PYTEST_ARGUMENTS) || status=1; \
 	exit $$status
 
 test-pythons: $(DEV) ## the demo and the runtime tests on every Python found, with the newest and the lowest packages
 	$(RUN) scripts/check_pythons.py $(PYTHONS) $(PYTHONS_ARGUMENTS)
 
-test-shared: shared $(DEV) ## the tests that read the recordings and references in ../shared
+test-shared: shared $(DEV) ## the tests that read recordings and reference numbers in ../shared
 	$(RUN) -m pytest -m shared $(PYTEST_ARGUMENTS)
 
 test-full: shared $(DEV) ## base and large at full size against the published code's outputs (15 minutes, 10 GB of disk)
 	$(RUN) -m pytest -m full $(PYTEST_ARGUMENTS)
 
-test-slow: $(DEV) ## the tests that take minutes: very many files, killed processes
-	$(RUN) -m pytest -m slow --timeout 1800 $(PYTEST_ARGUMENTS)
+test-slow: $(DEV) ## slower tests: servers and killed processes, mini's stages trained small (some minutes)
+	$(RUN) -m pytest -m slow $(PYTEST_ARGUMENTS)
+
+test-soak: $(DEV) ## tests that take many minutes: ten thousand files, a whole training or download that is killed
+	$(RUN) -m pytest -m soak --timeout 1800 $(PYTEST_ARGUMENTS)
 
 fuzz: $(DEV) ## read ten thousand damaged recordings (FUZZ_ARGUMENTS="--seed 7 --count 50000" for others)
 	$(RUN) tests/fuzzing.py $(FUZZ_ARGUMENTS)
@@ -91,7 +98,7 @@ install-mini: $(TRAIN) ## put the newly trained model into the package, in place
 corpus: $(RUNTIME) ## fetch the training recordings from their public sources into build/sounds (git, some GB)
 	$(RUN) -m enclap.data.rebuild --output build/sounds
 
-speed: $(RUNTIME) ## measure time and memory, and write the figures into the documents
+speed: $(RUNTIME) ## measure time and memory of mini, and write the figures where `make report` does
 	$(RUN) benchmarks/speed.py
 	$(RUN) benchmarks/throughput.py
 	$(RUN) benchmarks/report.py
@@ -103,7 +110,7 @@ speed-official: shared $(DEV) ## measure base and large, and what int8 changes (
 	$(RUN) benchmarks/accelerators.py build/official
 	$(RUN) benchmarks/report.py
 
-report: $(RUNTIME) ## write the measured figures into the documents and the model card
+report: $(RUNTIME) ## write the stored figures into README.md, docs/benchmarks.md and mini's model card
 	$(RUN) benchmarks/report.py
 
 examples: $(RUNTIME) ## make the sounds in examples/ again

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from enclap import DecodingOptions
+from enclap.convert.published_sizes import RELEASED_FRONT_END
 from enclap.engines.torch import TorchEngine
 from enclap.types import Candidate, Waveform, Window
 from plain import PlainLoop
@@ -23,7 +24,8 @@ from rule_weights import SIZES, rule_folder
 from tables import Table, hardware, save, today
 
 BATCHES = (1, 16, 64)
-RATE, SECONDS = 48_000, 10
+RATE = RELEASED_FRONT_END.rate
+SECONDS = RELEASED_FRONT_END.length // RATE
 TOKENS = 21  # the start token and 20 more
 PLAIN, OURS = "plain transformers loop, one at a time", "torch engine"
 NOT_MEASURED = "not measured"

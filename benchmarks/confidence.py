@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from enclap.data.splits import TEST, VALIDATION
+from enclap.data.splits import TEST
 from enclap.decoding.calibration import Calibration
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import (
@@ -26,7 +26,7 @@ from enclap.evaluation.calibration import (
 from enclap.evaluation.sound_pairs import labelled_clips
 from enclap.hub.integrity import CHECKSUMS, write_checksums
 from enclap.hub.resolve import find_model
-from hearing import RECORDINGS, percent
+from hearing import percent, recordings_parser
 from tables import Table, hardware, save, today
 
 BINS = 6
@@ -77,11 +77,7 @@ def table(
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="mini", help="model name or folder (default: mini)")
-    parser.add_argument("--split", choices=(VALIDATION, TEST), default=VALIDATION)
-    parser.add_argument("--recordings", type=Path, default=RECORDINGS)
-    parser.add_argument("--no-save", action="store_true", help="store no table and no figure")
+    parser = recordings_parser(__doc__)
     options = parser.parse_args()
     folder = find_model(options.model)
     calibration = Calibration.read(folder)

@@ -92,15 +92,21 @@ def log_candidate(report: HearingReport, options: argparse.Namespace) -> None:
         stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def recordings_parser(description: str | None, split: str = VALIDATION) -> argparse.ArgumentParser:
+    """The arguments of a measurement on the recordings: the model, and which split of them unless it is `split`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", default="mini", help="model name or folder (default: mini)")
+    parser.add_argument("--split", choices=(VALIDATION, TEST), default=split)
+    parser.add_argument("--recordings", type=Path, default=RECORDINGS)
+    parser.add_argument("--no-save", action="store_true", help="print only")
+    return parser
+
+
 def main() -> None:
     """Measure, print and store."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="mini", help="model name or folder (default: mini)")
-    parser.add_argument("--split", choices=(VALIDATION, TEST), default=VALIDATION)
-    parser.add_argument("--recordings", type=Path, default=RECORDINGS)
+    parser = recordings_parser(__doc__)
     parser.add_argument("--captions", type=Path, help="write labels, whether they are named, and captions to this file")
     parser.add_argument("--note", help="the candidate's settings: add it to candidates.jsonl")
-    parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
     report = measure_hearing(Captioner.from_pretrained(options.model), options.recordings, options.split)
     result = table(report, options)

@@ -6,27 +6,19 @@ hidden, and with an embedding of zeros.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from enclap.data.splits import TEST, VALIDATION
+from enclap.data.splits import TEST
 from enclap.engines import load_engine
 from enclap.evaluation.mini_hearing import measure_inputs
 from enclap.evaluation.sound_pairs import PAIRS
 from enclap.hub.layout import read_json
 from enclap.hub.resolve import find_model
-from hearing import RECORDINGS, percent
+from hearing import percent, recordings_parser
 from tables import Table, hardware, save, today
 
 
 def main() -> None:
     """Measure, print and store."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="mini", help="model name or folder (default: mini)")
-    parser.add_argument("--split", choices=(VALIDATION, TEST), default=TEST)
-    parser.add_argument("--recordings", type=Path, default=RECORDINGS)
-    parser.add_argument("--no-save", action="store_true", help="print only")
-    options = parser.parse_args()
+    options = recordings_parser(__doc__, TEST).parse_args()
     folder = find_model(options.model)
     entries = int(read_json(folder / "config.json")["codebook_entries"])
     figures = measure_inputs(load_engine(folder), entries, options.recordings, options.split)

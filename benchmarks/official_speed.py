@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from speed import BUSY, run_once, use_cores
+from speed import run_once, use_cores, warn_if_busy
 from tables import Table, hardware, save, today
 
 BENCHMARKS = Path(__file__).resolve().parent
@@ -25,11 +24,11 @@ SIZES = ("base", "large")
 CLIPS, CLIP_SECONDS, LONG_SECONDS = 64, 10, 30
 TOKENS = 21  # the start token and 20 more, no fewer and no more
 
-ASKED = {
+TARGETS = {
     "base": {"float32": 1.6, "int8": 1.2, "cold": 2.5, "peak float32": 1.2, "peak int8": 0.6, "long": 4.5},
     "large": {"float32": 3.5, "int8": 2.4, "cold": 4.0, "peak float32": 2.3, "peak int8": 0.9, "long": 10.0},
-}  # seconds, GB: what the project asks of itself
-ASKED_GAIN = 1.2
+}  # seconds, GB: the project's targets
+TARGET_GAIN = 1.2
 
 WRITE_FILE = """
 import sys, wave
@@ -46,9 +45,7 @@ with wave.open(sys.argv[1], "wb") as target:
 def main() -> None:
     """Measures, prints the tables and stores them under benchmarks/results."""
     options = parse()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > BUSY:
-        print(f"warning: load average {load:.1f}: other programs are computing too", file=sys.stderr)
+    warn_if_busy()
     use_cores(CORES)
     for size in options.size or SIZES:
         folder = prepare(options.scratch, size)
@@ -127,20 +124,20 @@ def cold(folder: Path, recording: str, precision: str, runs: int) -> dict[str, f
 
 
 def speed_table(size: str, found: dict[str, dict[str, float]], options: argparse.Namespace) -> Table:
-    """Every figure beside what was asked, and how many times as fast as plain transformers code."""
-    asked, plain = ASKED[size], found["transformers"]["seconds"]
+    """Every figure beside its target, and how many times as fast as plain transformers code."""
+    targets, plain = TARGETS[size], found["transformers"]["seconds"]
     rows: list[tuple[str, ...]] = [("10-s recording, plain transformers loop", f"{plain:.2f} s", "", "1.0")]
     rows.append(_row("10-s recording, torch engine", found["torch"]["seconds"], None, plain))
     for precision in ("float32", "int8"):
-        rows.append(_row(f"10-s recording, {precision}", found[precision]["seconds"], asked[precision], plain))
+        rows.append(_row(f"10-s recording, {precision}", found[precision]["seconds"], targets[precision], plain))
     for precision in ("float32", "int8"):
         start = found[f"{precision} cold"]
-        limit = asked["cold"] if precision == "int8" else None
+        limit = targets["cold"] if precision == "int8" else None
         rows.append(_row(f"cold process to its first caption, {precision}", start["seconds"], limit, None))
         peak = f"{start['gigabytes']:.2f} GB"
-        rows.append((f"the same: peak memory, {precision}", peak, f"{asked[f'peak {precision}']} GB", ""))
+        rows.append((f"the same: peak memory, {precision}", peak, f"{targets[f'peak {precision}']} GB", ""))
     for precision in ("float32", "int8"):
-        limit = asked["long"] if precision == "float32" else None
+        limit = targets["long"] if precision == "float32" else None
         seconds = found[f"{precision} long"]["seconds"]
         rows.append(_row(f"30-s recording in three windows, {precision}", seconds, limit, None))
     for precision in ("float32", "int8"):
@@ -148,7 +145,7 @@ def speed_table(size: str, found: dict[str, dict[str, float]], options: argparse
         gain = f"{clips['one'] / clips['together']:.2f} times as fast"
         rate = f"{options.clips / clips['together']:.2f} clips/s"
         what = f"{options.clips} 10-s recordings, 16 in one call, against one by one, {precision}"
-        rows.append((what, f"{gain} ({rate})", f"{ASKED_GAIN} times", ""))
+        rows.append((what, f"{gain} ({rate})", f"{TARGET_GAIN} times", ""))
     return _table(f"Speed of {size}", ("what", "measured", "target", "times transformers"), rows, options)
 
 

@@ -1,6 +1,6 @@
 """One measurement of `official_speed.py` in a process of its own: prints seconds as JSON.
 
-A job gets a model folder, a precision and recordings; each is run once unmeasured, then as often as asked.
+A job gets a model folder, a precision and recordings; each is run once unmeasured, then --runs times.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def _initial(name: str, shape: list[int], dtype: str) -> Tensor:
 
 
 def _window_index(window: int) -> Tensor:
-    """Row of the relative position table for each pair of places in a square window, int64 [window², window²]."""
+    """Row of the relative position table for each pair of positions in a square window, int64 [window², window²]."""
     rows, columns = np.divmod(np.arange(window**2), window)
     down = rows[:, None] - rows + window - 1
     right = columns[:, None] - columns + window - 1
@@ -148,7 +148,7 @@ def rule_caption_model(size: str) -> EnclapForConditionalGeneration:
         else:
             state[name] = filled(official, list(tensor.shape))
         if name.startswith("frame_embedding"):
-            state[name][entries] = 0  # the published tables have rows behind this one, which no code reaches
+            state[name][entries] = 0  # the published tables have rows after this one, which no code reaches
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     return model.eval()

@@ -20,7 +20,7 @@ from tables import Table, hardware, save, today
 
 COLD_SECONDS, WINDOW_SECONDS = 5, 10
 COLD_CORES, WINDOW_CORES = 2, 1
-COLD_LIMIT, MEMORY_LIMIT, WINDOW_LIMIT = 1.5, 400, 150  # s, MB, ms: what the project asks of itself
+COLD_LIMIT, MEMORY_LIMIT, WINDOW_LIMIT = 1.5, 400, 150  # s, MB, ms: the project's targets
 
 BUSY = 0.5  # load average above which the figures say more about the other programs
 
@@ -54,9 +54,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each measurement (default: 5)")
     parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > BUSY:
-        print(f"warning: load average {load:.1f}: other programs are computing too", file=sys.stderr)
+    warn_if_busy()
     with tempfile.TemporaryDirectory() as folder:
         short, long = Path(folder) / "short.wav", Path(folder) / "long.wav"
         for path, seconds in ((short, COLD_SECONDS), (long, WINDOW_SECONDS)):
@@ -71,8 +69,15 @@ def main() -> None:
         save(table, "speed")
 
 
+def warn_if_busy() -> None:
+    """Say so where other programs compute too."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > BUSY:
+        print(f"warning: load average {load:.1f}: other programs are computing too", file=sys.stderr)
+
+
 def speed_table(options: argparse.Namespace, seconds: float, megabytes: float, milliseconds: float) -> Table:
-    """The three figures beside what was asked."""
+    """The three figures beside their targets."""
     cold = f"`enclap caption` of a {COLD_SECONDS}-s file, cold process, {COLD_CORES} cores"
     window = f"a {WINDOW_SECONDS}-s window once loaded, {WINDOW_CORES} core"
     rows = (

@@ -8,19 +8,18 @@ its end. `--profile` instead shows where the time goes, stage by stage, on one c
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from speed import BUSY, run_once, use_cores
+from speed import run_once, use_cores, warn_if_busy
 from tables import Table, hardware, save, today
 
 CORES = 2
 MINUTES, PART = 60, 10  # of the recording; it is compared with one of a tenth of this length
-ASKED_SPEED, ASKED_GROWTH = 60, 20  # times real time; MB
+TARGET_SPEED, TARGET_GROWTH = 60, 20  # times real time; MB
 
 WRITE_FILE = """
 import sys
@@ -70,9 +69,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="show the stages instead")
     parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > BUSY:
-        print(f"warning: load average {load:.1f}: other programs are computing too", file=sys.stderr)
+    warn_if_busy()
     with tempfile.TemporaryDirectory() as folder:
         long, short = Path(folder) / "long.mp3", Path(folder) / "short.mp3"
         for path, minutes in ((long, options.minutes), (short, options.minutes / PART)):
@@ -97,14 +94,14 @@ def measure(path: Path, options: argparse.Namespace) -> tuple[float, float]:
 
 
 def throughput_table(options: argparse.Namespace, seconds: float, short: float, long: float) -> Table:
-    """Speed and memory beside what was asked."""
+    """Speed and memory beside their targets."""
     what = f"{options.minutes:g} minutes of MP3 in one `enclap caption`, {CORES} cores"
     part = f"{options.minutes / PART:g} minutes"
     rows = (
-        (f"{what}: time", f"{seconds:.1f} s", f"at most {options.minutes * 60 / ASKED_SPEED:.0f} s"),
-        ("the same: times real time", f"{options.minutes * 60 / seconds:.0f}", f"at least {ASKED_SPEED}"),
+        (f"{what}: time", f"{seconds:.1f} s", f"at most {options.minutes * 60 / TARGET_SPEED:.0f} s"),
+        ("the same: times real time", f"{options.minutes * 60 / seconds:.0f}", f"at least {TARGET_SPEED}"),
         ("the same: peak memory", f"{long:.0f} MB", ""),
-        (f"the same: more than for {part}", f"{long - short:.0f} MB", f"at most {ASKED_GROWTH} MB"),
+        (f"the same: more than for {part}", f"{long - short:.0f} MB", f"at most {TARGET_GROWTH} MB"),
     )
     return Table(
         title=f"Long recordings with {options.model}",

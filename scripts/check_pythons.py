@@ -20,6 +20,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -119,13 +120,18 @@ def needs_extra(path: Path, seen: set[Path] | None = None) -> bool:
     seen = set() if seen is None else seen
     seen.add(path)
     in_functions = path.parent.name == "tests"
-    for name in _imported(ast.parse(path.read_text(encoding="utf-8")), in_functions):
+    for name in _imports_of(path, in_functions):
         if name.split(".")[0] in EXTRA_MODULES:
             return True
         for found in _module_files(name):
             if found not in seen and needs_extra(found, seen):
                 return True
     return False
+
+
+@cache
+def _imports_of(path: Path, in_functions: bool) -> tuple[str, ...]:
+    return tuple(_imported(ast.parse(path.read_text(encoding="utf-8")), in_functions))
 
 
 def _imported(tree: ast.AST, in_functions: bool) -> Iterator[str]:
@@ -190,7 +196,8 @@ def _steps(environment: Environment, wheel: Path) -> Iterator[tuple[str, list[st
     yield "install test tools", [*pip, *tools]
     yield "list of packages", [environment.python, "-m", "pip", "list", "--disable-pip-version-check"]
     tests = [path.relative_to(ROOT) for path in runtime_tests() if not environment.core or path.stem in CORE]
-    selection = "not train and not shared and not full and not gpu and not slow and not browser and not spice"
+    left_out = ("train", "shared", "full", "gpu", "slow", "soak", "browser", "spice")
+    selection = " and ".join(f"not {marker}" for marker in left_out)
     yield "tests", [environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, *tests]
 
 

@@ -16,6 +16,9 @@ from cli import Done, Run
 from enclap.cli.main import main
 from sounds import noise, write_audio
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""PyTorch's threads, here and in the processes that tests start: the files of tests run side by side."""
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 PROGRAM = """
@@ -46,19 +49,12 @@ def recording(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete tiny model folder with random weights, built once a session; copy it before changing anything."""
-    return _tiny_model(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model folder with random weights."""
-    return _tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+    """A complete tiny model folder with random weights, built once a session; copy it before changing anything.
 
-
-def _tiny_model(path: Path) -> Path:
-    """A tiny model folder at `path`: built, or where PyTorch is missing copied from $ENCLAP_TINY_MODEL."""
+    Where PyTorch is missing it is a copy of $ENCLAP_TINY_MODEL.
+    """
+    path = tmp_path_factory.mktemp("model") / "tiny"
     if built := os.environ.get("ENCLAP_TINY_MODEL"):
         return Path(shutil.copytree(built, path))
     from tiny import tiny_model_folder

@@ -70,3 +70,12 @@ def from_official_slots(arrays: dict[str, np.ndarray], prefix: str = "in_") -> d
         "code_mask": torch.from_numpy(mask.astype(np.int64)),
         "clap_embedding": torch.from_numpy(arrays[f"{prefix}clap_embedding"]),
     }
+
+
+def reference_batch() -> dict[str, Tensor]:
+    """The inputs and labels of the golden forward pass, in our slots."""
+    arrays = golden("forward")
+    inputs = from_official_slots(arrays)
+    inputs["labels"] = torch.from_numpy(arrays["in_labels"])
+    inputs["mcm_labels"] = torch.from_numpy(arrays["in_mcm_labels"][:, 2:-1])
+    return inputs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from enclap import Captioner
-from enclap.decoding.calibration import Calibration
+from enclap.decoding.calibration import FILE_NAME, Calibration
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.selection import is_doubtful, repeats_last, repeats_phrase
 from enclap.engines import load_engine
@@ -71,13 +71,13 @@ def test_vaguer_sentences_that_never_help_are_left_out() -> None:
     assert found.threshold == 0.0 and found.vague == ()
 
 
-def test_scores_are_those_of_the_model_without_its_calibration(tmp_path: Path, tiny_folder: Path) -> None:
+def test_scores_are_those_of_the_model_without_its_calibration(tmp_path: Path, tiny_model: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(tiny_folder, folder)
+    shutil.copytree(tiny_model, folder)
     CURVE.write(folder)
     clips = [LabelledClip(("rain",), Waveform(noise(length, 16_000, seed=3)[:, 0], 16_000)) for length in (1.0, 2.0)]
     captions = score_captions(load_engine(folder), clips)
-    (folder / "confidence.json").unlink()
+    (folder / FILE_NAME).unlink()
     plain = Captioner.from_pretrained(folder)
     for clip, caption in zip(clips, captions, strict=True):
         beam = plain.caption((clip.waveform.samples, 16_000), DecodingOptions(candidates=4)).captions[0].candidates
@@ -89,9 +89,9 @@ def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Pat
     assert Calibration.read(tmp_path) is None
     CURVE.write(tmp_path)
     assert Calibration.read(tmp_path) == CURVE
-    table = json.loads((tmp_path / "confidence.json").read_text())
+    table = json.loads((tmp_path / FILE_NAME).read_text())
     for fault in ({"version": 2}, {"slope": -1.0}, {"colour": "red"}):
-        (tmp_path / "confidence.json").write_text(json.dumps(table | fault))
+        (tmp_path / FILE_NAME).write_text(json.dumps(table | fault))
         with pytest.raises(ModelError, match=next(iter(fault))):
             Calibration.read(tmp_path)
 
@@ -108,9 +108,9 @@ def test_a_caption_that_repeats_a_phrase_is_doubtful_however_long() -> None:
     assert not is_doubtful(strict.model_copy(update={"vague": ()}), twice, 0.9)
 
 
-def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Path, tiny_folder: Path) -> None:
+def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Path, tiny_model: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(tiny_folder, folder)
+    shutil.copytree(tiny_model, folder)
     source = (noise(2.0, 16_000), 16_000)
     plain = Captioner.from_pretrained(folder).caption(source).captions[0]
     raw = plain.candidates[0].score
@@ -141,9 +141,9 @@ def test_candidates_that_repeat_a_phrase_come_last_and_keep_their_order() -> Non
     assert repeats_last(candidates, 0) == candidates
 
 
-def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp_path: Path, tiny_folder: Path) -> None:
+def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp_path: Path, tiny_model: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(tiny_folder, folder)
+    shutil.copytree(tiny_model, folder)
     source = (noise(2.0, 16_000), 16_000)
     options = DecodingOptions(candidates=4, no_repeat_ngram=0)
     beam = Captioner.from_pretrained(folder).caption(source, options).captions[0].candidates

@@ -60,7 +60,7 @@ def test_ci_runs_every_group_even_when_one_fails(tmp_path: Path, argument: str, 
     assert done.returncode == 1 and "ci: FAILED" in done.stderr
     calls = (tmp_path / "calls").read_text().split()
     assert ("test-shared" in calls) is shared
-    assert {"test", "test-pythons"} <= set(calls)
+    assert {"test", "test-slow", "test-pythons"} <= set(calls)
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli import Run
-from enclap.cli import doctor as doctor_command
+from enclap.cli.installation import packages
 from enclap.version import __version__
 
 
@@ -66,7 +66,7 @@ def test_a_version_outside_the_tested_range_is_named(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(metadata, "requires", lambda _: requirements)
     monkeypatch.setattr(metadata, "version", version)
-    assert dict(doctor_command._packages()) == {
+    assert dict(packages()) == {
         "av": "20.0.0, OUTSIDE the tested <20,>=17.1",
         "numpy": "2.0.1, OUTSIDE the tested <3,>=2.1",
         "soxr": "1.0rc1",
@@ -74,7 +74,7 @@ def test_a_version_outside_the_tested_range_is_named(monkeypatch: pytest.MonkeyP
         "ray": "2.49.0, OUTSIDE the tested <3,>=2.50",
     }
     del installed["soxr"]
-    assert dict(doctor_command._packages())["soxr"] == "MISSING: install enclap again"
+    assert dict(packages())["soxr"] == "MISSING: install enclap again"
 
 
 @pytest.mark.train
@@ -117,7 +117,7 @@ def test_captions_that_differ_are_a_failure(enclap: Run, tiny_model: Path, monke
     from enclap.types import Candidate
 
     sentences = iter(["A dog.", "A cat.", "  ", "  "])
-    monkeypatch.setattr(doctor_command, "_caption", lambda *_: Candidate((0, 2), next(sentences), -1.0))
+    monkeypatch.setattr("enclap.cli.doctor._caption", lambda *_: Candidate((0, 2), next(sentences), -1.0))
     done = enclap("doctor", "--model", tiny_model)
     assert done.returncode == 3 and "captioned 'A dog.', then 'A cat.'" in done.stderr
     done = enclap("doctor", "--model", tiny_model)
@@ -125,11 +125,11 @@ def test_captions_that_differ_are_a_failure(enclap: Run, tiny_model: Path, monke
 
 
 def test_any_fault_of_an_engine_is_a_line(enclap: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(doctor_command, "_loaded", crash)
-    monkeypatch.setattr(doctor_command, "_onnx_devices", crash)
+    monkeypatch.setattr("enclap.engines.load_engine", crash)
+    monkeypatch.setattr("onnxruntime.get_available_providers", crash)
     done = enclap("doctor", "--model", tiny_model)
     assert (done.returncode, done.stderr) == (3, "enclap: self-test failed: RuntimeError: two lines\n")
     assert "BROKEN: RuntimeError: two lines" in done.stdout

@@ -53,23 +53,23 @@ OTHERS = [name for name in ENGINES if name != REFERENCE]
 
 
 @pytest.fixture(scope="module", params=OTHERS)
-def engine(request: pytest.FixtureRequest, tiny_folder: Path) -> Engine:
-    return load_engine(tiny_folder, request.param, device="cpu", threads=1)
+def engine(request: pytest.FixtureRequest, tiny_model: Path) -> Engine:
+    return load_engine(tiny_model, request.param, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_folder: Path) -> Engine:
-    return load_engine(tiny_folder, REFERENCE, device="cpu")
+def reference(tiny_model: Path) -> Engine:
+    return load_engine(tiny_model, REFERENCE, device="cpu")
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def any_engine(request: pytest.FixtureRequest, tiny_folder: Path) -> Engine:
-    return load_engine(tiny_folder, request.param, device="cpu", threads=1)
+def any_engine(request: pytest.FixtureRequest, tiny_model: Path) -> Engine:
+    return load_engine(tiny_model, request.param, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
-def onnx(tiny_folder: Path) -> Engine:
-    return load_engine(tiny_folder, "onnx", threads=1)
+def onnx(tiny_model: Path) -> Engine:
+    return load_engine(tiny_model, "onnx", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_nothing_gives_nothing(any_engine: Engine) -> None:
     assert_nothing_gives_nothing(any_engine)
 
 
-def test_an_empty_call_does_not_change_how_clips_share_the_cores(tiny_folder: Path, features: list[Features]) -> None:
-    engine = load_engine(tiny_folder, "onnx", threads=2)
+def test_an_empty_call_does_not_change_how_clips_share_the_cores(tiny_model: Path, features: list[Features]) -> None:
+    engine = load_engine(tiny_model, "onnx", threads=2)
     expected = engine.generate(features, GREEDY)
     assert [engine.generate([], GREEDY) for _ in range(3)] == [[], [], []]
     loaded = dict(engine._sessions._sessions)  # type: ignore[attr-defined]
@@ -149,13 +149,13 @@ class Wrong(OneByOne):
 
 
 def test_a_new_engine_is_held_to_the_reference_once_it_is_in_the_table(
-    tiny_folder: Path, reference: Engine, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, reference: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ENGINES, "new", lambda: OneByOne)
-    assert_engine_agrees(load_engine(tiny_folder, "new", device="cpu"), reference)
+    assert_engine_agrees(load_engine(tiny_model, "new", device="cpu"), reference)
     monkeypatch.setitem(ENGINES, "new", lambda: Wrong)
     with pytest.raises(AssertionError):
-        assert_engine_agrees(load_engine(tiny_folder, "new", device="cpu"), reference)
+        assert_engine_agrees(load_engine(tiny_model, "new", device="cpu"), reference)
 
 
 def test_convolutional_towers_and_their_texts_agree(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_sentences_vary(onnx: Engine) -> None:
     assert all(clip[0].token_ids[:2] == (2, 0) and clip[0].token_ids[-1] == 2 for clip in found)
 
 
-def test_several_threads_give_the_features_and_sentences_of_one(tiny_folder: Path, onnx: Engine) -> None:
-    engine, windows = load_engine(tiny_folder, "onnx", threads=3), random_windows(6, seed=4, longest=6.0)
+def test_several_threads_give_the_features_and_sentences_of_one(tiny_model: Path, onnx: Engine) -> None:
+    engine, windows = load_engine(tiny_model, "onnx", threads=3), random_windows(6, seed=4, longest=6.0)
     found = engine.extract(windows)
     assert_features_agree(found, onnx.extract(windows))
     for options in (GREEDY, released_options(), DecodingOptions(sample=True, candidates=2, seed=5)):
@@ -232,8 +232,8 @@ def test_ablated_models(tmp_path: Path, use_clap: bool, acoustic_input: str) -> 
                 engine.embed_text(["a dog"])
 
 
-def test_graphs_alone_are_enough(tiny_folder: Path, tmp_path: Path, features: list[Features], onnx: Engine) -> None:
-    folder = copied(tiny_folder, tmp_path)
+def test_graphs_alone_are_enough(tiny_model: Path, tmp_path: Path, features: list[Features], onnx: Engine) -> None:
+    folder = copied(tiny_model, tmp_path)
     for weights in folder.glob("**/*.safetensors"):
         weights.unlink()
     engine = load_engine(folder)
@@ -241,8 +241,8 @@ def test_graphs_alone_are_enough(tiny_folder: Path, tmp_path: Path, features: li
     assert_candidates_agree(engine.generate(features[:2], GREEDY), onnx.generate(features[:2], GREEDY))
 
 
-def test_auto_takes_torch_where_there_are_no_graphs(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = copied(tiny_folder, tmp_path)
+def test_auto_takes_torch_where_there_are_no_graphs(tiny_model: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_model, tmp_path)
     shutil.rmtree(folder / "onnx")
     assert load_engine(folder, device="cpu").name == "torch"
 
@@ -276,9 +276,9 @@ TORCH_FILES = ["model.safetensors", "codec/model.safetensors", "clap/model.safet
     [("onnx", name) for name in SHARED_FILES + ONNX_FILES] + [("torch", name) for name in TORCH_FILES],
 )
 def test_a_damaged_folder_is_a_model_error(
-    tiny_folder: Path, tmp_path: Path, engine: str, name: str, damage: str
+    tiny_model: Path, tmp_path: Path, engine: str, name: str, damage: str
 ) -> None:
-    folder = copied(tiny_folder, tmp_path)
+    folder = copied(tiny_model, tmp_path)
     path = folder / name
     contents = path.read_bytes()
     path.unlink()
@@ -293,8 +293,8 @@ def test_a_damaged_folder_is_a_model_error(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_unknown_format_version_is_refused(tiny_folder: Path, tmp_path: Path, engine: str) -> None:
-    folder = copied(tiny_folder, tmp_path)
+def test_an_unknown_format_version_is_refused(tiny_model: Path, tmp_path: Path, engine: str) -> None:
+    folder = copied(tiny_model, tmp_path)
     table = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(table | {"format_version": 99}))
     with pytest.raises(ModelError, match="format_version 99 is not known"):
@@ -302,26 +302,26 @@ def test_an_unknown_format_version_is_refused(tiny_folder: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("change", [{"model_type": "bart"}, {"codebooks": 0}, {"acoustic_input": "smell"}])
-def test_a_foreign_configuration_is_refused(tiny_folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
-    folder = copied(tiny_folder, tmp_path)
+def test_a_foreign_configuration_is_refused(tiny_model: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    folder = copied(tiny_model, tmp_path)
     table = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(table | change))
     with pytest.raises(ModelError, match=next(iter(change))):
         load_engine(folder)
 
 
-def test_a_codec_of_another_frame_rate_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = copied(tiny_folder, tmp_path)
+def test_a_codec_of_another_frame_rate_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_model, tmp_path)
     table = json.loads((folder / "codec" / "config.json").read_text())
     (folder / "codec" / "config.json").write_text(json.dumps(table | {"sampling_rate": 24_000}))
     with pytest.raises(ModelError, match=r"37\.5 frames per second"):
         load_engine(folder)
 
 
-def test_external_data_outside_the_folder_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+def test_external_data_outside_the_folder_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     import onnx as onnx_format
 
-    folder = copied(tiny_folder, tmp_path)
+    folder = copied(tiny_model, tmp_path)
     path = folder / "onnx" / "encoder.onnx"
     model = onnx_format.load(path)
     tensor = max(model.graph.initializer, key=lambda item: len(item.raw_data))
@@ -333,8 +333,10 @@ def test_external_data_outside_the_folder_is_refused(tiny_folder: Path, tmp_path
         use_everything(folder, "onnx")
 
 
-def test_unknown_choices_are_usage_errors(tiny_folder: Path) -> None:
-    faults: list[tuple[dict[str, str], type[EnclapError], str]] = [
+def test_unknown_choices_are_usage_errors(tiny_model: Path) -> None:
+    faults: list[tuple[dict[str, Any], type[EnclapError], str]] = [
+        ({"threads": 0}, UsageError, "threads: 0; give 1 to 512, or None for all cores"),
+        ({"engine": "torch", "threads": 100_000}, UsageError, "threads: 100000; give 1 to 512"),
         ({"engine": "tensorflow"}, UsageError, "unknown engine 'tensorflow'"),
         ({"engine": "onnx", "precision": "int4"}, UsageError, "runs in float32 or int8, not int4"),
         ({"engine": "torch", "precision": "int4"}, UsageError, "float32 or bfloat16, not int4"),
@@ -344,7 +346,7 @@ def test_unknown_choices_are_usage_errors(tiny_folder: Path) -> None:
     ]
     for arguments, kind, message in faults:
         with pytest.raises(kind, match=message):
-            load_engine(tiny_folder, **arguments)
+            load_engine(tiny_model, **arguments)
 
 
 def test_a_missing_folder_is_a_model_error(tmp_path: Path) -> None:
@@ -353,22 +355,22 @@ def test_a_missing_folder_is_a_model_error(tmp_path: Path) -> None:
             load_engine(tmp_path / "absent", engine)
 
 
-def test_torch_missing_names_the_extra(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_missing_names_the_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enclap.engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'enclap\[train\]'"):
-        load_engine(tiny_folder, "torch")
+        load_engine(tiny_model, "torch")
 
 
-def test_bfloat16_captions(tiny_folder: Path, features: list[Features]) -> None:
-    engine = load_engine(tiny_folder, "torch", device="cpu", precision="bfloat16")
+def test_bfloat16_captions(tiny_model: Path, features: list[Features]) -> None:
+    engine = load_engine(tiny_model, "torch", device="cpu", precision="bfloat16")
     assert all(clip[0].token_ids[0] == 2 for clip in engine.generate(features[:2], GREEDY))
 
 
-def test_the_onnx_engine_leaves_torch_alone(tiny_folder: Path) -> None:
+def test_the_onnx_engine_leaves_torch_alone(tiny_model: Path) -> None:
     program = (
         "import sys; from enclap.engines import load_engine; import numpy as np\n"
         "from enclap.types import *; from enclap.decoding.options import DecodingOptions\n"
-        f"engine = load_engine({str(tiny_folder)!r})\n"
+        f"engine = load_engine({str(tiny_model)!r})\n"
         "window = Window(Waveform(np.zeros(8000, np.float32), 16000), 0.0, 0.5)\n"
         "engine.generate(engine.extract([window]), DecodingOptions())\n"
         "print([name for name in ('torch', 'transformers', 'onnx') if name in sys.modules])\n"

@@ -31,8 +31,8 @@ def data(tmp_path: Path) -> Path:
     return folder / "data.csv"
 
 
-def test_the_captions_are_those_of_the_captioner(tiny_folder: Path, data: Path) -> None:
-    captioner = Captioner.from_pretrained(tiny_folder)
+def test_the_captions_are_those_of_the_captioner(tiny_model: Path, data: Path) -> None:
+    captioner = Captioner.from_pretrained(tiny_model)
     predicted = predict(captioner, read_references(data), data.parent)
     expected = [captioner.caption(data.parent / name, window=0).captions[0].text for name in predicted.captions.clips]
     assert list(predicted.captions.predictions) == expected
@@ -40,8 +40,8 @@ def test_the_captions_are_those_of_the_captioner(tiny_folder: Path, data: Path) 
     assert predicted.failures == []
 
 
-def test_similarity_is_the_mean_cosine_over_windows_and_silence_has_none(tiny_folder: Path, data: Path) -> None:
-    captioner = Captioner.from_pretrained(tiny_folder)
+def test_similarity_is_the_mean_cosine_over_windows_and_silence_has_none(tiny_model: Path, data: Path) -> None:
+    captioner = Captioner.from_pretrained(tiny_model)
     captions = CaptionSet(("a.wav", "silent.wav"), ("a hiss", "a hiss"), (("x",), ("x",)), ((), ()))
     if not captioner.engine.can_embed_text:
         with pytest.raises(EnvironmentFault, match="no text tower"):
@@ -53,14 +53,14 @@ def test_similarity_is_the_mean_cosine_over_windows_and_silence_has_none(tiny_fo
 
 
 def test_a_recording_that_fails_is_named_and_the_others_are_evaluated(
-    enclap: Run, tiny_folder: Path, data: Path, tmp_path: Path
+    enclap: Run, tiny_model: Path, data: Path, tmp_path: Path
 ) -> None:
     with data.open("a", newline="") as file:
         csv.writer(file).writerow(("missing.wav", "nothing", "nothing"))
-    arguments = ["--model", tiny_folder, "--data", data, "--tokenizer", "none", "--resamples", "10"]
+    arguments = ["--model", tiny_model, "--data", data, "--tokenizer", "none", "--resamples", "10"]
     done = enclap("evaluate", *arguments, "--comparison-clips", "0", "-o", "report")
     assert done.returncode == 1
     assert f"enclap: {data.parent / 'missing.wav'}: no such file" in done.stderr
     table = json.loads((tmp_path / "report" / "scores.json").read_text())
-    assert table["clips"] == 3 and table["source"]["model"] == str(tiny_folder)
+    assert table["clips"] == 3 and table["source"]["model"] == str(tiny_model)
     assert "words" in table["metrics"] and "order_correct" in table["not_computed"]

@@ -32,19 +32,19 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 @pytest.mark.parametrize("samples", [1, 5, 640, 641, 1919, 4480, 4481, 30_001])
-def test_codec_at_unseen_lengths(tiny_folder: Path, samples: int) -> None:
+def test_codec_at_unseen_lengths(tiny_model: Path, samples: int) -> None:
     values = (np.random.default_rng(samples).standard_normal((3, samples)) * 0.2).astype(np.float32)
-    codec = Codec.from_folder(tiny_folder / "codec", CODEBOOKS)
+    codec = Codec.from_folder(tiny_model / "codec", CODEBOOKS)
     expected = np.stack([codec.encode(clip) for clip in values])
-    latents, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("latents", "codes"))
+    latents, codes = (session(tiny_model / "onnx" / f"codec_{part}.onnx") for part in ("latents", "codes"))
     found = codes.run(None, {"latents": latents.run(None, {"samples": values[:, None]})[0]})[0]
     assert found.shape == expected.shape == (3, -(-samples // 640), CODEBOOKS)
     assert (found == expected).mean() > 0.99  # a residual between two entries may round either way
 
 
 @pytest.mark.parametrize("samples", [1, 639, 6400, 16_001, 47_999])
-def test_segments_give_the_latents_of_the_whole(tiny_folder: Path, samples: int) -> None:
-    latents, codes = (session(tiny_folder / "onnx" / f"codec_{part}.onnx") for part in ("latents", "codes"))
+def test_segments_give_the_latents_of_the_whole(tiny_model: Path, samples: int) -> None:
+    latents, codes = (session(tiny_model / "onnx" / f"codec_{part}.onnx") for part in ("latents", "codes"))
     values = (np.random.default_rng(samples).standard_normal(samples) * 0.2).astype(np.float32)
     expected = latents.run(None, {"samples": values[None, None]})[0][0]
     for segment in (1, 7, 25):
@@ -85,8 +85,8 @@ def test_weights_of_large_graphs_are_stored_once_in_a_file_of_their_own(
         np.testing.assert_array_equal(found, expected)
 
 
-def test_an_export_that_fails_leaves_the_old_graphs(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+def test_an_export_that_fails_leaves_the_old_graphs(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
     (folder / "clap" / "model.safetensors").unlink()
     before = {path.name: path.read_bytes() for path in (folder / "onnx").iterdir()}
     with pytest.raises(ModelError):
@@ -112,13 +112,13 @@ def test_branch_free_convolution_equals_its_source(causal: bool, pad_mode: str) 
 
 
 @pytest.mark.parametrize(("clips", "frames", "beams"), [(1, 1, 1), (2, 50, 4), (3, 297, 2)])
-def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, frames: int, beams: int) -> None:
-    model = load_caption_model(tiny_folder)
+def test_decoder_steps_equal_one_forward_pass(tiny_model: Path, clips: int, frames: int, beams: int) -> None:
+    model = load_caption_model(tiny_model)
     generator = np.random.default_rng(0)
     codes = generator.integers(0, ENTRIES, (clips, frames, CODEBOOKS))
     embedding = generator.standard_normal((clips, 16)).astype(np.float32)
     tokens = generator.integers(0, 300, (clips, beams, 6))
-    encoder, decoder = (session(tiny_folder / "onnx" / f"{name}.onnx") for name in ("encoder", "decoder"))
+    encoder, decoder = (session(tiny_model / "onnx" / f"{name}.onnx") for name in ("encoder", "decoder"))
     cross = encoder.run(None, {"codes": codes, "clap_embedding": embedding})
     shared = {item.name: array for item, array in zip(encoder.get_outputs(), cross, strict=True)}
     shared["cross_bias"] = np.zeros((clips, frames + 3), dtype=np.float32)
@@ -141,21 +141,21 @@ def test_decoder_steps_equal_one_forward_pass(tiny_folder: Path, clips: int, fra
     np.testing.assert_allclose(found, expected.numpy(), atol=5e-5)
 
 
-def test_weights_are_stored_as_float16_once(tiny_folder: Path) -> None:
-    sizes = {path.stem: path.stat().st_size for path in (tiny_folder / "onnx").iterdir()}
+def test_weights_are_stored_as_float16_once(tiny_model: Path) -> None:
+    sizes = {path.stem: path.stat().st_size for path in (tiny_model / "onnx").iterdir()}
     assert set(sizes) == {"codec_latents", "codec_codes", "clap_audio", "clap_text", "encoder", "decoder"}
-    decoder = onnx.load(tiny_folder / "onnx" / "decoder.onnx")
+    decoder = onnx.load(tiny_model / "onnx" / "decoder.onnx")
     full = [tensor for tensor in decoder.graph.initializer if tensor.data_type == TensorProto.FLOAT]
     assert all(np.prod(tensor.dims) < 1000 for tensor in full)
-    model = load_caption_model(tiny_folder)
+    model = load_caption_model(tiny_model)
     table = tuple(model.get_input_embeddings().weight.shape)
     assert sum(tuple(tensor.dims) in (table, table[::-1]) for tensor in decoder.graph.initializer) == 1
 
 
-def test_rounding_is_idempotent_and_what_loads(tiny_folder: Path) -> None:
-    tensors = load_file(tiny_folder / "model.safetensors")
+def test_rounding_is_idempotent_and_what_loads(tiny_model: Path) -> None:
+    tensors = load_file(tiny_model / "model.safetensors")
     assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
-    loaded = load_caption_model(tiny_folder).state_dict()
+    loaded = load_caption_model(tiny_model).state_dict()
     assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in tensors.items())
 
 
@@ -181,8 +181,8 @@ def test_only_exact_weights_are_halved() -> None:
     np.testing.assert_array_equal(found, np.linspace(0, 31, 32, dtype=np.float32) + np.float32(0.1))
 
 
-def test_an_incomplete_folder_does_not_export(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+def test_an_incomplete_folder_does_not_export(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
     (folder / "codec" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="the codec cannot be loaded"):
         export_folder(folder)

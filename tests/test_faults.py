@@ -301,7 +301,7 @@ def test_many_files_need_little_more_memory_than_few(tmp_path: Path, tiny_model:
     memory_of_many(tmp_path, tiny_model, 50, 650)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ten_thousand_files_need_little_more_memory_than_few(tmp_path: Path, tiny_model: Path) -> None:
     memory_of_many(tmp_path, tiny_model, 1000, 11_000)
 

@@ -52,7 +52,7 @@ def test_a_codec_that_is_not_known_is_named(tmp_path: Path) -> None:
         read_audio(bytes(content))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ten_thousand_damaged_recordings_end_well() -> None:
     _, findings = run_pool(seed=0, numbers=range(10_000), workers=2)
     assert findings == []

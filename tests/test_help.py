@@ -43,6 +43,13 @@ def test_the_help_fits_a_terminal_and_names_every_format(enclap: Run, monkeypatc
     assert all(re.search(rf"\b{style}\b", shown) for style in FORMATS)
 
 
+def test_the_help_names_the_engines_limit_of_threads() -> None:
+    from enclap.cli import caption_options
+    from enclap.engines import MOST_THREADS
+
+    assert caption_options.MOST_THREADS == MOST_THREADS
+
+
 def test_version_names_model_and_engines(enclap: Run) -> None:
     lines = enclap("--version").stdout.splitlines()
     assert lines[0] == f"enclap {__version__}"

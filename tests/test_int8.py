@@ -23,8 +23,8 @@ ROUNDING = 0.02  # of the norm: two roundings to 8 bits
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("int8") / "model"))
+def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("int8") / "model"))
     export_folder(path, int8=True)
     return path
 
@@ -142,7 +142,7 @@ def test_a_clip_does_not_depend_on_the_clips_beside_it(engine: Engine, features:
     assert_candidates_agree([engine.generate([clip], options)[0] for clip in features], together)
 
 
-def test_without_quantised_graphs_the_command_is_named(tiny_folder: Path) -> None:
+def test_without_quantised_graphs_the_command_is_named(tiny_model: Path) -> None:
     words = "has no int8 graphs: a small model gets none, a large one by `enclap models export`; use float32"
     with pytest.raises(ModelError, match=words):
-        load_engine(tiny_folder, "onnx", precision="int8")
+        load_engine(tiny_model, "onnx", precision="int8")

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from enclap.model.losses import codebook_weights, count_items
 from enclap.model.masking import mask_codes
-from reference_tiny import from_official_slots, golden, reference_model
-
-
-def batch() -> dict[str, Tensor]:
-    arrays = golden("forward")
-    inputs = from_official_slots(arrays)
-    inputs["labels"] = torch.from_numpy(arrays["in_labels"])
-    inputs["mcm_labels"] = torch.from_numpy(arrays["in_mcm_labels"][:, 2:-1])
-    return inputs
+from reference_tiny import reference_batch, reference_model
 
 
 def test_codebook_weights_halve() -> None:
@@ -25,7 +16,7 @@ def test_codebook_weights_halve() -> None:
 
 def test_accumulated_batches_equal_one_batch() -> None:
     model = reference_model()
-    whole = batch()
+    whole = reference_batch()
     model(**whole).loss.backward()
     expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     expected_loss = model(**whole).loss.item()
@@ -43,7 +34,7 @@ def test_accumulated_batches_equal_one_batch() -> None:
 
 
 def test_counted_items() -> None:
-    arrays = batch()
+    arrays = reference_batch()
     items = count_items(arrays["labels"], arrays["mcm_labels"], 4)
     assert items[0] == 9 + 6 + 4
     assert items[1:].tolist() == (arrays["mcm_labels"] != -100).sum(dim=(0, 1)).tolist()

@@ -51,11 +51,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> MiniRun:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_first_losses_of_every_stage_are_those_of_before(trained: MiniRun) -> None:
     assert_golden(trained.output)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_finished_model_captions_and_is_calibrated(trained: MiniRun) -> None:
     captioner = Captioner.from_pretrained(trained.model)
@@ -70,6 +72,7 @@ def test_the_finished_model_captions_and_is_calibrated(trained: MiniRun) -> None
     assert not set(trained.unseen) - set(trained.held_out)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_finished_run_repeats_nothing(trained: MiniRun) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.output.rglob("*") if path.is_file()}
@@ -77,6 +80,7 @@ def test_a_finished_run_repeats_nothing(trained: MiniRun) -> None:
     assert {path: path.stat().st_mtime_ns for path in trained.output.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_finished_model_takes_the_place_of_the_bundled_one_and_its_card_stays(
     trained: MiniRun, tmp_path: Path
@@ -94,6 +98,7 @@ def test_the_finished_model_takes_the_place_of_the_bundled_one_and_its_card_stay
         install(replace(trained, output=tmp_path / "nothing"), target)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_stage_that_was_cut_off_ends_as_if_it_had_not_been(
     trained: MiniRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,7 +128,7 @@ def test_a_stage_that_was_cut_off_ends_as_if_it_had_not_been(
         assert (run.output / "caption" / name).read_bytes() == (trained.output / "caption" / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1_800)
 def test_make_mini_killed_in_the_middle_goes_on_and_learns_the_same(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, STEPS)

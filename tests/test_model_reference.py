@@ -11,7 +11,7 @@ from torch import Tensor
 
 from enclap.model import EnclapForConditionalGeneration
 from enclap.model.slots import EncoderInputs
-from reference_tiny import GOLDEN, from_official_slots, golden, our_tensors, reference_model
+from reference_tiny import GOLDEN, from_official_slots, golden, our_tensors, reference_batch, reference_model
 
 ABSOLUTE = 1e-5  # float32 sums in another order
 GRADIENT = 1e-4  # relative to each tensor's norm
@@ -23,20 +23,12 @@ def model() -> EnclapForConditionalGeneration:
     return reference_model()
 
 
-def batch() -> dict[str, Tensor]:
-    arrays = golden("forward")
-    inputs = from_official_slots(arrays)
-    inputs["labels"] = torch.from_numpy(arrays["in_labels"])
-    inputs["mcm_labels"] = torch.from_numpy(arrays["in_mcm_labels"][:, 2:-1])
-    return inputs
-
-
 def close(ours: Tensor, name: str) -> None:
     torch.testing.assert_close(ours.detach(), torch.from_numpy(golden("forward")[name]), atol=ABSOLUTE, rtol=0)
 
 
 def test_outputs_and_losses(model: EnclapForConditionalGeneration) -> None:
-    output = model(**batch())
+    output = model(**reference_batch())
     close(output.encoder_last_hidden_state, "out_encoder_last_hidden_state")
     close(output.logits, "out_logits")
     close(output.lm_loss, "out_lm_loss")
@@ -46,7 +38,7 @@ def test_outputs_and_losses(model: EnclapForConditionalGeneration) -> None:
 
 
 def test_loss_without_hidden_codes(model: EnclapForConditionalGeneration) -> None:
-    inputs = batch()
+    inputs = reference_batch()
     del inputs["mcm_labels"]
     output = model(**inputs)
     close(output.loss, "out_total_loss_without_mcm_labels")
@@ -55,7 +47,7 @@ def test_loss_without_hidden_codes(model: EnclapForConditionalGeneration) -> Non
 
 def test_gradients(model: EnclapForConditionalGeneration) -> None:
     model.zero_grad()
-    model(**batch()).loss.backward()
+    model(**reference_batch()).loss.backward()
     official = load_file(GOLDEN / "grads.safetensors")
     expected = our_tensors(official, model.config.codebook_entries)
     ours = {name: parameter.grad for name, parameter in model.named_parameters()}

@@ -208,8 +208,8 @@ def test_clips_within_a_frame_of_the_length_are_not_fused(extra: int) -> None:
     assert FUSED_FRONT_END.tower_input(np.append(samples, samples[:320])).shape == (1, 1 if extra < 0 else 4, 251, 16)
 
 
-def test_a_front_end_that_fuses_for_a_tower_that_does_not_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_folder / "clap", tmp_path / "clap"))
+def test_a_front_end_that_fuses_for_a_tower_that_does_not_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model / "clap", tmp_path / "clap"))
     FUSED_FRONT_END.save(folder)
     with pytest.raises(ModelError, match="says truncation fusion, but the audio tower has none"):
         export_clap_alone(folder, tmp_path / "onnx")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -18,7 +22,8 @@ from enclap.types import Candidate, CaptionResult, Features, Window
 from fakes import EchoEngine
 from sounds import noise
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
 RATE = 8000
 
 
@@ -141,3 +146,27 @@ def test_features_that_are_not_finite_end_their_input_alone() -> None:
     assert [type(result) for result in results] == [CaptionResult, Failure, CaptionResult, Failure, CaptionResult]
     assert fast_results(captioner, sources) == plain_results(captioner, sources)
     assert isinstance(results[1], Failure) and isinstance(results[1].error, AudioNotFinite)
+
+
+def test_the_plain_route_is_one_screen_and_enters_few_modules(mini: Captioner) -> None:
+    """What a reader of `caption_plainly` opens next; docs/architecture.md lists them."""
+    entered = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event != "call" or "/enclap/" not in frame.f_code.co_filename:
+            return
+        caller = frame.f_back
+        while caller is not None and caller.f_code.co_filename.endswith("contextlib.py"):
+            caller = caller.f_back
+        if caller is not None and caller.f_code is caption_plainly.__code__:
+            entered.add(frame.f_code.co_filename.rpartition("/enclap/")[2])
+
+    sys.setprofile(note)
+    try:
+        caption_plainly(mini, EXAMPLES / "bell.wav")
+    finally:
+        sys.setprofile(None)
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert len(entered) <= 8 and len(inspect.getsource(caption_plainly).splitlines()) <= 24
+    assert inspect.getsource(caption_plainly) in page
+    assert sorted(entered) == sorted(re.findall(r"^\| [^|]*\| `([a-z_/]+\.py)` \| [^|]*\|$", page, re.MULTILINE))

@@ -459,7 +459,7 @@ def test_progress_of_a_first_fetch_is_shown_on_a_terminal_unless_quiet(
         assert "%|" in done.stderr and "its first fetch is trusted" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("moment", ["download", "conversion"])
 def test_a_killed_pull_leaves_the_old_state_and_goes_on(
     online: Hub, tiny_model: Path, tmp_path: Path, moment: str

@@ -62,6 +62,7 @@ def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> No
     assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [True, False])
 def test_killed_and_resumed_equals_uninterrupted(
     enclap: Run, enclap_command: list[str], collection: Path, tmp_path: Path, folder: bool

@@ -31,6 +31,7 @@ def process(enclap_command: list[str], tiny_model: Path, tmp_path: Path) -> Iter
             process.kill()
 
 
+@pytest.mark.slow
 def test_it_listens_answers_and_ends_well_when_told_to(process: tuple[subprocess.Popen[str], str]) -> None:
     running, url = process
     answer = httpx2.get(f"{url}/readyz", timeout=PATIENCE, trust_env=False)
@@ -41,6 +42,7 @@ def test_it_listens_answers_and_ends_well_when_told_to(process: tuple[subprocess
     assert '"route": "/readyz", "status": 200' in told and "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_as_it_ends_every_command(process: tuple[subprocess.Popen[str], str]) -> None:
     running, _ = process
     running.send_signal(signal.SIGINT)

@@ -17,7 +17,7 @@ def test_a_part_that_cannot_be_loaded_is_told_and_the_rest_works(monkeypatch: py
     def fail(*_: object) -> None:
         raise ImportError("no such library")
 
-    monkeypatch.setattr(http, "_tools_app", fail)
+    monkeypatch.setattr(http, "tools_app", fail)
     with running(Captioner(EchoEngine(), "echo")) as server:
         answer = server.post("/mcp", json={})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_available")
@@ -27,13 +27,13 @@ def test_a_part_that_cannot_be_loaded_is_told_and_the_rest_works(monkeypatch: py
 
 def test_requests_wait_for_a_part_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = threading.Event()
-    build = http._tools_app
+    build = http.tools_app
 
     def late(*arguments: object) -> object:
         assert loaded.wait(30.0)
         return build(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(http, "_tools_app", late)
+    monkeypatch.setattr(http, "tools_app", late)
     with running(Captioner(EchoEngine(), "echo")) as server, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(server.post, "/mcp", json={})
         assert server.client.get("/readyz").status_code == 200

@@ -325,6 +325,7 @@ def test_a_wrong_method_is_told_the_right_ones(echo: Running) -> None:
 
 def test_requests_share_batches(gated: tuple[Running, GatedEngine]) -> None:
     server, engine = gated
+    server.service.worker.windows.most_waiting = PATIENCE  # a busy machine may take longer than 20 ms to read
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(server.post, **form(wav(0.5), window="0.1"))
         second = pool.submit(server.post, **form(wav(0.6), window="0.1"))

@@ -65,7 +65,7 @@ def test_a_job_ends_with_what_the_captioner_gives(path: Path) -> None:
         assert (table["state"], table["seconds"], table["declared"], table["path"]) == ("done", 3.0, 3.0, "long.wav")
         assert len(table["captions"][0]["candidates"]) == 2
         assert [job["id"] for job in server.client.get("/v1/jobs").json()["jobs"]] == [table["id"]]
-        assert not list(server.runner._uploads.iterdir()), "an upload is kept no longer than it is needed"
+        assert not list(server.runner.uploads.folder.iterdir()), "an upload is kept no longer than it is needed"
 
 
 @pytest.mark.parametrize("style", FORMATS)
@@ -145,7 +145,7 @@ def test_a_deleted_job_ends_and_is_forgotten(path: Path) -> None:
         assert server.client.get(f"/v1/jobs/{id}").status_code == 404
         assert finished(server, submit(server, path).json()["id"])["state"] == "done"
         assert sum(engine.batches) < 1 + 30 + 6, "its windows were dropped"
-        assert not list(server.runner._uploads.iterdir())
+        assert not list(server.runner.uploads.folder.iterdir())
 
 
 def test_a_server_that_starts_again_goes_on(path: Path, tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_when_one_part_fails_the_others_are_cancelled(failing: int) -> None:
     assert 1 - failing in ends and 8 not in ends
 
 
-def test_a_graph_is_in_memory_once_however_many_threads_it_is_asked_for(tiny_folder: Path) -> None:
-    sessions = Sessions(ModelFolder.read(tiny_folder), 2, providers("cpu"))
+def test_a_graph_is_in_memory_once_however_many_threads_it_is_asked_for(tiny_model: Path) -> None:
+    sessions = Sessions(ModelFolder.read(tiny_model), 2, providers("cpu"))
     both = sessions.get("decoder")
     assert sessions.get("decoder", 2) is both
     one = sessions.get("decoder", 1)

@@ -36,7 +36,7 @@ logger = logging.getLogger("enclap")
 
 SHORTEST_WINDOW = 0.1  # seconds
 LONG_WINDOW = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
-PREFETCHED_BATCHES = 1  # turned into features before they are asked for; as many windows are decoded
+PREFETCHED_BATCHES = 1  # turned into features ahead of the search; as many windows are decoded
 CLOSING_SECONDS = 1.0  # to wait, when a stream ends early, for a read that may never return
 
 
@@ -70,7 +70,7 @@ class _WindowRead:
 class _WindowReady:
     """A window without its audio.
 
-    features: None for silence, which the model is not asked about, and for a window that cannot be captioned; fault
+    features: None for silence, which the model does not get, and for a window that cannot be captioned; fault
     says why.
     """
 
@@ -245,30 +245,25 @@ class Captioner:
         for number, batch in enumerate(batches):
             if number == 0 and on_progress is not None:
                 on_progress(Progress(0))  # the first sentences may take long: some audio is read already
-            sentences = iter(self._captions([event for event in batch if isinstance(event, _WindowReady)], options))
+            windows = [event for event in batch if isinstance(event, _WindowReady)]
+            features = [window.features for window in windows if window.features is not None]
+            with self._searching:
+                selections = iter(self.selector.select(features, options) if features else [])
             for event in batch:
-                if isinstance(event, _WindowReady):
-                    captions.append(next(sentences))
-                    fault = fault or event.fault
-                else:
+                if isinstance(event, _EndOfInput):
                     yield event.result(captions, fault)
                     captions, fault, done = [], None, done + 1
+                elif event.features is None:
+                    captions.append(silence_of(event))
+                    fault = fault or event.fault
+                else:
+                    captions.append(caption_of(event, next(selections)))
             if on_progress is not None:
                 last = batch[-1]
                 if isinstance(last, _WindowReady) and captions:
                     on_progress(Progress(done, captions[-1].end, last.declared))
                 else:
                     on_progress(Progress(done))
-
-    def _captions(self, windows: Sequence[_WindowReady], options: DecodingOptions) -> list[Caption]:
-        """One caption per window."""
-        features = [window.features for window in windows if window.features is not None]
-        with self._searching:
-            selections = iter(self.selector.select(features, options) if features else [])
-        return [
-            silence_of(window) if window.features is None else caption_of(window, next(selections))
-            for window in windows
-        ]
 
     def _extract(
         self, batches: Iterable[list[_WindowRead | _EndOfInput]]
@@ -281,7 +276,19 @@ class Captioner:
             with self._extracting:
                 found = iter(self.engine.extract(audible) if audible else [])
             features = iter([None if quiet else next(found) for quiet in silent])
-            yield [_ready(event, next(features)) if isinstance(event, _WindowRead) else event for event in batch]
+            ready: list[_WindowReady | _EndOfInput] = []
+            for event in batch:
+                if isinstance(event, _EndOfInput):
+                    ready.append(event)
+                    continue
+                window, item, fault = event.window, next(features), None
+                try:
+                    if item is not None:
+                        check_finite(item, window, event.name)
+                except InputError as error:
+                    item, fault = None, error
+                ready.append(_WindowReady(window.start, window.end, event.declared, item, fault))
+            yield ready
 
     def _read(
         self, sources: Iterable[Source | CaptionResult | Failure], window: float, limits: ReadLimits
@@ -326,18 +333,6 @@ def check_finite(features: Features, window: Window, name: str | None) -> None:
         raise AudioNotFinite(f"{printable(name or 'audio')}: the encoders find no finite numbers for {span}; left out")
 
 
-def _ready(read: _WindowRead, features: Features | None) -> _WindowReady:
-    """The window with its features, or with what is wrong with them."""
-    window = read.window
-    fault = None
-    if features is not None:
-        try:
-            check_finite(features, window, read.name)
-        except InputError as error:
-            features, fault = None, error
-    return _WindowReady(window.start, window.end, read.declared, features, fault)
-
-
 def _batches(events: Iterable[_WindowRead | _EndOfInput], size: int) -> Iterator[list[_WindowRead | _EndOfInput]]:
     """Runs of events that hold a batch of windows; the end of a recording goes with its last window.
 
@@ -368,7 +363,7 @@ def _bounded(audio: Audio, seconds: float) -> Iterator[Block]:
 
 
 def caption_of(window: Window | _WindowReady, selection: Selection) -> Caption:
-    """The caption of a window that the model was asked about."""
+    """The caption of a window that the model captioned."""
     return Caption(window.start, window.end, selection.text, selection.score, candidates=selection.candidates)
 
 

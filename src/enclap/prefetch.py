@@ -43,7 +43,7 @@ class Prefetcher(Iterator[Item], Generic[Item]):
         raise StopIteration
 
     def stop(self) -> None:
-        """Ask for no more items; whoever waits for one is told that there are none."""
+        """Ask for no more items; whoever waits for one gets StopIteration."""
         with self._changed:
             self._stopped = True
             self._ready.clear()
@@ -56,8 +56,12 @@ class Prefetcher(Iterator[Item], Generic[Item]):
     def _walk(self) -> None:
         try:
             for item in self._items:
-                if not self._put(item):
-                    break
+                with self._changed:
+                    self._changed.wait_for(lambda: len(self._ready) < self._depth or self._stopped)
+                    if self._stopped:
+                        break
+                    self._ready.append(item)
+                    self._changed.notify_all()
             self._items.close()
         except BaseException as error:  # raised again where the items are used
             self._error = error
@@ -65,12 +69,3 @@ class Prefetcher(Iterator[Item], Generic[Item]):
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
-
-    def _put(self, item: Item) -> bool:
-        """Whether the item was wanted; waits while `depth` items are ready."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._ready) < self._depth or self._stopped)
-            if not self._stopped:
-                self._ready.append(item)
-                self._changed.notify_all()
-            return not self._stopped

@@ -12,17 +12,18 @@ def printable(text: str) -> str:
     A byte of a file name that is not UTF-8 is shown as that byte; nothing that is left can move a cursor,
     recolour a terminal, reverse the writing direction or break a line.
     """
-    return "".join(character if character.isprintable() else _escape(ord(character)) for character in text)
+    shown = ""
+    for character in text:
+        code = ord(character)
+        if character.isprintable():
+            shown += character
+        elif code <= 0xFF or FIRST_ESCAPED <= code <= LAST_ESCAPED:
+            shown += f"\\x{code & 0xFF:02x}"
+        else:
+            shown += f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    return shown
 
 
 def first_line(error: Exception) -> str:
     """The first line of what an error says, cut to a length that fits into a message of ours."""
     return (str(error).strip() or repr(error)).splitlines()[0][:LONGEST_LINE]
-
-
-def _escape(code: int) -> str:
-    if FIRST_ESCAPED <= code <= LAST_ESCAPED:
-        code -= 0xDC00
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -98,7 +98,7 @@ class Caption:
 
     score: how probable it is, 0 to 1, that the best candidate names what is heard, where the model has a calibration
     (the candidates' scores are probabilities then too); elsewhere the best candidate's mean log-probability. None for
-    silence, which no model was asked about.
+    silence, which no model gets.
     candidates: all that were asked for, best first; empty for silence. `text` is the first of them, unless a vaguer
     sentence took its place.
     """

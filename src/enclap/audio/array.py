@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from enclap.types import Block
 logger = logging.getLogger("enclap")
 
 BLOCK_SAMPLES = 65_536  # widened to float64 in blocks of this length, not all at once
-NARROW_TYPES = {"int16": 2, "int32": 4}
-"""What integers may really be that were put into a wider type, and its bytes."""
+NARROW_TYPES = {"int16": 2**15, "int32": 2**31}
+"""What integers may really be that were put into a wider type, and its full scale."""
 
 AnyArray = NDArray[np.generic]
 ArraySource = tuple[AnyArray, int]
@@ -31,31 +32,23 @@ def array_and_rate(source: tuple[object, ...]) -> tuple[AnyArray, int]:
     """
     if len(source) != 2:
         raise AudioUnreadable(f"tuple of {len(source)} items: give (array, rate)")
-    array, second = (_as_array(part) for part in source)
+    arrays = []
+    for part in source:
+        try:
+            arrays.append(np.asarray(part))
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever somebody else's __array__ raises
+            raise AudioUnreadable(f"{type(part).__name__} that is no array: {error_reason(error)}") from error
+    array, second = arrays
     if array.ndim == 0 and second.ndim > 0:
         raise AudioUnreadable("(rate, array), the order of SciPy and Gradio: give (array, rate)")
     if array.dtype.kind not in "iuf":
         raise AudioUnreadable(f"array of {array.dtype}: give integer or floating-point samples")
-    return array, _whole_rate(source[1])
-
-
-def _as_array(part: object) -> AnyArray:
-    try:
-        return np.asarray(part)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever somebody else's __array__ raises
-        raise AudioUnreadable(f"{type(part).__name__} that is no array: {error_reason(error)}") from error
-
-
-def _whole_rate(rate: object) -> int:
-    if isinstance(rate, int | float | np.integer | np.floating) and not isinstance(rate, bool):
-        try:
-            value = float(rate)
-        except OverflowError:
-            value = math.inf
-        if math.isfinite(value) and value.is_integer() and value > 0:
-            return int(value)
+    rate: Any = source[1]
+    is_number = isinstance(rate, int | float | np.integer | np.floating) and not isinstance(rate, bool)
+    if is_number and 0 < rate <= sys.float_info.max and rate == int(rate):
+        return array, int(rate)
     raise AudioRefused(f"sample rate {str(rate)[:40]!r}: give a positive whole number of samples per second")
 
 
@@ -77,33 +70,23 @@ def array_shape(array: AnyArray) -> tuple[int, int, int]:
 def array_blocks(array: AnyArray) -> Iterator[Block]:
     """Blocks of float64 [n, channels].
 
-    Integers are divided by their full scale, unsigned ones centred first, as FFmpeg does with files. Integers that
-    would fit into a narrower type are almost silent then, which is warned of.
+    Integers are divided by their full scale, unsigned ones centred first, as FFmpeg does with files: int16 by 32768,
+    uint8 as (value - 128) / 128. Integers that would fit into a narrower type are almost silent then, which is warned
+    of. Floats stay as they are.
     """
     samples, _, axis = array_shape(array)
-    _warn_if_too_wide(array)
+    kind, half = array.dtype.kind, 2.0 ** (8 * array.dtype.itemsize - 1)
+    if kind == "i" and array.size:
+        lowest, highest = int(array.min()), int(array.max())
+        for narrow, limit in NARROW_TYPES.items():
+            if limit < half and -limit <= lowest < highest < limit:
+                message = "array: the samples are %s, but none is beyond the range of %s; if they are %s, "
+                logger.warning(message + "use .astype('%s')", array.dtype, narrow, narrow, narrow)
+                break
     columns = array.reshape(samples, 1) if array.ndim == 1 else np.moveaxis(array, axis, 0)  # [N, channels]
     for start in range(0, samples, BLOCK_SAMPLES):
-        yield Block(_unit_scale(columns[start : start + BLOCK_SAMPLES]), start)
-
-
-def _unit_scale(block: AnyArray) -> NDArray[np.float64]:
-    """Float64 in -1..1: int16 divided by 32768, uint8 as (value - 128) / 128, floats as they are."""
-    with np.errstate(over="ignore"):  # of long doubles; infinite samples are refused
-        widened = block.astype(np.float64)
-    if block.dtype.kind == "f":
-        return widened
-    half = 2.0 ** (8 * block.dtype.itemsize - 1)
-    return (widened - half if block.dtype.kind == "u" else widened) / half
-
-
-def _warn_if_too_wide(array: AnyArray) -> None:
-    if array.dtype.kind != "i" or array.size == 0:
-        return
-    lowest, highest = int(array.min()), int(array.max())
-    for narrow, width in NARROW_TYPES.items():
-        half = 2 ** (8 * width - 1)
-        if width < array.dtype.itemsize and -half <= lowest < highest < half:
-            message = "array: the samples are %s, but none is beyond the range of %s; if they are %s, use .astype('%s')"
-            logger.warning(message, array.dtype, narrow, narrow, narrow)
-            return
+        with np.errstate(over="ignore"):  # of long doubles; infinite samples are refused
+            block = columns[start : start + BLOCK_SAMPLES].astype(np.float64)
+        if kind == "u":
+            block -= half
+        yield Block(block if kind == "f" else block / half, start)

@@ -40,13 +40,76 @@ COUNTED_FORMATS = frozenset({"ape", "flac", "tta", "wv"})
 """Formats whose header counts the samples."""
 SIZED_FORMATS = frozenset({"aiff", "au", "avi", "w64", "wav"})
 """Formats whose header states the bytes of the sound, or of the file."""
-IO_BYTES = 65_536  # what FFmpeg asks Python for at a time
+IO_BYTES = 65_536  # what FFmpeg reads from Python at a time
 TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is told to replace."""
+"""PyAV 19 reads tags that are not UTF-8 as they come; before, it fails on them unless it is set to replace them."""
 MISSING_SHARE, MISSING_SECONDS = 0.05, 0.25  # a recording that ends earlier than declared by both is reported
 TAKEOVER_SECONDS, TAKEOVER_PACKETS = 2.0, 100  # of another track without one of the chosen one: it has taken over
 BESIDE_SECONDS = 1.0  # that another track and the chosen one share: it is another language
 FAILED_APPENDED = 16  # recordings in a row that were appended and cannot be opened
+
+
+class Tracks:
+    """The audio track of a container that is read, and those that may take its place; all others are discarded.
+
+    current: the track that FFmpeg thinks best, else the first that has a decoder. listed: what may be read.
+    Raises AudioUnreadable when nothing can be decoded.
+    """
+
+    def __init__(self, container: InputContainer, shown: str) -> None:
+        streams = container.streams
+        chosen = streams.best("audio") or next((item for item in streams.audio if item.codec_context), None)
+        if not isinstance(chosen, AudioStream) or chosen.codec_context is None:
+            raise AudioUnreadable(f"{shown}: has no audio track that can be decoded")
+        self.current, self.listed = chosen, [chosen]
+        if container.format.name in CHANGING_FORMATS:
+            self.listed = [item for item in streams.audio if item.codec_context]
+        for stream in streams:
+            if stream not in self.listed:
+                stream.discard = Discard.all
+
+    def follow(self, packets: Iterable[Packet[AudioStream]]) -> Iterator[Packet[AudioStream]]:
+        """The packets of the current track, and of others where they take its place, as in a change of programme.
+
+        packets: of all that are listed. Tracks that run beside the current one, other languages, are left out.
+        """
+        waiting: dict[int, list[Packet[AudioStream]]] = {}  # of other tracks, since the last packet of the chosen one
+        first: dict[int, Packet[AudioStream]] = {}  # of the chosen one, since the other track began
+        last: Packet[AudioStream] | None = None
+        for packet in packets:
+            track = packet.stream_index
+            if track == self.current.index:
+                if last is not None and waiting and abs(_seconds_between(last, packet)) > JITTER:
+                    yield from self._other_track(waiting, {})  # what was in its gap
+                    self._change_to(track)
+                for other in waiting:
+                    first.setdefault(other, packet)
+                waiting.clear()
+                last = packet
+                yield packet
+            elif track not in first or last is None or _seconds_between(first[track], last) < BESIDE_SECONDS:
+                queue = waiting.setdefault(track, [])
+                queue.append(packet)
+                if len(queue) >= TAKEOVER_PACKETS or _seconds_between(queue[0], packet) >= TAKEOVER_SECONDS:
+                    yield from self._other_track({track: queue}, {})
+                    waiting.clear()
+                    first.clear()
+                    last = packet
+        shared = {track: _seconds_between(packet, last) for track, packet in first.items() if last is not None}
+        yield from self._other_track(waiting, shared)
+
+    def _other_track(
+        self, waiting: dict[int, list[Packet[AudioStream]]], shared: dict[int, float]
+    ) -> Iterator[Packet[AudioStream]]:
+        """The packets of the first track that waits for longer than it ran beside the chosen one, which it replaces."""
+        for track, queue in waiting.items():
+            if _seconds_between(queue[0], queue[-1]) >= shared.get(track, -math.inf):
+                self._change_to(track)
+                yield from queue
+                return
+
+    def _change_to(self, track: int) -> None:
+        self.current = next(item for item in self.listed if item.index == track)
 
 
 class Decoder:
@@ -61,13 +124,17 @@ class Decoder:
         self._shown = shown
         self._timeline = timeline or Timeline()
         self._container = self._open()
-        self._stream = self._best_stream()
-        self._clock = Clock(self._timeline, self._container, float(self._stream.time_base or 0))
+        try:
+            self._tracks = Tracks(self._container, shown)
+        except AudioUnreadable:
+            self.close()
+            raise
+        self._clock = Clock(self._timeline, self._container, float(self._tracks.current.time_base or 0))
         self._packets = 0  # that were read
         self._end = 0  # of their bytes
         self._is_broken = False
         self._frames = self._decoded_frames()
-        context = self._stream.codec_context
+        context = self._tracks.current.codec_context
         self.rate, self.channels = context.sample_rate, context.channels
         if not self.rate or not self.channels:  # no sound in what FFmpeg looks at before it decodes
             first = next(self._frames, None)
@@ -85,7 +152,7 @@ class Decoder:
     @property
     def declared_seconds(self) -> float | None:
         """Second at which the track ends, as the container says or FFmpeg estimates; None when that is implausible."""
-        stream, zero = self._stream, self._clock.zero or 0.0
+        stream, zero = self._tracks.current, self._clock.zero or 0.0
         if stream.duration is not None and stream.time_base is not None:
             end = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
         else:
@@ -96,12 +163,27 @@ class Decoder:
     def blocks(self) -> Iterator[Block]:
         """Float32 [n, channels] at `rate`, placed on the time line.
 
-        Frames of another rate, on the way or in an appended recording, are converted to the first one. Damaged packets
-        are left out and a recording that ends early gives what there is, both with a warning. Raises AudioUnreadable
-        when nothing decodes, AudioEmpty when there is nothing to decode.
+        Recordings that were appended in the same file follow. Frames of another rate, on the way or in an appended
+        recording, are converted to the first one. Damaged packets are left out and a recording that ends early gives
+        what there is, both with a warning. Raises AudioUnreadable when nothing decodes, AudioEmpty when there is
+        nothing to decode.
         """
         yield from self._own_blocks()
-        yield from self._appended_blocks()
+        start, failed = self._end, 0
+        while failed < FAILED_APPENDED and (start := signatures.next_recording(self._file, start) or 0):
+            part = self._file.part(start, self._file.size)
+            try:
+                appended = Decoder(part, self._shown, self._timeline)
+            except InputError:
+                if part.failure is not None:
+                    raise
+                seconds, size = self._timeline.now, self._file.size - start
+                logger.warning("%s: what follows %.1f s, %d bytes, cannot be read", self._shown, seconds, size)
+                start, failed = start + 1, failed + 1
+                continue
+            with closing(appended):
+                yield from appended._own_blocks()
+            start, failed = start + max(1, appended._end), 0
         if self._timeline.position == 0:
             raise self._nothing()
         if self._timeline.damaged_packets:
@@ -127,30 +209,12 @@ class Decoder:
         self._warn_if_cut()
 
     def _placed(self, frames: Iterable[AudioFrame]) -> Iterator[Block]:
-        """Packed frames as blocks, each behind the other."""
+        """Packed frames as blocks, one after the other."""
         for frame in frames:
             samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)  # a copy of FFmpeg's memory
             if len(samples):
                 yield Block(cast("FloatArray", samples), self._timeline.position)
                 self._timeline.position += len(samples)
-
-    def _appended_blocks(self) -> Iterator[Block]:
-        """What `blocks` gives of recordings behind the end of this one, in the same file."""
-        start, failed = self._end, 0
-        while failed < FAILED_APPENDED and (start := signatures.next_recording(self._file, start) or 0):
-            part = self._file.part(start, self._file.size)
-            try:
-                appended = Decoder(part, self._shown, self._timeline)
-            except InputError:
-                if part.failure is not None:
-                    raise
-                seconds, size = self._timeline.now, self._file.size - start
-                logger.warning("%s: what follows %.1f s, %d bytes, cannot be read", self._shown, seconds, size)
-                start, failed = start + 1, failed + 1
-                continue
-            with closing(appended):
-                yield from appended._own_blocks()
-            start, failed = start + max(1, appended._end), 0
 
     def _open(self) -> InputContainer:
         head = self._reader.piece(0, signatures.HEAD_BYTES)
@@ -182,25 +246,11 @@ class Decoder:
             raise AudioUnreadable(f"{self._shown}: is text, not sound")
         return container
 
-    def _best_stream(self) -> AudioStream:
-        """The track that FFmpeg thinks best, else the first that has a decoder; the others are not read."""
-        streams = self._container.streams
-        chosen = streams.best("audio") or next((item for item in streams.audio if item.codec_context), None)
-        if not isinstance(chosen, AudioStream) or chosen.codec_context is None:
-            self._container.close()
-            raise AudioUnreadable(f"{self._shown}: has no audio track that can be decoded")
-        self._tracks = [chosen]
-        if self._container.format.name in CHANGING_FORMATS:
-            self._tracks = [item for item in streams.audio if item.codec_context]
-        for stream in streams:
-            if stream not in self._tracks:
-                stream.discard = Discard.all
-        return chosen
-
     def _decoded_frames(self) -> Iterator[AudioFrame]:
         """The frames of the chosen track, as its codec gives them."""
         packets, tag_end, is_ogg = self._read_packets(), 0, self._container.format.name == "ogg"
-        for packet in packets if len(self._tracks) == 1 else self._one_track(packets):
+        for packet in packets if len(self._tracks.listed) == 1 else self._tracks.follow(packets):
+            self._clock.tick = float(self._tracks.current.time_base or 0)
             offset = packet.pos or 0
             if 0 < offset < tag_end:
                 continue
@@ -219,11 +269,11 @@ class Decoder:
                 self._clock.enter(packet)
             yield from frames
         with suppress(av.FFmpegError):  # a decoder that was given nothing has nothing left
-            yield from self._stream.decode(None)
+            yield from self._tracks.current.decode(None)
 
     def _read_packets(self) -> Iterator[Packet[AudioStream]]:
-        """The packets of `_tracks` that hold something, up to the end of the container or to damage of its own."""
-        demuxed = cast("Iterator[Packet[AudioStream]]", self._container.demux(self._tracks))
+        """The packets of the tracks that hold something, up to the end of the container or to damage of its own."""
+        demuxed = cast("Iterator[Packet[AudioStream]]", self._container.demux(self._tracks.listed))
         while True:
             try:
                 packet = next(demuxed)
@@ -238,79 +288,29 @@ class Decoder:
                 yield packet
         self._raise_failure()
 
-    def _one_track(self, packets: Iterable[Packet[AudioStream]]) -> Iterator[Packet[AudioStream]]:
-        """The packets of the chosen track, and of others where they take its place, as in a change of programme.
-
-        Tracks that run beside the chosen one, other languages, are left out.
-        """
-        waiting: dict[int, list[Packet[AudioStream]]] = {}  # of other tracks, since the last packet of the chosen one
-        first: dict[int, Packet[AudioStream]] = {}  # of the chosen one, since the other track began
-        last: Packet[AudioStream] | None = None
-        for packet in packets:
-            track = packet.stream_index
-            if track == self._stream.index:
-                if last is not None and waiting and abs(_seconds_between(last, packet)) > JITTER:
-                    yield from self._other_track(waiting, {})  # what was in its gap
-                    self._change_to(track)
-                for other in waiting:
-                    first.setdefault(other, packet)
-                waiting.clear()
-                last = packet
-                yield packet
-            elif track not in first or last is None or _seconds_between(first[track], last) < BESIDE_SECONDS:
-                queue = waiting.setdefault(track, [])
-                queue.append(packet)
-                if len(queue) >= TAKEOVER_PACKETS or _seconds_between(queue[0], packet) >= TAKEOVER_SECONDS:
-                    yield from self._other_track({track: queue}, {})
-                    waiting.clear()
-                    first.clear()
-                    last = packet
-        shared = {track: _seconds_between(packet, last) for track, packet in first.items() if last is not None}
-        yield from self._other_track(waiting, shared)
-
-    def _other_track(
-        self, waiting: dict[int, list[Packet[AudioStream]]], shared: dict[int, float]
-    ) -> Iterator[Packet[AudioStream]]:
-        """The packets of the first track that waits for longer than it ran beside the chosen one, which it replaces."""
-        for track, queue in waiting.items():
-            if _seconds_between(queue[0], queue[-1]) >= shared.get(track, -math.inf):
-                self._change_to(track)
-                yield from queue
-                return
-
-    def _change_to(self, track: int) -> None:
-        self._stream = next(item for item in self._tracks if item.index == track)
-        self._clock.tick = float(self._stream.time_base or 0)
-
     def _warn_if_cut(self) -> None:
         """Say what is missing of this container, where that is certain."""
         if signatures.next_recording(self._file, self._end) is not None:  # and so not the end
             return
+        kind, stream, cut = self._container.format.name, self._tracks.current, self._header.cut
         end = self._timeline.now
         seconds = end - (self._clock.first or 0.0)
-        declared = self._exact_seconds(seconds)
+        declared = float((stream.duration or 0) * (stream.time_base or 0))
+        if cut > 1:  # the header states bytes, or as in Matroska the end of the longest track
+            declared = seconds * cut if kind in SIZED_FORMATS else self.declared_seconds or 0.0
+        else:  # an estimate does not count
+            if kind in COUNTED_FORMATS:
+                is_exact = not headers.is_placeholder(stream.duration or 0)
+            elif "mp4" in kind.split(","):
+                is_exact = self._packets < stream.frames
+            else:
+                is_exact = kind == "mp3" and headers.states_frame_count(self._reader)
+            declared = declared if is_exact and declared <= LONGEST_PAUSE else 0.0
         lost = self._reader.size - self._end
         if self._is_broken and lost > 0:
             logger.warning("%s: damaged after %.1f s; the last %d bytes are left out", self._shown, end, lost)
         elif declared - seconds > max(MISSING_SECONDS, MISSING_SHARE * declared):
             logger.warning("%s: ends after %.1f s of %.1f s", self._shown, seconds, declared)
-
-    def _exact_seconds(self, seconds: float) -> float:
-        """Length of the track where the file counts it, or shows that it was cut off; else 0, never an estimate.
-
-        seconds: that were decoded.
-        """
-        kind, stream, cut = self._container.format.name, self._stream, self._header.cut
-        whole = float((stream.duration or 0) * (stream.time_base or 0))
-        if cut > 1:  # the header states bytes, or as in Matroska the end of the longest track
-            return seconds * cut if kind in SIZED_FORMATS else self.declared_seconds or 0.0
-        if kind in COUNTED_FORMATS:
-            is_exact = not headers.is_placeholder(stream.duration or 0)
-        elif "mp4" in kind.split(","):
-            is_exact = self._packets < stream.frames
-        else:
-            is_exact = kind == "mp3" and headers.states_frame_count(self._reader)
-        return whole if is_exact and whole <= LONGEST_PAUSE else 0.0
 
     def _nothing(self) -> InputError:
         """The fault of a recording without a sample."""

@@ -18,7 +18,7 @@ ByteOrder = Literal["little", "big"]
 SMALLEST_PLACEHOLDER = 0x7F000000  # what SoX writes where a size is not known; others write more
 NEAR = 2**16  # bytes below or above a power of two that stand for "unknown": headers are taken off
 UNLIKELY_PART = 16  # a file that holds less of its stated size than this part was not cut off
-SHORTEST_REST, LONGEST_PADDING = 64, 2**20  # bytes behind the sound; between them it is padding where it is all zeros
+SHORTEST_REST, LONGEST_PADDING = 64, 2**20  # bytes after the sound; between them it is padding where it is all zeros
 MOST_CHUNKS = 10_000
 CHUNK_NAME = re.compile(rb"[ -~]{4}")
 FILE_NAMES = (b"RIFF", b"RF64", b"BW64", b"FORM")  # of an outermost chunk: another file follows
@@ -63,7 +63,11 @@ def check_header(reader: Readable) -> HeaderCheck:
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return HeaderCheck(cut=_cut(int.from_bytes(head[4:8], "little"), reader.size - 8))
     if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return HeaderCheck(cut=_cut_matroska(reader, head))
+        header_size, start = _ebml_number(head, 4)
+        segment = reader.piece(start + header_size, 16)
+        if segment.startswith(b"\x18\x53\x80\x67"):  # a Matroska segment; a live recording does not say its size
+            stated, content = _ebml_number(segment, 4)
+            return HeaderCheck(cut=_cut(stated, reader.size - start - header_size - content))
     return HeaderCheck()
 
 
@@ -166,16 +170,6 @@ def _is_followed_by_sound(reader: Readable, start: int, size: int, order: ByteOr
         if rest < SHORTEST_REST or is_chunk or header[:4] in FILE_NAMES:
             return False
     return rest > LONGEST_PADDING or bool(reader.piece(end, rest).strip(b"\0"))
-
-
-def _cut_matroska(reader: Readable, head: bytes) -> float:
-    """How many times the bytes that are there the segment states; a live recording does not say."""
-    header_size, start = _ebml_number(head, 4)
-    segment = reader.piece(start + header_size, 16)
-    if not segment.startswith(b"\x18\x53\x80\x67"):
-        return 1.0
-    size, content = _ebml_number(segment, 4)
-    return _cut(size, reader.size - start - header_size - content)
 
 
 def _ebml_number(content: bytes, at: int) -> tuple[int, int]:

@@ -119,8 +119,8 @@ class MelFrontEnd:
     def fusion(self, samples: FloatArray) -> FloatArray:
         """Float32 [4, T, M] in dB of samples [N] whose N // hop + 1 frames are more than T.
 
-        The spectrogram of the whole clip shrunk to T frames, then three stretches of T frames: the first, the middle
-        and the last. The published code draws each from a third of all places; these are in those thirds, and fixed,
+        The spectrogram of the whole clip shrunk to T frames, then three segments of T frames: the first, the middle
+        and the last. The published code draws each from a third of all positions; these are in those thirds, and fixed,
         so that the same file gives the same caption.
         """
         whole = self.log_mel(samples)
@@ -133,19 +133,15 @@ class MelFrontEnd:
         half = self.fft_size // 2
         padded = np.pad(samples, half, mode="reflect") if len(samples) > half else np.pad(samples, half)
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.fft_size)[:: self.hop]  # [T, fft_size]
+        steps = np.arange(self.fft_size) / self.fft_size
+        hann = (0.5 - 0.5 * np.cos(2.0 * np.pi * steps)).astype(np.float32)  # periodic
         decibels = np.empty((len(frames), self.bands), dtype=np.float32)
         for start in range(0, len(frames), BLOCK_FRAMES):
             block = slice(start, start + BLOCK_FRAMES)
-            spectrum = np.fft.rfft(frames[block] * self._hann, axis=1)  # [t, fft_size // 2 + 1]
+            spectrum = np.fft.rfft(frames[block] * hann, axis=1)  # [t, fft_size // 2 + 1]
             power = np.square(spectrum.real) + np.square(spectrum.imag)
             decibels[block] = np.float32(10.0) * np.log10(np.maximum(power @ self.filters, np.float32(FLOOR)))
         return decibels
-
-    @cached_property
-    def _hann(self) -> FloatArray:
-        """Periodic Hann window, float32 [fft_size]."""
-        steps = np.arange(self.fft_size) / self.fft_size
-        return (0.5 - 0.5 * np.cos(2.0 * np.pi * steps)).astype(np.float32)
 
     @cached_property
     def filters(self) -> FloatArray:
@@ -170,10 +166,10 @@ def shrink(frames: FloatArray, count: int) -> FloatArray:
 
     This is bilinear interpolation without aligned corners, as the published code resizes spectrograms.
     """
-    places = np.maximum((np.arange(count) + 0.5) * (len(frames) / count) - 0.5, 0.0)
-    before = places.astype(np.int64)
+    positions = np.maximum((np.arange(count) + 0.5) * (len(frames) / count) - 0.5, 0.0)
+    before = positions.astype(np.int64)
     after = np.minimum(before + 1, len(frames) - 1)
-    share = (places - before).astype(np.float32)[:, None]
+    share = (positions - before).astype(np.float32)[:, None]
     mixed: FloatArray = frames[before] * (1 - share) + frames[after] * share
     return mixed
 

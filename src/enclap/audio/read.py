@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.audio.array import AnyArray, ArraySource, array_and_rate, array_blocks, array_shape
+from enclap.audio.array import ArraySource, array_and_rate, array_blocks, array_shape
 from enclap.audio.signatures import tags_at_end
 from enclap.audio.source import ByteSource, ReadLimits, open_bytes, source_name
 from enclap.audio.window import SILENCE_LEVEL
@@ -61,7 +61,13 @@ def open_audio(source: Source, limits: ReadLimits | None = None) -> Iterator[Aud
     """
     limits = limits or ReadLimits()
     if isinstance(source, tuple):
-        yield _open_array(*array_and_rate(source), limits)
+        array, rate = array_and_rate(source)
+        samples, channels, _ = array_shape(array)
+        _check_kind(rate, channels, "array", limits)
+        if samples > limits.seconds * rate:
+            raise AudioRefused(f"array: {samples / rate:.0f} s long; at most {limits.seconds:.0f} s are read")
+        blocks = _mono_blocks(array_blocks(array), rate, "array", limits)
+        yield Audio(None, rate, channels, samples / rate, blocks)
         return
     from enclap.audio.decode import Decoder  # here, so that programs that only pass arrays do not load FFmpeg
 
@@ -73,15 +79,6 @@ def open_audio(source: Source, limits: ReadLimits | None = None) -> Iterator[Aud
             _check_kind(decoder.rate, decoder.channels, shown, limits)
             blocks = _mono_blocks(decoder.blocks(), decoder.rate, shown, limits)
             yield Audio(name, decoder.rate, decoder.channels, decoder.declared_seconds, blocks)
-
-
-def _open_array(array: AnyArray, rate: int, limits: ReadLimits) -> Audio:
-    samples, channels, _ = array_shape(array)
-    _check_kind(rate, channels, "array", limits)
-    if samples > limits.seconds * rate:
-        raise AudioRefused(f"array: {samples / rate:.0f} s long; at most {limits.seconds:.0f} s are read")
-    blocks = _mono_blocks(array_blocks(array), rate, "array", limits)
-    return Audio(None, rate, channels, samples / rate, blocks)
 
 
 def _check_kind(rate: int, channels: int, shown: str, limits: ReadLimits) -> None:
@@ -104,7 +101,8 @@ def _mono_blocks(blocks: Iterator[Block], rate: int, shown: str, limits: ReadLim
             loud = not np.dot(mono, mono) <= len(mono)  # louder than a full-scale square wave, or NaN
         if loud:
             peak = _checked_peak(mono, block.start / rate, rate, shown)
-            if not has_hint and _is_integer_scale(block.samples, peak):
+            are_whole = peak >= 2 and bool((block.samples == np.rint(block.samples)).all())
+            if not has_hint and (peak > LIKELY_PEAK or are_whole):  # integers that nobody divided by their full scale
                 has_hint = True
                 message = "%s: samples up to %.0f, floats are expected within -1 to 1; divide 16-bit values by 32768"
                 logger.warning(message, shown, peak)
@@ -131,11 +129,6 @@ def _checked_peak(mono: FloatArray, start: float, rate: int, shown: str) -> floa
     return peak
 
 
-def _is_integer_scale(samples: NDArray[np.floating], peak: float) -> bool:
-    """Whether floats are probably integers that nobody divided by their full scale."""
-    return peak > LIKELY_PEAK or (peak >= 2 and bool((samples == np.rint(samples)).all()))
-
-
 class _Downmix:
     """The mean of the channels; where they cancel each other out, one of them.
 
@@ -154,20 +147,16 @@ class _Downmix:
             total = samples[:, 0].astype(np.float64)
             for channel in range(1, channels):  # several times as fast as a mean over the short axis
                 total += samples[:, channel]
-            if channels > 1 and self._cancels(samples, total):
-                self.cancelled += len(samples)
-                return samples[:, self._used].astype(np.float32)
+            if channels == 1:
+                return total.astype(np.float32)
+            # Where nearly nothing is left of audible channels in their sum they cancel; constant offsets do not count.
+            left = np.dot(total, total) / len(total) - (total.sum() / len(total)) ** 2
+            if left < CANCELLED * np.vdot(samples, samples) / len(total):
+                powers = samples.var(axis=0, dtype=np.float64)
+                if left < CANCELLED * powers.sum() and powers.max() >= AUDIBLE:
+                    if powers[self._used] < powers.max() / 4:
+                        self._used = int(powers.argmax())
+                    self.cancelled += len(samples)
+                    return samples[:, self._used].astype(np.float32)
             total /= channels
             return total.astype(np.float32)
-
-    def _cancels(self, samples: NDArray[np.floating], total: NDArray[np.float64]) -> bool:
-        """Whether nearly nothing is left of audible channels in their sum; constant offsets do not count."""
-        left = np.dot(total, total) / len(total) - (total.sum() / len(total)) ** 2
-        if left >= CANCELLED * np.vdot(samples, samples) / len(total):
-            return False
-        powers = samples.var(axis=0, dtype=np.float64)
-        if left >= CANCELLED * powers.sum() or powers.max() < AUDIBLE:
-            return False
-        if powers[self._used] < powers.max() / 4:
-            self._used = int(powers.argmax())
-        return True

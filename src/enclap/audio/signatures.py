@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Protocol
 
 HEAD_BYTES = 4096  # of a file that are looked at
@@ -16,7 +15,7 @@ TAG_MARKS = re.compile(rb"ID3[\x02-\x04]|APETAGEX|LYRICSBEGIN|TAG|3DI")
 LYRICS_BYTES = 5100  # that version 1 of the tag has at most
 SCAN_BYTES = 64 * 2**20  # of what follows the sound, searched for a second recording
 CHUNK_BYTES = 2**20
-MOST_BOXES = 500_000  # a day of fragments
+MOST_BOXES = 500_000  # outermost ones of an MP4 file: a day of fragments
 BEGINNINGS = (
     re.compile(rb"OggS\x00[\x02\x06]", re.DOTALL),  # the first page of a stream
     re.compile(rb"(?:RIFF|RF64|BW64)....WAVE", re.DOTALL),
@@ -122,15 +121,24 @@ def _last_tag(reader: Readable, end: int) -> int:
 
 def synchsafe(four: bytes) -> int:
     """The number in ID3's bytes of seven bits."""
-    return sum(byte << 7 * place for place, byte in enumerate(reversed(four)))
+    return sum(byte << 7 * index for index, byte in enumerate(reversed(four)))
 
 
 def next_recording(reader: Readable, after: int) -> int | None:
-    """Where another file of the same kind begins that was appended behind `after`; None when there is none."""
+    """Where another file of the same kind begins that was appended after the byte `after`; None when there is none."""
     head = reader.piece(0, 32)
     if head[4:8] == b"ftyp":
-        boxes = (offset for offset, name in _boxes(reader) if name == b"ftyp" and offset >= max(after, 1))
-        return next(boxes, None)
+        offset = 0
+        for _ in range(MOST_BOXES):
+            header = reader.piece(offset, 16)
+            size = int.from_bytes(header[:4], "big")
+            size = int.from_bytes(header[8:], "big") if size == 1 else size or reader.size - offset
+            if size < 8:
+                break
+            if header[4:8] == b"ftyp" and offset >= max(after, 1):
+                return offset
+            offset += size
+        return None
     for beginning in BEGINNINGS:
         if beginning.match(head):
             return _search(reader, beginning, max(after, 1))
@@ -144,22 +152,9 @@ def own_end(reader: Readable) -> int:
     """
     if not BEGINNINGS[0].match(reader.piece(0, 32)):
         return reader.size
-    content = _search(reader, re.compile(rb"OggS\x00[\x00\x01\x04\x05]"), 1)  # behind the first page of each track
+    content = _search(reader, re.compile(rb"OggS\x00[\x00\x01\x04\x05]"), 1)  # after the first page of each track
     link = None if content is None else _search(reader, BEGINNINGS[0], content)
     return reader.size if link is None else link
-
-
-def _boxes(reader: Readable) -> Iterator[tuple[int, bytes]]:
-    """Offset and name of the outermost boxes of an MP4 file."""
-    offset = 0
-    for _ in range(MOST_BOXES):
-        header = reader.piece(offset, 16)
-        size = int.from_bytes(header[:4], "big")
-        size = int.from_bytes(header[8:], "big") if size == 1 else size or reader.size - offset
-        if size < 8:
-            return
-        yield offset, header[4:8]
-        offset += size
 
 
 def _search(reader: Readable, pattern: re.Pattern[bytes], start: int) -> int | None:

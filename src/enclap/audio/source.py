@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from enclap.errors import AudioNotFound, AudioRefused, AudioUnreadable, EnclapError, InputError
 from enclap.files import translate_write_errors
@@ -24,6 +24,7 @@ from enclap.text import printable
 STANDARD_INPUT = "-"
 SPOOL_BYTES = 16 * 2**20  # of a stream that cannot seek, kept in memory; the rest goes to a temporary file
 COPY_BYTES = 2**20
+TEMPORARY_FOLDER = "the temporary folder (TMPDIR)"
 REASON_LENGTH = 200  # characters of a foreign error message that are shown
 
 ByteSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -50,11 +51,13 @@ class BoundedReader:
     """A seekable binary file as PyAV reads it: `size` bytes from `origin` on, also when it grows meanwhile.
 
     An exception inside a read (Ctrl-C, a broken file object) cannot travel through FFmpeg; it is kept in
-    `failure`, FFmpeg is told that the file ended, and the caller raises it.
+    `failure`, FFmpeg sees the end of the file, and the caller raises it.
     """
 
     def __init__(self, file: BinaryIO, name: str, origin: int, size: int) -> None:
-        self.name = "audio" + _suffix(name)  # FFmpeg takes a hint from the extension and must not see more
+        suffix = Path(name).suffix
+        is_plain = suffix[1:].isascii() and suffix[1:].isalnum()
+        self.name = "audio" + (suffix if is_plain else "")  # FFmpeg takes a hint from the extension; it sees no more
         self.size = size
         self.failure: BaseException | None = None
         self.patches: tuple[tuple[int, bytes], ...] = ()  # (offset, bytes) that are read in the place of the file's
@@ -180,29 +183,26 @@ def _binary_file(source: ByteSource, name: str) -> Iterator[BinaryIO]:
                 raise AudioNotFound("-: standard input is closed")
             # Unbuffered: a thread that waits in a buffered read would hold a lock that Python wants when it ends.
             yield cast(BinaryIO, getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
-        else:
-            with _open_path(source, printable(name)) as file:
-                yield file
+            return
+        shown = printable(name)
+        try:
+            path = Path(os.fsdecode(os.fspath(source)))
+            if path.is_dir():
+                raise AudioNotFound(f"{shown}: is a folder; name the files in it")
+            file = path.open("rb")
+        except FileNotFoundError as error:
+            raise AudioNotFound(f"{shown}: no such file") from error
+        except InputError:
+            raise
+        except Exception as error:  # OSError; ValueError: a null byte in the name; what a foreign __fspath__ raises
+            raise AudioNotFound(f"{shown}: cannot be opened: {error_reason(error)}") from error
+        with file:
+            yield file
     elif callable(getattr(source, "read", None)):
         yield source
     else:
         kind = type(source).__name__
         raise AudioUnreadable(f"{kind}: give a path, bytes, a file object or (array, rate)")
-
-
-def _open_path(path: str | os.PathLike[str], shown: str) -> BinaryIO:
-    """The opened file; every reason why it cannot be is an AudioNotFound of one line."""
-    try:
-        located = Path(os.fsdecode(os.fspath(path)))
-        if located.is_dir():
-            raise AudioNotFound(f"{shown}: is a folder; name the files in it")
-        return located.open("rb")
-    except FileNotFoundError as error:
-        raise AudioNotFound(f"{shown}: no such file") from error
-    except InputError:
-        raise
-    except Exception as error:  # OSError; ValueError: a null byte in the name; whatever a foreign __fspath__ raises
-        raise AudioNotFound(f"{shown}: cannot be opened: {error_reason(error)}") from error
 
 
 @contextmanager
@@ -215,22 +215,22 @@ def _seekable(file: BinaryIO, name: str, limit: int) -> Iterator[tuple[BinaryIO,
     if span is not None:
         yield file, *span
         return
-    with _spool() as spool:
+    spool, size = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES), 0  # noqa: SIM115  (closed below)
+    try:
         try:
-            size = _copy(file, spool, printable(name), limit)
+            while piece := _checked_bytes(file.read(COPY_BYTES)):
+                size += len(piece)
+                if size > limit:
+                    raise AudioRefused(f"{printable(name)}: larger than {limit} bytes, the most that is read")
+                with translate_write_errors(TEMPORARY_FOLDER):
+                    spool.write(piece)
+            with translate_write_errors(TEMPORARY_FOLDER):
+                spool.flush()
         except (EnclapError, MemoryError):
             raise
         except Exception as error:
             raise foreign_error(error, name, "reading failed") from error
         yield cast(BinaryIO, spool), 0, size
-
-
-@contextmanager
-def _spool() -> Iterator[IO[bytes]]:
-    """A file in memory that moves to the temporary folder when it grows."""
-    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed below)
-    try:
-        yield cast(IO[bytes], spool)
     finally:
         with suppress(OSError):  # what could not be written a moment ago cannot be written now
             spool.close()
@@ -251,20 +251,6 @@ def _span(file: BinaryIO) -> tuple[int, int] | None:
     return (origin, end) if isinstance(origin, int) and isinstance(end, int) else None
 
 
-def _copy(file: BinaryIO, spool: IO[bytes], shown: str, limit: int) -> int:
-    """Write the rest of `file` to `spool`; its size in bytes."""
-    size = 0
-    while piece := _checked_bytes(file.read(COPY_BYTES)):
-        size += len(piece)
-        if size > limit:
-            raise AudioRefused(f"{shown}: larger than {limit} bytes, the most that is read")
-        with translate_write_errors("the temporary folder (TMPDIR)"):
-            spool.write(piece)
-    with translate_write_errors("the temporary folder (TMPDIR)"):
-        spool.flush()
-    return size
-
-
 def _checked_bytes(piece: object) -> bytes:
     """What a foreign `read` returned, as bytes; TypeError, fit for messages, when it is something else."""
     if isinstance(piece, str):
@@ -272,8 +258,3 @@ def _checked_bytes(piece: object) -> bytes:
     if not isinstance(piece, bytes | bytearray | memoryview):
         raise TypeError(f"read() returned {type(piece).__name__}, not bytes")
     return piece if isinstance(piece, bytes) else bytes(piece)
-
-
-def _suffix(name: str) -> str:
-    suffix = Path(name).suffix
-    return suffix if suffix[1:].isascii() and suffix[1:].isalnum() else ""

@@ -16,7 +16,7 @@ LOWEST, HIGHEST = 50.0, 16_000.0  # Hz
 RESOLUTION = 0.05  # seconds that a spectrum looks at, at least
 CHUNK = 64  # spectra computed at a time
 FLOOR = 1e-10  # power: -100 dB
-MOST_COLUMNS = 20_000  # of a picture; without gaps a plot asks for at most 16,000
+MOST_COLUMNS = 20_000  # of a picture; without gaps a plot has at most 16,000
 
 
 def band_frequencies(rate: int) -> tuple[float, float]:
@@ -58,7 +58,7 @@ class _Reducer:
         gap = block.start - self._end
         if gap > self._fft_size:
             self._finish()
-            self._counts[self._column(self._end) + 1 : self._column(block.start)] += 1  # nothing was heard there
+            self._counts[self._column(self._end) + 1 : self._column(block.start)] += 1  # no sound there
             self._begin(block.start)
         elif gap > 0:
             self._hold(np.zeros(gap, np.float32))
@@ -103,16 +103,13 @@ class _Reducer:
         spectra = max(0, (len(joined) - self._fft_size) // self._hop + 1)
         for start in range(0, spectra, CHUNK):
             part = joined[start * self._hop : (min(start + CHUNK, spectra) - 1) * self._hop + self._fft_size]
-            self._add_spectra(np.lib.stride_tricks.sliding_window_view(part, self._fft_size)[:: self._hop])
+            frames = np.lib.stride_tricks.sliding_window_view(part, self._fft_size)[:: self._hop]  # [n, fft_size]
+            spectrum = np.fft.rfft(frames * self._hann, axis=1)
+            power = (np.square(spectrum.real) + np.square(spectrum.imag)) @ self._filters  # [n, BANDS]
+            numbers = self._spectra + np.arange(len(frames))
+            columns = np.minimum(numbers * self._hop * len(self._counts) // self._samples, len(self._counts) - 1)
+            np.add.at(self._sums, columns, power)
+            np.add.at(self._counts, columns, 1)
+            self._spectra += len(frames)
         self._held = [joined[spectra * self._hop :].copy()]
         self._length = len(self._held[0])
-
-    def _add_spectra(self, frames: FloatArray) -> None:
-        """frames: [n, fft_size]."""
-        spectrum = np.fft.rfft(frames * self._hann, axis=1)
-        power = (np.square(spectrum.real) + np.square(spectrum.imag)) @ self._filters  # [n, BANDS]
-        numbers = self._spectra + np.arange(len(frames))
-        columns = np.minimum(numbers * self._hop * len(self._counts) // self._samples, len(self._counts) - 1)
-        np.add.at(self._sums, columns, power)
-        np.add.at(self._counts, columns, 1)
-        self._spectra += len(frames)

@@ -38,7 +38,7 @@ class Clock:
     """Places the frames of one container on the time line, by their time stamps.
 
     Differences of up to `JITTER` are rounding or a codec's delay: there the samples are counted, so that an ordinary
-    file starts at 0 and has no gaps. A later frame leaves a gap. An earlier one is put behind what was there; when it
+    file starts at 0 and has no gaps. A later frame leaves a gap. An earlier one is put after what was there; when it
     is much earlier, or later than any pause lasts, the stamps have begun anew and count from there.
     """
 

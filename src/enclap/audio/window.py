@@ -13,7 +13,7 @@ from enclap.types import Block, FloatArray, Waveform, Window
 DEFAULT_WINDOW = 10.0  # seconds: what the model was trained on
 WHOLE = 0.0  # a window length that means: one window, however long
 LONGEST_FILL = 1.0  # seconds; a shorter gap in the sound becomes zeros, a longer one is left out between two windows
-SILENCE_LEVEL = -60.0  # dBFS; below it a window is called silent without asking the model
+SILENCE_LEVEL = -60.0  # dBFS; below it a window is called silent without running the model
 SILENCE_TEXT = "Silence."
 
 
@@ -24,7 +24,7 @@ def split_windows(blocks: Iterable[Block], rate: int, seconds: float = DEFAULT_W
     evenly by the last two windows: 23 s give 10, 6.5 and 6.5 s.
 
     A gap between blocks (a pause of the recorder, lost packets) is silence. One of up to `LONGEST_FILL` seconds is
-    filled with zeros. A longer one ends a run of windows and the next run starts behind it; no window stands for the
+    filled with zeros. A longer one ends a run of windows and the next run starts after it; no window stands for the
     gap itself, because nothing was recorded there that a caption could describe, and so a pause of hours costs
     neither memory nor thousands of "Silence.". The single window of length 0 has every gap filled.
 
@@ -46,7 +46,7 @@ def split_windows(blocks: Iterable[Block], rate: int, seconds: float = DEFAULT_W
 def rms_level(samples: FloatArray) -> float:
     """The root mean square of float [N] around its mean, in dBFS (a full-scale square wave is 0 dBFS); -inf for none.
 
-    Around its mean, because a constant offset of the recorder is nothing that anybody hears.
+    Around its mean, because a constant offset of the recorder is inaudible.
     """
     if len(samples) == 0:
         return -math.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enclap.cli import caption_options as options
@@ -14,8 +13,6 @@ from enclap.errors import AudioNotFound, UsageError
 
 if TYPE_CHECKING:
     from enclap.decoding.options import DecodingOptions
-    from enclap.output.inputs import Input
-    from enclap.output.plan import Plan
 
 DEFAULT_BEAMS = 4
 
@@ -66,7 +63,14 @@ def caption(
 
     bar = ProgressBar(wanted=not quiet)
     with messages_shown(bar, quiet=quiet, verbose=verbose):
-        inputs, plan = _inputs_and_plan(paths, formats or ["text"], outputs or [], resume)
+        names = chosen_formats(formats or ["text"])
+        from enclap.output.inputs import expand
+        from enclap.output.plan import make_plan
+
+        inputs = expand(paths)
+        plan = make_plan(names, outputs or [], inputs)
+        if resume and plan.resume_log() is None:
+            raise UsageError("--resume needs an output to go on with; add --output FILE or FOLDER/")
         from enclap.cli.run import Job, ModelOptions, execute, execute_nothing
 
         faults = [found for found in inputs if isinstance(found, AudioNotFound)]
@@ -98,18 +102,3 @@ def _decoding(beams: int | None, candidates: int, sample: bool, seed: int | None
     if beams is not None and candidates > beams:
         raise UsageError(f"--candidates {candidates} needs --beams {candidates} or more; it is {beams}")
     return DecodingOptions(beams=max(DEFAULT_BEAMS, candidates) if beams is None else beams, candidates=candidates)
-
-
-def _inputs_and_plan(
-    paths: Sequence[str], formats: Sequence[str], outputs: Sequence[str], resume: bool
-) -> tuple[list[Input], Plan]:
-    """The recordings that are meant, and where their captions go."""
-    names = chosen_formats(formats)
-    from enclap.output.inputs import expand
-    from enclap.output.plan import make_plan
-
-    inputs = expand(paths)
-    plan = make_plan(names, outputs, inputs)
-    if resume and plan.resume_log() is None:
-        raise UsageError("--resume needs an output to go on with; add --output FILE or FOLDER/")
-    return inputs, plan

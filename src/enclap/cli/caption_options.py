@@ -16,7 +16,7 @@ from enclap.cli.choices import (
 )
 
 MOST = 64  # beams and candidates
-MOST_THREADS = 512  # more are slower on any machine, and a hundred thousand never get to work
+MOST_THREADS = 512  # that of the engines, which would take time to import here
 
 Paths = Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)]
 Formats = Annotated[

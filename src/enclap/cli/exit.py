@@ -52,22 +52,16 @@ def errors_handled() -> Iterator[None]:
         discard_standard_output()
         raise SystemExit(0) from error  # the reader has all it wanted
     except BaseException as error:  # the tokenizers' panics are no Exception
-        fault = _fault(error)
-        if fault is None:
-            raise
+        from enclap.cli.memory import SHORTAGE, is_shortage
+
+        if is_shortage(error):
+            fault: EnclapError = EnvironmentFault(SHORTAGE)
+        elif isinstance(error, EnclapError):
+            fault = error
+        elif isinstance(error, OSError) and isinstance(error.filename, str | bytes):  # a path that no code has checked
+            reason = error.strerror or type(error).__name__
+            fault = EnvironmentFault(f"{os.fsdecode(error.filename)}: {reason}; check the path and its permissions")
+        else:
+            raise  # a fault of the program, whose traceback must be seen
         print_error(f"enclap: {fault}")
         raise SystemExit(fault.exit_code) from error
-
-
-def _fault(error: BaseException) -> EnclapError | None:
-    """What the user is told of an error; None for a fault of the program, whose traceback must be seen."""
-    from enclap.cli.memory import SHORTAGE, is_shortage
-
-    if is_shortage(error):
-        return EnvironmentFault(SHORTAGE)
-    if isinstance(error, EnclapError):
-        return error
-    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):  # a path that nobody has asked about
-        reason = error.strerror or type(error).__name__
-        return EnvironmentFault(f"{os.fsdecode(error.filename)}: {reason}; check the path and its permissions")
-    return None

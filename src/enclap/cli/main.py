@@ -9,37 +9,33 @@ from enclap.cli.exit import INTERRUPTED, errors_handled, print_error
 
 
 def main() -> None:
-    """Run the command line; the process ends with the exit code."""
+    """Run the command line; the process ends with the exit code. A wrong option is reported in one line."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows escapes instead of failing
             stream.reconfigure(errors="backslashreplace")
     with errors_handled():
-        sys.exit(_run())
+        import typer
 
+        from enclap.cli.app import app
 
-def _run() -> int:
-    """The exit code of the command that the arguments name; a wrong option is reported in one line."""
-    import typer
-
-    from enclap.cli.app import app
-
-    wrong_usage: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer keeps under a private name
-    try:
-        code = app(prog_name="enclap", standalone_mode=False) or 0
-        if code == INTERRUPTED:  # what typer makes of Ctrl-C outside of our commands, without a word
-            raise KeyboardInterrupt
-        return code
-    except typer.Abort as error:
-        raise KeyboardInterrupt from error
-    except wrong_usage as error:
-        context = getattr(error, "ctx", None)
-        if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()
+        wrong_usage: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer keeps under a private name
+        try:
+            code = app(prog_name="enclap", standalone_mode=False) or 0
+        except typer.Abort as error:
+            raise KeyboardInterrupt from error
+        except wrong_usage as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                context = getattr(error, "ctx", None)
+                path = "enclap" if context is None else context.command_path
+                message = error.format_message().rstrip(".")
+                print_error(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help")
+            code = int(error.exit_code)
         else:
-            path = "enclap" if context is None else context.command_path
-            message = error.format_message().rstrip(".")
-            print_error(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help")
-        return int(error.exit_code)
+            if code == INTERRUPTED:  # what typer makes of Ctrl-C outside of our commands, without a word
+                raise KeyboardInterrupt
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from enclap.text import printable
 def mcp(
     folder: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Files below it may be read; the current folder unless set."),
+        typer.Option(metavar="DIR", help="Folder whose files may be read. [default: the current one]"),
     ] = None,
     model: options.Model = "mini",
     engine: options.Engine = EngineName.auto,

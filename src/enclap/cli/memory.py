@@ -1,4 +1,4 @@
-"""Too little memory, told in one line: before any work where a limit is known to be too low, else when it shows."""
+"""Too little memory, reported in one line: before any work where a limit is known to be too low, else when it shows."""
 
 from __future__ import annotations
 

@@ -34,11 +34,24 @@ class ProgressBar:
             return
         share = min(progress.seconds / progress.declared, 1.0) if progress.declared else 0.0
         if self._bar is None:
-            self._bar = _new_bar()
+            from rich import progress as rich_progress
+            from rich.console import Console
+
+            self._bar = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(),
+                rich_progress.TextColumn("{task.fields[count]}"),
+                rich_progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=False,  # captions are written there by us; rich would send them to its own console
+                redirect_stderr=False,
+            )
             self._bar.add_task("captioning", total=self.total, count="")
         self._bar.start()
         task = self._bar.task_ids[0]
-        self._bar.update(task, completed=progress.done + share, count=self._count(progress))
+        partly = f", {progress.seconds:.0f} s of the next" if progress.seconds else ""
+        self._bar.update(task, completed=progress.done + share, count=f"{progress.done}/{self.total}{partly}")
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -52,22 +65,3 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-    def _count(self, progress: Progress) -> str:
-        partly = f", {progress.seconds:.0f} s of the next" if progress.seconds else ""
-        return f"{progress.done}/{self.total}{partly}"
-
-
-def _new_bar() -> rich.progress.Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[count]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    # Captions are written to standard output by us; rich would send them to its own console.
-    return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)

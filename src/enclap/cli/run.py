@@ -19,7 +19,7 @@ from enclap.files import is_stream
 from enclap.output.inputs import Input
 from enclap.output.plan import STANDARD_OUTPUT, Plan
 from enclap.output.resume import RunState, output_held, settings_key
-from enclap.output.writer import Writer, open_writer
+from enclap.output.writer import open_writer
 from enclap.text import printable
 from enclap.types import CaptionResult
 
@@ -73,8 +73,12 @@ def execute(inputs: Sequence[Input], job: Job, model_options: ModelOptions, bar:
             for number, (found, result) in enumerate(zip(inputs, stream, strict=True)):
                 was_done = state.settle(found, result)
                 with bar.aside():
-                    result = _written(writer, number, result)
-                    _count(tally, result, was_done)
+                    try:
+                        if isinstance(result, CaptionResult):
+                            writer.write(number, result)
+                    except InputError as error:
+                        result = Failure(result.path, error)
+                    tally.count(result, was_done)
         if job.plot and isinstance(result, CaptionResult):
             from enclap.output.plot import draw
 
@@ -94,29 +98,3 @@ def execute_nothing(inputs: Sequence[AudioNotFound], plan: Plan, model: str) -> 
     with open_writer(replace(plan, folder=None, documents=documents), model, None, overwrite=False):
         for fault in inputs:
             print_error(f"enclap: {fault}")
-
-
-def _written(writer: Writer, number: int, result: CaptionResult | Failure) -> CaptionResult | Failure:
-    """The result, which is written now, or why its captions could not be."""
-    if isinstance(result, Failure):
-        return result
-    try:
-        writer.write(number, result)
-    except InputError as error:
-        return Failure(result.path, error)
-    return result
-
-
-def _count(tally: Tally, result: CaptionResult | Failure, was_done: bool) -> None:
-    """Report one input, as far as that was asked for, and count it."""
-    name = printable(result.path or "audio")
-    if isinstance(result, Failure):
-        tally.failed += 1
-        print_error(f"enclap: {result.error}")
-    elif was_done:
-        tally.skipped += 1
-        logger.info("%s: done before", name)
-    else:
-        tally.captioned += 1
-        tally.seconds += result.duration
-        logger.info("%s: captioned, %.1f s of audio", name, result.duration)

@@ -19,9 +19,11 @@ EVERYWHERE = {"0.0.0.0", "::"}
 
 def serve(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Other machines reach it unless this is loopback.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; other machines reach all but loopback.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0 lets the system choose.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, metavar="N", help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     model: options.Model = "mini",
     engine: options.Engine = EngineName.auto,
     device: options.Device = DeviceName.auto,
@@ -29,35 +31,47 @@ def serve(
     threads: options.Threads = None,
     max_upload: Annotated[str, typer.Option(metavar="SIZE", help="Largest request.")] = "512MB",
     max_seconds: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Longest recording.")] = 14_400.0,
-    queue: Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Requests in work at once.")] = 32,
-    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For one request.")] = 600.0,
-    rate: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests a minute from one client.")] = None,
+    queue: Annotated[
+        int, typer.Option(min=1, max=1024, metavar="N", help="Most requests at once; more are refused (429).")
+    ] = 32,
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Longest time for one request.")] = 600.0,
+    rate: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Most requests per minute from one client.")
+    ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keys that are accepted, one a line.")
+        Path | None, typer.Option(metavar="FILE", help="File of accepted keys, one per line.")
     ] = None,
     allow_anonymous: Annotated[
-        bool, typer.Option("--allow-anonymous", help="Let other machines in without a key.")
+        bool, typer.Option("--allow-anonymous", help="Let other machines use it without a key.")
     ] = False,
-    allowed_host: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Name by which it is reached.")] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Host name that clients use for it.")
+    ] = None,
     cors_origin: Annotated[
-        list[str] | None, typer.Option(metavar="ORIGIN", help="Site whose pages may call it.")
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Web origin whose pages may call it.")
     ] = None,
     model_alias: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=MODEL", help="Another name of the model.")
+        list[str] | None, typer.Option(metavar="NAME=MODEL", help="Another name for the model.")
     ] = None,
-    root_path: Annotated[str, typer.Option(metavar="PATH", help="Prefix that a proxy adds.")] = "",
+    root_path: Annotated[str, typer.Option(metavar="PATH", help="Path prefix that a proxy adds.")] = "",
     ssl_certfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate for HTTPS.")] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
-    grace: Annotated[int, typer.Option(min=0, metavar="SECONDS", help="For running requests when stopped.")] = 30,
+    ssl_keyfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of that certificate.")] = None,
+    grace: Annotated[
+        int, typer.Option(min=0, metavar="SECONDS", help="Time for running requests to finish after a stop.")
+    ] = 30,
     state_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For jobs; below ~/.local/state unless set.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for jobs. [default: below ~/.local/state]")
     ] = None,
-    upload_quota: Annotated[str, typer.Option(metavar="SIZE", help="Of all uploads of waiting jobs.")] = "4GB",
-    keep_jobs: Annotated[float, typer.Option(min=0, metavar="HOURS", help="For which captions are kept.")] = 168.0,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="A page for people, at /.")] = True,
-    log_requests: Annotated[bool, typer.Option("--log-requests", help="A line of JSON for each request.")] = False,
+    upload_quota: Annotated[
+        str, typer.Option(metavar="SIZE", help="Most disk space for uploads of waiting jobs.")
+    ] = "4GB",
+    keep_jobs: Annotated[
+        float, typer.Option(min=0, metavar="HOURS", help="How long captions of finished jobs are kept.")
+    ] = 168.0,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve a web page at /.")] = True,
+    log_requests: Annotated[bool, typer.Option("--log-requests", help="Log a line of JSON for each request.")] = False,
 ) -> None:
-    """Serve captions over HTTP, until it is told to stop.
+    """Serve captions over HTTP, until it is stopped.
 
     \b
     Examples:

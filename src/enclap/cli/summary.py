@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
+
+from enclap.captioner import Failure
+from enclap.cli.exit import print_error
+from enclap.text import printable
+from enclap.types import CaptionResult
+
+logger = logging.getLogger("enclap")
 
 SECONDS_PER_HOUR = 3600.0
 LONG = 60.0  # seconds of audio from which even a single recording gets a summary
@@ -18,6 +26,20 @@ class Tally:
     failed: int = 0
     seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
+
+    def count(self, result: CaptionResult | Failure, was_done: bool) -> None:
+        """Count a recording; a failure is reported, the rest is logged. was_done: by an earlier run."""
+        name = printable(result.path or "audio")
+        if isinstance(result, Failure):
+            self.failed += 1
+            print_error(f"enclap: {result.error}")
+        elif was_done:
+            self.skipped += 1
+            logger.info("%s: done before", name)
+        else:
+            self.captioned += 1
+            self.seconds += result.duration
+            logger.info("%s: captioned, %.1f s of audio", name, result.duration)
 
     def needs_summary(self) -> bool:
         """Whether there is more to say than the captions themselves do."""

@@ -6,7 +6,6 @@ import hashlib
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from enclap.hub.integrity import CHECKSUMS
 from enclap.hub.resolve import bundled_models
@@ -21,20 +20,15 @@ def version_lines() -> Iterator[str]:
     """The program's version, then a line for each bundled model, each engine, and what else captions depend on."""
     yield f"enclap {__version__}"
     for entry in bundled_models():
-        yield f"model {entry.name} {_model_version(entry.folder)}"
+        listed = entry.folder / CHECKSUMS  # its hash changes with every file of the model
+        is_listed = listed.is_file()
+        digest = hashlib.sha256(listed.read_bytes()).hexdigest()[:DIGITS] if is_listed else "without checksums"
+        yield f"model {entry.name} {digest}"
     for name in ENGINES:
         yield f"engine {name} {_package_version(name)}"
     packages = ", ".join(f"{name} {_package_version(name)}" for name in READING)
     yield f"with {packages}"
     yield f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-
-
-def _model_version(folder: Path) -> str:
-    """The beginning of the hash of the folder's list of hashes, which changes with every file of the model."""
-    path = folder / CHECKSUMS
-    if not path.is_file():
-        return "without checksums"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
 
 
 def _package_version(name: str) -> str:

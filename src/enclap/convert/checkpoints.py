@@ -29,7 +29,7 @@ MARKS = {
     CLAP: ("audio_branch.", "audio_model."),
     CODEC: ("quantizer.",),
 }
-"""Beginnings of names that tell what a file holds the weights of."""
+"""Beginnings of names that show what a file holds the weights of."""
 
 
 class _Ignored:

@@ -107,7 +107,20 @@ def clap_audio_state(official: Mapping[str, Tensor], expected: Mapping[str, Tens
     fit.
     """
     audio = {name: tensor for name, tensor in expected.items() if name.startswith("audio_")}
-    return fitted("CLAP", _clap_rows(official), audio)
+    rows: list[tuple[str, str, Tensor]] = []
+    for source, tensor in official.items():
+        name = source.removeprefix("module.")
+        target = renamed(name, CLAP_AUDIO_NAMES)
+        if CLAP_UNUSED.search(name):
+            continue
+        if ".qkv." not in target:
+            rows.append((source, target, tensor))
+            continue
+        # laion-clap stacks the three projections; a scalar becomes a row, so that it is reported as a wrong shape
+        parts = (tensor if tensor.dim() else tensor[None]).tensor_split(3)
+        for part, values in zip(("query", "key", "value"), parts, strict=True):
+            rows.append((source, target.replace(".qkv.", f".{part}."), values.clone()))  # files cannot hold views
+    return fitted("CLAP", rows, audio)
 
 
 def clap_text_state(official: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,21 +136,6 @@ def clap_text_state(official: Mapping[str, Tensor], expected: Mapping[str, Tenso
         if not unused:
             rows.append((source, target, tensor))
     return fitted("CLAP text tower", rows, text)
-
-
-def _clap_rows(official: Mapping[str, Tensor]) -> Iterable[tuple[str, str, Tensor]]:
-    for source, tensor in official.items():
-        name = source.removeprefix("module.")
-        if CLAP_UNUSED.search(name):
-            continue
-        target = renamed(name, CLAP_AUDIO_NAMES)
-        if ".qkv." not in target:
-            yield source, target, tensor
-            continue
-        # laion-clap stacks the three projections; a scalar becomes a row, so that it is reported as a wrong shape
-        stacked = tensor if tensor.dim() else tensor[None]
-        for part, rows in zip(("query", "key", "value"), stacked.tensor_split(3), strict=True):
-            yield source, target.replace(".qkv.", f".{part}."), rows.clone()  # files cannot hold views
 
 
 def renamed(name: str, names: Names) -> str:

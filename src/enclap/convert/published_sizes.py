@@ -68,7 +68,7 @@ DEFAULT_GENERATION = {
 CODEC_RATE = 24_000
 """Samples per second of the published codec, which its weight file does not say."""
 HEAD_WIDTH = 64
-"""Width of an attention head in RoBERTa, which weights do not tell."""
+"""Width of an attention head in RoBERTa, which weights do not show."""
 RELEASED_FRONT_END = MelFrontEnd(
     rate=48_000, length=480_000, fft_size=1024, hop=480, bands=64, lowest=50.0, highest=14_000.0
 )

@@ -3,5 +3,5 @@
 Data sets are in `datasets/`, one file for each kind; sound and sentences made by rule are in `synthetic/`. Only
 `feature_store` loads pyarrow when it is imported, and nothing light imports it.
 
-May import: audio, decoding, errors, files, text, types.
+May import: audio, decoding, errors, files, hub, text, types.
 """

@@ -15,8 +15,9 @@ from urllib.parse import quote
 from enclap.data.recordings import Recording
 from enclap.errors import DataError
 from enclap.files import write_whole
+from enclap.hub.layout import ATTRIBUTION
 
-FILE_NAME = "ATTRIBUTION.csv"
+FILE_NAME = ATTRIBUTION
 COLUMNS = ("path", "title", "author", "licence", "licence_url", "link")
 
 LICENCE_URLS = {

@@ -65,7 +65,19 @@ def rebuild(manifest: Path, output: Path, host: str = HOST) -> list[str]:
         missing += [
             fault for recording in recordings if (fault := make_recording(recording, sources, output)) is not None
         ]
-    _write_manifest(manifest, output)
+    output.mkdir(parents=True, exist_ok=True)
+    with (
+        manifest.open(encoding="utf-8", newline="") as source,
+        replacement_path(output / "manifest.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as target,
+    ):
+        reader = csv.DictReader(source)
+        writer = csv.DictWriter(target, reader.fieldnames or [], lineterminator="\n")
+        writer.writeheader()
+        for row in reader:
+            path = rebuilt_path(row["path"])
+            if (output / path).exists():
+                writer.writerow({**row, "path": path})
     return missing
 
 
@@ -147,23 +159,6 @@ def write_flac(waveform: Waveform, target: Path) -> None:
         stream = container.add_stream("flac", rate=waveform.rate, layout="mono", format="s16")
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-
-
-def _write_manifest(manifest: Path, output: Path) -> None:
-    """Write the manifest of what lies in `output`."""
-    output.mkdir(parents=True, exist_ok=True)
-    with (
-        manifest.open(encoding="utf-8", newline="") as source,
-        replacement_path(output / "manifest.csv") as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as to,
-    ):
-        reader = csv.DictReader(source)
-        writer = csv.DictWriter(to, reader.fieldnames or [], lineterminator="\n")
-        writer.writeheader()
-        for row in reader:
-            path = rebuilt_path(row["path"])
-            if (output / path).exists():
-                writer.writerow({**row, "path": path})
 
 
 def main(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +49,7 @@ class SentenceSelector:
     def __init__(self, model: SentenceModel, calibration: Calibration | None) -> None:
         self._model = model
         self._calibration = calibration
+        self._vague: FloatArray | None = None  # embeddings [N, E] of the calibration's vaguer sentences
 
     def select(self, features: Sequence[Features], options: DecodingOptions) -> list[Selection]:
         """One selection per clip, in order; a clip's does not depend on the clips beside it."""
@@ -62,7 +62,9 @@ class SentenceSelector:
             candidates = tuple(replace(item, score=calibration.probability(item.score)) for item in found)
             text, score = candidates[0].text, candidates[0].score
             if is_doubtful(calibration, text, score):  # a vaguer sentence, the one nearest to the sound
-                text = calibration.vague[int(np.argmax(self._vague_embeddings @ embedding_of(clip)))]
+                if self._vague is None:
+                    self._vague = self._model.embed_text(calibration.vague)
+                text = calibration.vague[int(np.argmax(self._vague @ embedding_of(clip)))]
             selections.append(Selection(text, score, candidates))
         return selections
 
@@ -85,12 +87,6 @@ class SentenceSelector:
             order = rerank(candidates, rows @ embedding_of(clip), options.rerank)
             reranked.append(repeats_last(order, length))
         return reranked
-
-    @cached_property
-    def _vague_embeddings(self) -> FloatArray:
-        """Float32 [N, E] of the calibration's vaguer sentences."""
-        assert self._calibration is not None
-        return self._model.embed_text(self._calibration.vague)
 
 
 def is_doubtful(calibration: Calibration, text: str, probability: float) -> bool:

@@ -13,7 +13,10 @@ from enclap.engines.base import Engine
 from enclap.errors import MissingExtra, UsageError
 from enclap.hub.layout import GRAPHS, WEIGHTS
 
-__all__ = ["ENGINES", "REFERENCE", "Engine", "load_engine"]
+__all__ = ["ENGINES", "MOST_THREADS", "REFERENCE", "Engine", "load_engine"]
+
+MOST_THREADS = 512
+"""More are slower on any machine, and a hundred thousand never get to work."""
 
 
 def load_engine(
@@ -26,9 +29,12 @@ def load_engine(
     """An engine for a model folder; ModelError when the folder is incomplete, damaged or of an unknown version.
 
     engine: a name in ENGINES, or "auto" (onnx where the folder holds its graphs, else torch). device: "auto" takes the
-    first accelerator that the engine can use. threads: of the processor, None for all.
+    first accelerator that the engine can use. threads: of the processor, 1 to MOST_THREADS, None for all. Raises
+    UsageError for a choice that there is not.
     """
     path = Path(folder)
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads: {threads}; give 1 to {MOST_THREADS}, or None for all cores")
     if engine == "auto":
         has_weights_only = (path / WEIGHTS).is_file() and not (path / GRAPHS).is_dir()
         engine = REFERENCE if has_weights_only else DEFAULT

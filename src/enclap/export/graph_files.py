@@ -80,25 +80,23 @@ class GraphFolder:
         weights = model.graph.initializer
         if sum(len(tensor.raw_data) for tensor in weights) > LARGEST_INSIDE:
             separate_lookups(model.graph)
+            if self._weights is None:
+                self._weights = (self.partial / EXTERNAL_WEIGHTS).open("wb")
             for tensor in weights:
-                if len(tensor.raw_data) >= SMALLEST_OUTSIDE:
-                    self._move_outside(tensor)
+                length = len(tensor.raw_data)
+                if length < SMALLEST_OUTSIDE:
+                    continue
+                key = hashlib.sha256(tensor.raw_data).digest()
+                if key not in self._offsets:  # what the weight file holds already is not stored again
+                    self._weights.write(b"\0" * (-self._weights.tell() % PAGE))
+                    self._offsets[key] = self._weights.tell()
+                    self._weights.write(tensor.raw_data)
+                tensor.ClearField("raw_data")
+                tensor.data_location = TensorProto.EXTERNAL
+                place = {"location": EXTERNAL_WEIGHTS, "offset": self._offsets[key], "length": length}
+                for entry, value in place.items():
+                    tensor.external_data.add(key=entry, value=str(value))
         onnx.save(model, str(self.partial / f"{name}.onnx"))
-
-    def _move_outside(self, tensor: TensorProto) -> None:
-        """Let the weight file hold the tensor's bytes; a tensor that is there already is not stored again."""
-        key = hashlib.sha256(tensor.raw_data).digest()
-        if self._weights is None:
-            self._weights = (self.partial / EXTERNAL_WEIGHTS).open("wb")
-        if key not in self._offsets:
-            self._weights.write(b"\0" * (-self._weights.tell() % PAGE))
-            self._offsets[key] = self._weights.tell()
-            self._weights.write(tensor.raw_data)
-        length = len(tensor.raw_data)
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for entry, value in (("location", EXTERNAL_WEIGHTS), ("offset", self._offsets[key]), ("length", length)):
-            tensor.external_data.add(key=entry, value=str(value))
 
 
 def separate_lookups(graph: onnx.GraphProto) -> None:

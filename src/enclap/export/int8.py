@@ -42,25 +42,25 @@ def write_int8(graphs: GraphFolder) -> None:
 
 def quantise(model: onnx.ModelProto, blockwise: bool) -> None:
     """Replace, in place, every product with a constant matrix by its quantised form."""
-    weights = _Weights(model.graph)
-    replace = _blockwise if blockwise else _per_channel
-    matrices = {node.output[0]: _constant_matrix(node, weights) for node in model.graph.node}
+    quantiser = _Quantiser(model.graph)
+    replace = quantiser.blockwise if blockwise else quantiser.per_channel
+    matrices = {node.output[0]: quantiser.matrix_of(node) for node in model.graph.node}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         matrix = matrices[node.output[0]]
-        nodes += [node] if matrix is None else replace(node, matrix, weights)
+        nodes += [node] if matrix is None else replace(node, matrix)
     if not blockwise:
-        nodes = _with_sums_inside(nodes, weights)
-        nodes = [part for node in nodes for part in _small_lookup(node, weights)]
+        nodes = quantiser.sums_inside(nodes)
+        nodes = [part for node in nodes for part in quantiser.small_lookup(node)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    weights.drop_unused()
+    quantiser.drop_unused()
     if all(entry.domain != ONNXRUNTIME_DOMAIN for entry in model.opset_import):
         model.opset_import.append(helper.make_opsetid(ONNXRUNTIME_DOMAIN, 1))
 
 
-class _Weights:
-    """The constants of a graph, those included that are stored as float16 before a Cast."""
+class _Quantiser:
+    """Nodes of a graph in 8 bits, with new constants; those included that are stored as float16 before a Cast."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
@@ -84,6 +84,71 @@ class _Weights:
             self._stored[name] = tensor
         return name
 
+    def matrix_of(self, node: NodeProto) -> FloatArray | None:
+        """The matrix [inputs, outputs] that the node multiplies activations with; None for every other node."""
+        if node.op_type not in ("MatMul", "Gemm"):
+            return None
+        matrix = self.float32(node.input[1])
+        if matrix is None or matrix.ndim != 2:
+            return None
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        return matrix.T if transposed else matrix
+
+    def per_channel(self, node: NodeProto, matrix: FloatArray) -> Iterator[NodeProto]:
+        """The node as DynamicQuantizeMatMul."""
+        scales = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny) / np.float32(LARGEST)  # [outputs]
+        rounded = np.rint(matrix / scales).astype(np.int8)
+        name = node.input[1]
+        constants = [
+            self.add(f"{name}.int8", rounded),
+            self.add(f"{name}.scales", scales),
+            self.add(f"{name}.zeros", np.zeros(matrix.shape[1], dtype=np.int8)),
+        ]
+        yield from _with_bias(node, "DynamicQuantizeMatMul", constants)
+
+    def blockwise(self, node: NodeProto, matrix: FloatArray) -> Iterator[NodeProto]:
+        """The node as MatMulNBits."""
+        inputs, outputs = matrix.shape
+        block = min(LARGEST_BLOCK, max(16, inputs & -inputs))  # the largest power of two that divides the inputs
+        padded = np.pad(matrix.T, ((0, 0), (0, -inputs % block))).reshape(outputs, -1, block)
+        scales = np.maximum(np.abs(padded).max(axis=2), np.finfo(np.float32).tiny) / np.float32(LARGEST)
+        rounded = (np.rint(padded / scales[..., None]) + MIDDLE).astype(np.uint8)  # [outputs, blocks, block]
+        name = node.input[1]
+        constants = [self.add(f"{name}.blocks", rounded), self.add(f"{name}.scales", scales.reshape(-1))]
+        sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": block, "accuracy_level": INTEGER_ACTIVATIONS}
+        yield from _with_bias(node, "MatMulNBits", constants, **sizes)
+
+    def small_lookup(self, node: NodeProto) -> list[NodeProto]:
+        """A Gather of a constant table's rows as one of its bytes, times a scale for each row; others as they are."""
+        table = self.float32(node.input[0]) if node.op_type == "Gather" else None
+        if table is None or table.ndim != 2:
+            return [node]
+        scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(LARGEST)
+        (name, rows), found = node.input, node.output[0]
+        rounded = self.add(f"{name}.int8", np.rint(table / scales).astype(np.int8))  # [rows, width]
+        factors = self.add(f"{name}.scales", scales)  # [rows, 1]
+        return [
+            helper.make_node("Gather", [rounded, rows], [f"{found}.bytes"]),
+            helper.make_node("Cast", [f"{found}.bytes"], [f"{found}.floats"], to=TensorProto.FLOAT),
+            helper.make_node("Gather", [factors, rows], [f"{found}.factors"]),
+            helper.make_node("Mul", [f"{found}.floats", f"{found}.factors"], [found]),
+        ]
+
+    def sums_inside(self, nodes: list[NodeProto]) -> list[NodeProto]:
+        """The nodes, where DynamicQuantizeMatMul adds the bias that an Add added: one pass over memory less."""
+        products = {node.output[0]: node for node in nodes if node.op_type == "DynamicQuantizeMatMul"}
+        kept = []
+        for node in nodes:
+            inside = next((name for name in node.input if name in products), None)
+            bias = next((name for name in node.input if name != inside), "")
+            vector = self.float32(bias) if node.op_type == "Add" and inside else None
+            if inside is None or vector is None or vector.ndim != 1:
+                kept.append(node)
+                continue
+            products[inside].input.append(bias)
+            products[inside].output[0] = node.output[0]
+        return kept
+
     def drop_unused(self) -> None:
         """Forget Casts and constants that no node reads any more."""
         read = {name for node in self.graph.node for name in node.input}
@@ -96,60 +161,6 @@ class _Weights:
         self.graph.initializer.extend(tensors)
 
 
-def _constant_matrix(node: NodeProto, weights: _Weights) -> FloatArray | None:
-    """The matrix [inputs, outputs] that the node multiplies activations with; None for every other node."""
-    if node.op_type not in ("MatMul", "Gemm"):
-        return None
-    matrix = weights.float32(node.input[1])
-    if matrix is None or matrix.ndim != 2:
-        return None
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return matrix.T if transposed else matrix
-
-
-def _per_channel(node: NodeProto, matrix: FloatArray, weights: _Weights) -> Iterator[NodeProto]:
-    """The node as DynamicQuantizeMatMul."""
-    scales = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny) / np.float32(LARGEST)  # [outputs]
-    rounded = np.rint(matrix / scales).astype(np.int8)
-    name = node.input[1]
-    constants = [
-        weights.add(f"{name}.int8", rounded),
-        weights.add(f"{name}.scales", scales),
-        weights.add(f"{name}.zeros", np.zeros(matrix.shape[1], dtype=np.int8)),
-    ]
-    yield from _with_bias(node, "DynamicQuantizeMatMul", constants)
-
-
-def _blockwise(node: NodeProto, matrix: FloatArray, weights: _Weights) -> Iterator[NodeProto]:
-    """The node as MatMulNBits."""
-    inputs, outputs = matrix.shape
-    block = min(LARGEST_BLOCK, max(16, inputs & -inputs))  # the largest power of two that divides the inputs
-    padded = np.pad(matrix.T, ((0, 0), (0, -inputs % block))).reshape(outputs, -1, block)
-    scales = np.maximum(np.abs(padded).max(axis=2), np.finfo(np.float32).tiny) / np.float32(LARGEST)
-    rounded = (np.rint(padded / scales[..., None]) + MIDDLE).astype(np.uint8)  # [outputs, blocks, block]
-    name = node.input[1]
-    constants = [weights.add(f"{name}.blocks", rounded), weights.add(f"{name}.scales", scales.reshape(-1))]
-    sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": block, "accuracy_level": INTEGER_ACTIVATIONS}
-    yield from _with_bias(node, "MatMulNBits", constants, **sizes)
-
-
-def _small_lookup(node: NodeProto, weights: _Weights) -> list[NodeProto]:
-    """A Gather of a constant table's rows as one of its bytes, times a scale for each row; other nodes as they are."""
-    table = weights.float32(node.input[0]) if node.op_type == "Gather" else None
-    if table is None or table.ndim != 2:
-        return [node]
-    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(LARGEST)
-    (name, rows), found = node.input, node.output[0]
-    rounded = weights.add(f"{name}.int8", np.rint(table / scales).astype(np.int8))  # [rows, width]
-    factors = weights.add(f"{name}.scales", scales)  # [rows, 1]
-    return [
-        helper.make_node("Gather", [rounded, rows], [f"{found}.bytes"]),
-        helper.make_node("Cast", [f"{found}.bytes"], [f"{found}.floats"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", [factors, rows], [f"{found}.factors"]),
-        helper.make_node("Mul", [f"{found}.floats", f"{found}.factors"], [found]),
-    ]
-
-
 def _with_bias(node: NodeProto, kind: str, constants: list[str], **attributes: int) -> Iterator[NodeProto]:
     """The quantised product, and the sum with a Gemm's third input."""
     biased = node.op_type == "Gemm" and len(node.input) > 2
@@ -158,19 +169,3 @@ def _with_bias(node: NodeProto, kind: str, constants: list[str], **attributes: i
     yield helper.make_node(kind, inputs, [product], domain=ONNXRUNTIME_DOMAIN, name=f"{node.name}.int8", **attributes)
     if biased:
         yield helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}.bias")
-
-
-def _with_sums_inside(nodes: list[NodeProto], weights: _Weights) -> list[NodeProto]:
-    """The nodes, where DynamicQuantizeMatMul adds the bias that an Add of its own added: one pass over memory less."""
-    products = {node.output[0]: node for node in nodes if node.op_type == "DynamicQuantizeMatMul"}
-    kept = []
-    for node in nodes:
-        inside = next((name for name in node.input if name in products), None)
-        bias = next((name for name in node.input if name != inside), "")
-        vector = weights.float32(bias) if node.op_type == "Add" and inside else None
-        if inside is None or vector is None or vector.ndim != 1:
-            kept.append(node)
-            continue
-        products[inside].input.append(bias)
-        products[inside].output[0] = node.output[0]
-    return kept

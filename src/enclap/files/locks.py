@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from enclap.text import printable
 logger = logging.getLogger("enclap")
 
 ATTEMPTS = 100  # to lock a file that others keep removing
+HELD = {errno.EACCES, errno.EDEADLK} if sys.platform == "win32" else {errno.EAGAIN, errno.EWOULDBLOCK}
+"""What is answered where another process holds the lock."""
+BEYOND_THE_END = 2**40  # Windows forbids others to read what is locked, so a byte that will never exist is
 
 
 @contextmanager
@@ -32,56 +35,37 @@ def locked(path: Path, shown: str) -> Iterator[FileIO]:
         with translate_write_errors(shown):
             file = path.open("a+b", buffering=0)
         with file:
-            if not _is_ours(file, shown):
+            try:
+                is_ours = _lock(file)
+            except OSError as error:
+                reason = f"this file system has no locks ({error.strerror or error})"
+                logger.warning("%s: %s; do not start a second run on this output", printable(shown), reason)
+                is_ours = True
+            if not is_ours:
                 break
-            if _is_current(path, file):
+            is_current = False
+            with suppress(FileNotFoundError):  # its holder before may have removed it
+                is_current = os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            if is_current:
                 yield file
                 return
     raise EnvironmentFault(f"{printable(shown)}: another enclap is writing there; wait, or name another output")
 
 
-def _is_ours(file: FileIO, shown: str) -> bool:
-    """Whether the file is locked now, or cannot be; False when another process holds it."""
+def _lock(file: FileIO) -> bool:
+    """Whether nobody else holds the file, which is now ours; OSError when it cannot be locked at all."""
     try:
-        return _lock(file)
-    except OSError as error:
-        reason = f"this file system has no locks ({error.strerror or error})"
-        logger.warning("%s: %s; do not start a second run on this output", printable(shown), reason)
-        return True
+        if sys.platform == "win32":
+            import msvcrt
 
-
-def _is_current(path: Path, file: FileIO) -> bool:
-    """Whether `path` still leads to the opened file, which its holder before may have removed."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    BEYOND_THE_END = 2**40  # Windows forbids others to read what is locked, so a byte that will never exist is
-    HELD = {errno.EACCES, errno.EDEADLK}
-
-    def _lock(file: FileIO) -> bool:
-        """Whether nobody else holds the file, which is now ours; OSError when it cannot be locked at all."""
-        file.seek(BEYOND_THE_END)
-        try:
+            file.seek(BEYOND_THE_END)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            if error.errno in HELD:
-                return False
-            raise
-        return True
+        else:
+            import fcntl
 
-else:
-    import fcntl
-
-    def _lock(file: FileIO) -> bool:
-        """Whether nobody else holds the file, which is now ours; OSError when it cannot be locked at all."""
-        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    except OSError as error:
+        if error.errno in HELD:
             return False
-        return True
+        raise
+    return True

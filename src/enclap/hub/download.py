@@ -64,6 +64,19 @@ class _RemoteFile:
     sha256: str | None
     git_hash: str | None
 
+    def check(self, path: Path, shown: str) -> FileRecord:
+        """The record of the file at `path`; one that is not what was announced is removed, with a ModelError."""
+        size = _size(path)
+        if size is None:
+            raise ModelError(f"{shown}: was not delivered; try again")
+        digest = sha256(path)
+        is_right = digest == self.sha256 if self.sha256 is not None else git_blob_hash(path, size) == self.git_hash
+        if size != self.size or not is_right:
+            _discard(path)
+            advice = "fetch it again, and if this repeats, do not trust the source"
+            raise ModelError(f"{shown}: wrong checksum, so it was removed; {advice}")
+        return FileRecord(size, digest)
+
 
 def cache_folder() -> Path:
     """Where this program keeps what it made of downloads, and its locks: beside the hub's own cache."""
@@ -114,7 +127,10 @@ def fetch(repository: Repository, update: bool = False) -> Snapshot:
             revision, listed = _list(repository, None if locked is None else locked.revision)
             expected = listed | expected
         folder = _download(repository, revision, expected)
-        files = {name: _verified(repository, folder / name, name, listed) for name, listed in expected.items()}
+        files = {
+            name: listed.check(folder / name, f"{repository.identifier}: {printable(name)}")
+            for name, listed in expected.items()
+        }
         snapshot = Snapshot(folder, revision, files)
         if locked != snapshot:
             _write_lock(repository, snapshot)
@@ -179,22 +195,6 @@ def _download(repository: Repository, revision: str, expected: dict[str, _Remote
     return Path(
         snapshot_download(repository.identifier, repo_type=repository.kind, revision=revision, allow_patterns=names)
     )
-
-
-def _verified(repository: Repository, path: Path, name: str, listed: _RemoteFile) -> FileRecord:
-    """The record of a file; when it is not the one that was announced, it is removed, and a ModelError raised."""
-    shown = f"{repository.identifier}: {printable(name)}"
-    size = _size(path)
-    if size is None:
-        raise ModelError(f"{shown}: was not delivered; try again")
-    digest = sha256(path)
-    right = digest == listed.sha256 if listed.sha256 is not None else git_blob_hash(path, size) == listed.git_hash
-    if size != listed.size or not right:
-        _discard(path)
-        raise ModelError(
-            f"{shown}: wrong checksum, so it was removed; fetch it again, and if this repeats, do not trust the source"
-        )
-    return FileRecord(size, digest)
 
 
 def git_blob_hash(path: Path, size: int) -> str:

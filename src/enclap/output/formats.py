@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
@@ -25,6 +25,7 @@ UNSAFE_IN_JSON = re.compile(r"[^\x20-\x7e\n]")
 COLUMNS = ("path", "start", "end", "rank", "text", "score", "silence")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What makes a spreadsheet read a cell as a formula, in the wide forms of East Asian keyboards too."""
+MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 SMALLEST_GAP = 0.001  # seconds between captions that are not neighbours
 SHORTEST_CUE = 40  # milliseconds, one picture at 25 per second: players drop a subtitle without duration
 
@@ -77,29 +78,18 @@ def _text(result: CaptionResult) -> str:
     return "".join(lines)
 
 
-def _json_head(model: str) -> str:
-    return f'{{"schema": {SCHEMA}, "model": {_json(printable(model))}, "results": ['
+def _cues(point: str, numbered: bool, marks: Mapping[int, str], result: CaptionResult) -> str:
+    """Subtitles, each after its time span; neighbours with the same caption are one.
 
-
-def _json_piece(result: CaptionResult) -> str:
-    return "\n" + _json(as_table(result))
-
-
-def _json_line(result: CaptionResult) -> str:
-    return _json(as_table(result)) + "\n"
-
-
-def _srt(result: CaptionResult) -> str:
-    """SubRip; neighbours with the same caption are one subtitle."""
-    joined = enumerate(join_neighbours(result.captions), start=1)
-    return "".join(f"{number}\n{_span(item, ',')}\n{printable(item.text)}\n\n" for number, item in joined)
-
-
-def _vtt(result: CaptionResult) -> str:
-    """WebVTT's cues; neighbours with the same caption are one, and the signs that it reads as markup are escaped."""
-    marks = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-    joined = join_neighbours(result.captions)
-    return "".join(f"{_span(item, '.')}\n{printable(item.text).translate(marks)}\n\n" for item in joined)
+    point: before the milliseconds. marks: what stands for signs that the format reads as markup.
+    """
+    cues = []
+    for number, caption in enumerate(join_neighbours(result.captions), start=1):
+        start, end = (round(1000 * moment) for moment in (caption.start, caption.end))
+        span = f"{_timestamp(start, point)} --> {_timestamp(max(end, start + SHORTEST_CUE), point)}"
+        head = f"{number}\n" if numbered else ""
+        cues.append(f"{head}{span}\n{printable(caption.text).translate(marks)}\n\n")
+    return "".join(cues)
 
 
 def _table_head(delimiter: str, model: str) -> str:
@@ -107,18 +97,47 @@ def _table_head(delimiter: str, model: str) -> str:
 
 
 def _table_rows(delimiter: str, result: CaptionResult) -> str:
-    """A row for each window, its caption, and where several candidates were asked for, one for each of the others."""
-    return "".join(_row(row, delimiter) for caption in result.captions for row in _rows(result.path, caption))
+    """A row for each window, its caption, rank 1, and where several candidates were asked for, one for each other.
+
+    A lone candidate gets no row: where it was not trusted, a table of one row for each window must not show it.
+    """
+    rows, name = "", _cell(printable(result.path or "audio"))
+    for caption in result.captions:
+        times = [f"{moment:.{DIGITS['seconds']}f}" for moment in (caption.start, caption.end)]
+        others: tuple[Candidate, ...] = caption.candidates if len(caption.candidates) > 1 else ()
+        if others and others[0].text == caption.text:
+            others = others[1:]
+        shown: tuple[Caption | Candidate, ...] = (caption, *others)
+        for rank, item in enumerate(shown, start=1):
+            score = "" if item.score is None else f"{item.score:.{DIGITS['score']}f}"
+            cells = [name, *times, str(rank), _cell(printable(item.text)), score, str(caption.silence).lower()]
+            rows += _row(cells, delimiter)
+    return rows
 
 
 FORMATS: dict[str, Format] = {
-    "text": Format(".txt", "text/plain", _text),
-    "json": Format(".json", "application/json", _json_piece, _json_head, separator=",", tail="\n]}\n"),
-    "jsonl": Format(".jsonl", "application/x-ndjson", _json_line),
-    "csv": Format(".csv", "text/csv", partial(_table_rows, ","), partial(_table_head, ",")),
-    "tsv": Format(".tsv", "text/tab-separated-values", partial(_table_rows, "\t"), partial(_table_head, "\t")),
-    "srt": Format(".srt", "application/x-subrip", _srt, one_recording=True),
-    "vtt": Format(".vtt", "text/vtt", _vtt, head=lambda model: "WEBVTT\n\n", one_recording=True),
+    "text": Format(".txt", "text/plain; charset=utf-8", _text),
+    "json": Format(
+        ".json",
+        "application/json",
+        lambda result: "\n" + _json(as_table(result)),
+        lambda model: f'{{"schema": {SCHEMA}, "model": {_json(printable(model))}, "results": [',
+        separator=",",
+        tail="\n]}\n",
+    ),
+    "jsonl": Format(".jsonl", "application/jsonl", lambda result: _json(as_table(result)) + "\n"),
+    "csv": Format(".csv", "text/csv; charset=utf-8", partial(_table_rows, ","), partial(_table_head, ",")),
+    "tsv": Format(
+        ".tsv", "text/tab-separated-values; charset=utf-8", partial(_table_rows, "\t"), partial(_table_head, "\t")
+    ),
+    "srt": Format(".srt", "application/x-subrip; charset=utf-8", partial(_cues, ",", True, {}), one_recording=True),
+    "vtt": Format(
+        ".vtt",
+        "text/vtt; charset=utf-8",
+        partial(_cues, ".", False, MARKUP),
+        head=lambda model: "WEBVTT\n\n",
+        one_recording=True,
+    ),
 }
 
 
@@ -185,22 +204,6 @@ def _others(caption: Caption, indent: str) -> str:
     return "".join(f"{indent}or: {printable(sentence)} ({score:.2f})\n" for sentence, score in others.items())
 
 
-def _rows(path: str | None, caption: Caption) -> Iterator[tuple[str, ...]]:
-    """The cells of a caption, rank 1, and of its candidates, rank 2 and higher, in the order of `COLUMNS`.
-
-    A lone candidate gets no row: where it was not trusted, a table of one row for each window must not show it.
-    """
-    name = _cell(printable(path or "audio"))
-    times = tuple(f"{moment:.{DIGITS['seconds']}f}" for moment in (caption.start, caption.end))
-    others: tuple[Candidate, ...] = caption.candidates if len(caption.candidates) > 1 else ()
-    if others and others[0].text == caption.text:
-        others = others[1:]
-    rows: tuple[Caption | Candidate, ...] = (caption, *others)
-    for rank, shown in enumerate(rows, start=1):
-        score = "" if shown.score is None else f"{shown.score:.{DIGITS['score']}f}"
-        yield (name, *times, str(rank), _cell(printable(shown.text)), score, str(caption.silence).lower())
-
-
 def _cell(content: str) -> str:
     """Text after an apostrophe where a spreadsheet would run it; a lone sign, as standard input's "-", runs nothing.
 
@@ -215,12 +218,6 @@ def _row(cells: Iterable[str], delimiter: str) -> str:
     return line.getvalue()
 
 
-def _span(caption: Caption, point: str) -> str:
-    """`00:00:10,000 --> 00:00:20,000`; `point` separates the milliseconds."""
-    start, end = (round(1000 * moment) for moment in (caption.start, caption.end))
-    return f"{_timestamp(start, point)} --> {_timestamp(max(end, start + SHORTEST_CUE), point)}"
-
-
 def _timestamp(milliseconds: int, point: str) -> str:
     seconds, fraction = divmod(milliseconds, 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{fraction:03d}"
@@ -233,8 +230,4 @@ def _score(score: float | None) -> float | None:
 def _json(value: object) -> str:
     """JSON on one line: readable characters as they are, what could disturb a terminal as \\uXXXX."""
     plain = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return UNSAFE_IN_JSON.sub(lambda found: _escaped(found.group()), plain)
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else json.dumps(character)[1:-1]
+    return UNSAFE_IN_JSON.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], plain)

@@ -54,7 +54,21 @@ def expand(paths: Sequence[str]) -> list[Input]:
     so. Of several folders each keeps its name in `mirror`; of a single one it is left out.
     """
     several = sum(is_folder(path) for path in paths) > 1
-    return [found for path in paths for found in _expand_one(path, several)]
+    found: list[Input] = []
+    for path in paths:
+        if path == STANDARD_INPUT:
+            found.append(InputFile(path, UNNAMED))
+        elif is_folder(path):
+            name = Path(path).name
+            name = name if name not in ("", "..") else Path(path).resolve().name
+            found += _folder(path, name if several else "")
+        elif _is_there(path):
+            found.append(InputFile(path, Path(path).name))
+        elif glob.has_magic(path):
+            found += _matches(path)
+        else:
+            found.append(AudioNotFound(f"{printable(path) or repr(path)}: no such file"))
+    return found
 
 
 def is_text(path: str) -> bool:
@@ -76,21 +90,8 @@ def is_text(path: str) -> bool:
     return True
 
 
-def _expand_one(path: str, keep_name: bool) -> Iterator[Input]:
-    if path == STANDARD_INPUT:
-        yield InputFile(path, UNNAMED)
-    elif is_folder(path):
-        yield from _folder(path, _folder_name(path) if keep_name else "")
-    elif _is_there(path):
-        yield InputFile(path, Path(path).name)
-    elif glob.has_magic(path):
-        yield from _matches(path)
-    else:
-        yield AudioNotFound(f"{printable(path) or repr(path)}: no such file")
-
-
 def _is_there(path: str) -> bool:
-    """Whether there is something at the path, or it cannot be told, in which case opening it will say why."""
+    """Whether there is something at the path, or nobody can say, in which case opening it will say why."""
     try:
         os.lstat(path)  # not Path's: Path("") is the current folder
     except (FileNotFoundError, NotADirectoryError):
@@ -98,11 +99,6 @@ def _is_there(path: str) -> bool:
     except OSError:
         return True
     return True
-
-
-def _folder_name(path: str) -> str:
-    name = Path(path).name
-    return name if name not in ("", "..") else Path(path).resolve().name
 
 
 def _folder(folder: str, mirror: str) -> Iterator[Input]:

@@ -89,29 +89,25 @@ class Plan:
 
         log: knows which files are ours; None when none is.
         """
-        found = [path for path in self.files() if self._is_in_the_way(path)]
-        refused = [] if overwrite else [path for path in found if not self._is_ours(path, log)]
+        refused = []
+        for path in self.files():
+            try:
+                if not is_in_the_way(path) or overwrite:
+                    continue
+            except EnvironmentFault as fault:
+                if self.folder is None or not is_too_long(fault):
+                    raise
+                continue  # concerns one recording, and is said when its captions are written
+            written = None if log is None else log.written(self.logged_name(path))
+            if self.folder is None and written is not None:  # in a folder whoever may have changed it since
+                with translate_write_errors(path):
+                    written = written if written == sha256(path) else None
+            if written is None:
+                refused.append(path)
         if refused:
             others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
             advice = "--overwrite replaces it, --resume goes on where a run was cut off; or name another output"
             raise UsageError(f"{printable(str(refused[0]))}{others}: exists; {advice}")
-
-    def _is_in_the_way(self, path: Path) -> bool:
-        try:
-            return is_in_the_way(path)
-        except EnvironmentFault as fault:
-            if self.folder is not None and is_too_long(fault):
-                return False  # concerns one recording, and is said when its captions are written
-            raise
-
-    def _is_ours(self, path: Path, log: ResumeLog | None) -> bool:
-        """Whether we wrote the file: in a folder whoever may have changed it since, a document as it is."""
-        if log is None:
-            return False
-        if self.folder is not None:
-            return log.written(self.logged_name(path)) is not None
-        with translate_write_errors(path):
-            return log.written(self.logged_name(path)) == sha256(path)
 
     def logged_name(self, path: Path) -> str:
         """What the resume log calls an output: a path below the folder, or the file's own name, its links followed."""
@@ -176,39 +172,30 @@ def refuse_inputs(outputs: Iterable[Path | int], inputs: Sequence[Input]) -> Non
 
 
 def _documents(formats: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
-    """A path or "-" for each format; UsageError when two lead to one file."""
-    paths = _paths(formats, outputs)
-    targets = [_target(path) for path in paths]
-    for number, target in enumerate(targets):
-        if target in targets[:number]:
-            shown = printable(paths[number])
-            raise UsageError(f"--format {','.join(formats)} needs an output for each; two cannot share {shown}")
-    return tuple(STANDARD_OUTPUT if descriptor_of(Path(path)) == STDOUT else path for path in paths)
+    """A path or "-" for each format, as typed or made of the one name that was typed.
 
-
-def _paths(formats: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
-    """A path or "-" for each format, as typed or made of the one name that was typed."""
-    if not outputs and len(formats) == 1:
-        return (STANDARD_OUTPUT,)
+    Raises UsageError when there are too few or too many, when one is a folder, or when two lead to one file.
+    """
+    needs = f"--format {','.join(formats)} needs an output for each"
+    paths = list(outputs) or [STANDARD_OUTPUT]
     if len(outputs) == 1 and len(formats) > 1 and outputs[0] != STANDARD_OUTPUT:
         path = Path(outputs[0])
         stem = path.with_suffix("") if path.suffix in {form.suffix for form in FORMATS.values()} else path
-        return tuple(str(stem) + FORMATS[style].suffix for style in formats)
-    if len(outputs) != len(formats):
-        advice = f"add --output FOLDER/, --output NAME, or {len(formats)} times --output FILE"
-        raise UsageError(f"--format {','.join(formats)} needs an output for each; {advice}")
-    for output in outputs:
-        if len(outputs) > 1 and names_folder(output):
+        paths = [str(stem) + FORMATS[style].suffix for style in formats]
+    elif len(paths) != len(formats):
+        raise UsageError(f"{needs}; add --output FOLDER/, --output NAME, or {len(formats)} times --output FILE")
+    for output in outputs if len(outputs) > 1 else ():
+        if names_folder(output):
             raise UsageError(f"{printable(output)}: a folder takes all formats; name it alone, or name files")
-    return tuple(outputs)
-
-
-def _target(output: str) -> object:
-    """What outputs that lead to one file have in common."""
-    descriptor = STDOUT if output == STANDARD_OUTPUT else descriptor_of(Path(output))
-    if descriptor is not None:
-        return file_identity(descriptor) or descriptor
-    return file_identity(output) or os.path.realpath(output)
+    targets: list[object] = []  # what outputs that lead to one file have in common
+    for name in paths:
+        descriptor = STDOUT if name == STANDARD_OUTPUT else descriptor_of(Path(name))
+        target: object = os.path.realpath(name) if descriptor is None else descriptor
+        target = file_identity(name if descriptor is None else descriptor) or target
+        if target in targets:
+            raise UsageError(f"{needs}; two cannot share {printable(name)}")
+        targets.append(target)
+    return tuple(STANDARD_OUTPUT if descriptor_of(Path(path)) == STDOUT else path for path in paths)
 
 
 def _names(inputs: Sequence[Input]) -> tuple[str | None, ...]:
@@ -223,13 +210,9 @@ def _names(inputs: Sequence[Input]) -> tuple[str | None, ...]:
             names.append(None)
             continue
         mirror = found.mirror
-        wishes = chain([str(Path(mirror).with_suffix("")), mirror], (f"{mirror}-{number}" for number in count(2)))
-        name = next(name for name in map(_fitting, wishes) if name.casefold() not in taken)
+        wishes = chain([Path(mirror).with_suffix(""), Path(mirror)], (Path(f"{mirror}-{n}") for n in count(2)))
+        fitting = (str(wish.with_name(shortened(wish.name, LONGEST_NAME))) for wish in wishes)
+        name = next(name for name in fitting if name.casefold() not in taken)
         taken.add(name.casefold())
         names.append(name)
     return tuple(names)
-
-
-def _fitting(name: str) -> str:
-    """The name, short enough for every format's suffix."""
-    return str(Path(name).with_name(shortened(Path(name).name, LONGEST_NAME)))

@@ -9,7 +9,7 @@ import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,9 +80,8 @@ def draw(result: CaptionResult, target: Path) -> None:
     span = max(row[-1].end - row[0].start for row in rows)
     with open_audio(result.path or STANDARD_INPUT) as audio:
         columns = math.ceil(COLUMNS * result.duration / span)
-        picture = reduced_spectrogram(audio.blocks, audio.rate, round(result.duration * audio.rate), columns)
-        rate = audio.rate
-    figure = _figure(result, rows, span, picture, rate)
+        decibels = reduced_spectrogram(audio.blocks, audio.rate, round(result.duration * audio.rate), columns)
+        figure = Picture(result, rows, span, decibels, audio.rate).figure()
     form = target.suffix.lower().lstrip(".")
     metadata = {"Date": None} if form == "svg" else None  # the same recording gives the same file
     with replacement_file(target) as file, translate_write_errors(target), warnings.catch_warnings():
@@ -96,48 +95,103 @@ def arranged(captions: Sequence[Caption]) -> list[list[Slot]]:
     Where a slot must stand for several captions it has the commonest one, and says of how many.
     """
     group = max(1, math.ceil(len(captions) / (SLOTS * MOST_ROWS)))
-    slots = [_slot(captions[start : start + group]) for start in range(0, len(captions), group)]
-    return [_joined(slots[start : start + SLOTS]) for start in range(0, len(slots), SLOTS)]
+    rows: list[list[Slot]] = []
+    for number, start in enumerate(range(0, len(captions), group)):
+        part = captions[start : start + group]
+        (text, count), *_ = Counter(caption.text for caption in part).most_common(1)
+        shown = text if count == len(part) else f"{text} ({count} of {len(part)})"
+        slot = Slot(part[0].start, part[-1].end, shown, all(caption.silence for caption in part))
+        if number % SLOTS == 0:
+            rows.append([])
+        elif rows[-1][-1].text == shown:
+            slot = replace(slot, start=rows[-1].pop().start)
+        rows[-1].append(slot)
+    return rows
 
 
-def _slot(captions: Sequence[Caption]) -> Slot:
-    (text, count), *_ = Counter(caption.text for caption in captions).most_common(1)
-    shown = text if count == len(captions) else f"{text} ({count} of {len(captions)})"
-    silence = all(caption.silence for caption in captions)
-    return Slot(captions[0].start, captions[-1].end, shown, silence)
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is drawn of a recording.
 
+    span: seconds of the longest row. decibels: float32 [BANDS, columns], of all of it. rate: of its samples.
+    """
 
-def _joined(slots: Sequence[Slot]) -> list[Slot]:
-    joined: list[Slot] = []
-    for slot in slots:
-        if joined and joined[-1].text == slot.text:
-            slot = Slot(joined.pop().start, slot.end, slot.text, slot.silence)
-        joined.append(slot)
-    return joined
+    result: CaptionResult
+    rows: list[list[Slot]]
+    span: float
+    decibels: FloatArray
+    rate: int
 
+    def figure(self) -> Figure:
+        """All rows below one another, under the recording's name."""
+        import matplotlib
+        from matplotlib.figure import Figure
 
-def _figure(result: CaptionResult, rows: list[list[Slot]], span: float, picture: FloatArray, rate: int) -> Figure:
-    import matplotlib
-    from matplotlib.figure import Figure
+        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "enclap", "font.family": "DejaVu Sans"})
+        height = TOP + BOTTOM + len(self.rows) * (SPECTROGRAM + LANE + GAP)
+        figure = Figure(figsize=(WIDTH, height), facecolor="white")
+        name = printable(Path(self.result.path or "audio").name)
+        figure.text(LEFT / WIDTH, 1 - 0.3 / height, name, fontsize=11, color=INK, va="center", parse_math=False)
+        length = clock(self.result.duration)
+        figure.text(1 - RIGHT / WIDTH, 1 - 0.3 / height, length, fontsize=9, color=FAINT, va="center", ha="right")
+        for number, row in enumerate(self.rows):
+            top = height - TOP - number * (SPECTROGRAM + LANE + GAP)
+            box = (LEFT, WIDTH - LEFT - RIGHT)
+            above = _axes(figure, box, top - SPECTROGRAM, SPECTROGRAM, height)
+            below = _axes(figure, box, top - SPECTROGRAM - GAP / 2 - LANE, LANE, height)
+            for axes in (above, below):
+                axes.set_xlim(row[0].start, row[0].start + self.span)
+            self.draw_spectrogram(above, row)
+            self.draw_captions(below, row)
+        return figure
 
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "enclap", "font.family": "DejaVu Sans"})
-    height = TOP + BOTTOM + len(rows) * (SPECTROGRAM + LANE + GAP)
-    figure = Figure(figsize=(WIDTH, height), facecolor="white")
-    name = printable(Path(result.path or "audio").name)
-    figure.text(LEFT / WIDTH, 1 - 0.3 / height, name, fontsize=11, color=INK, va="center", parse_math=False)
-    length = clock(result.duration)
-    figure.text(1 - RIGHT / WIDTH, 1 - 0.3 / height, length, fontsize=9, color=FAINT, va="center", ha="right")
-    loudest = float(picture.max())
-    for number, row in enumerate(rows):
-        top = height - TOP - number * (SPECTROGRAM + LANE + GAP)
-        box = (LEFT, WIDTH - LEFT - RIGHT)
-        above = _axes(figure, box, top - SPECTROGRAM, SPECTROGRAM, height)
-        below = _axes(figure, box, top - SPECTROGRAM - GAP / 2 - LANE, LANE, height)
-        for axes in (above, below):
-            axes.set_xlim(row[0].start, row[0].start + span)
-        _draw_spectrogram(above, row, result.duration, picture, loudest, rate)
-        _draw_captions(below, row, span)
-    return figure
+    def draw_spectrogram(self, axes: Axes, row: list[Slot]) -> None:
+        """The row's part of the picture, with frequencies at its side and times under it."""
+        start, end = row[0].start, row[-1].end
+        columns, duration, loudest = self.decibels.shape[1], self.result.duration, float(self.decibels.max())
+        first = min(round(start / duration * columns), columns - 1)
+        part = self.decibels[:, first : max(first + 1, round(end / duration * columns))]
+        extent = (start, end, 0, BANDS)
+        axes.imshow(
+            part, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=loudest - RANGE, vmax=loudest
+        )
+        axes.set_xlim(start, axes.get_xlim()[1])
+        lowest, highest = (hertz_to_mel(hertz) for hertz in band_frequencies(self.rate))
+        heights = {hertz: (hertz_to_mel(hertz) - lowest) / (highest - lowest) * BANDS for hertz in MARKS}
+        shown = {hertz: height for hertz, height in heights.items() if 0 <= height <= BANDS}
+        axes.set_yticks(
+            list(shown.values()), [f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz in shown]
+        )
+        moments = np.unique([slot.start for slot in row] + [end])
+        axes.set_xticks(moments, [clock(moment) for moment in moments])
+        axes.set_ylim(0, BANDS)
+
+    def draw_captions(self, axes: Axes, row: list[Slot]) -> None:
+        """A box for each slot, as wide as its time, with as much of its text as it can hold."""
+        from matplotlib.patches import Rectangle
+
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_ylim(0, 1)
+        inches = (WIDTH - LEFT - RIGHT) / self.span
+        for slot in row:
+            gap = 0.03 / inches
+            width = slot.end - slot.start - gap
+            axes.add_patch(
+                Rectangle((slot.start + gap / 2, 0), max(width, gap), 1, color=QUIET if slot.silence else PAPER, lw=0)
+            )
+            letters = max(4, int((width * inches - 0.16) * 72 / (FONT * LETTER)))
+            lines = textwrap.wrap(printable(slot.text), letters, max_lines=LINES, placeholder=" ...")
+            axes.text(
+                (slot.start + slot.end) / 2,
+                0.5,
+                "\n".join(lines),
+                fontsize=FONT,
+                color=FAINT if slot.silence else INK,
+                ha="center",
+                va="center",
+                parse_math=False,
+            )
 
 
 def _axes(figure: Figure, box: tuple[float, float], bottom: float, height: float, whole: float) -> Axes:
@@ -146,53 +200,3 @@ def _axes(figure: Figure, box: tuple[float, float], bottom: float, height: float
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=FONT, colors=FAINT)
     return axes
-
-
-def _draw_spectrogram(
-    axes: Axes, row: list[Slot], duration: float, picture: FloatArray, loudest: float, rate: int
-) -> None:
-    """The row's part of the picture, with frequencies at its side and times under it."""
-    start, end = row[0].start, row[-1].end
-    columns = picture.shape[1]
-    first = min(round(start / duration * columns), columns - 1)
-    part = picture[:, first : max(first + 1, round(end / duration * columns))]
-    extent = (start, end, 0, BANDS)
-    axes.imshow(part, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=loudest - RANGE, vmax=loudest)
-    axes.set_xlim(start, axes.get_xlim()[1])
-    lowest, highest = (hertz_to_mel(hertz) for hertz in band_frequencies(rate))
-    heights = {hertz: (hertz_to_mel(hertz) - lowest) / (highest - lowest) * BANDS for hertz in MARKS}
-    shown = {hertz: height for hertz, height in heights.items() if 0 <= height <= BANDS}
-    axes.set_yticks(
-        list(shown.values()), [f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz in shown]
-    )
-    moments = np.unique([slot.start for slot in row] + [end])
-    axes.set_xticks(moments, [clock(moment) for moment in moments])
-    axes.set_ylim(0, BANDS)
-
-
-def _draw_captions(axes: Axes, row: list[Slot], span: float) -> None:
-    """A box for each slot, as wide as its time, with as much of its text as it can hold."""
-    from matplotlib.patches import Rectangle
-
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_ylim(0, 1)
-    inches = (WIDTH - LEFT - RIGHT) / span
-    for slot in row:
-        gap = 0.03 / inches
-        width = slot.end - slot.start - gap
-        axes.add_patch(
-            Rectangle((slot.start + gap / 2, 0), max(width, gap), 1, color=QUIET if slot.silence else PAPER, lw=0)
-        )
-        letters = max(4, int((width * inches - 0.16) * 72 / (FONT * LETTER)))
-        lines = textwrap.wrap(printable(slot.text), letters, max_lines=LINES, placeholder=" ...")
-        axes.text(
-            (slot.start + slot.end) / 2,
-            0.5,
-            "\n".join(lines),
-            fontsize=FONT,
-            color=FAINT if slot.silence else INK,
-            ha="center",
-            va="center",
-            parse_math=False,
-        )

@@ -2,7 +2,8 @@
 
 A resume log is a file of JSON lines, only ever appended to. A line holds either a finished recording, under a key made
 of the recording's bytes and of everything that decides its captions, or the name and hash of a file about to be
-written. A line that a crash or a power cut has damaged is passed over: its recording is captioned again.
+written, and a checksum of that. A line that a crash or a power cut has damaged is passed over: its recording is
+captioned again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable
+import zlib
 from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
@@ -27,6 +28,7 @@ logger = logging.getLogger("enclap")
 
 HEAD = b'{"enclap": "ledger", "version": 1}\n'
 BLOCK_BYTES = 2**20
+CHECKSUM = "crc32"  # of the rest of a line, as json.dumps writes it
 RESULT = TypeAdapter(CaptionResult)
 
 
@@ -79,7 +81,8 @@ class ResumeLog:
     def _append(self, entry: dict[str, Any]) -> int:
         """The offset in the file of the new line."""
         offset = self._end
-        self._write(json.dumps(entry).encode() + b"\n")
+        checksum = zlib.crc32(json.dumps(entry).encode())
+        self._write(json.dumps(entry | {CHECKSUM: checksum}).encode() + b"\n")
         return offset
 
     def _write(self, line: bytes) -> None:
@@ -101,21 +104,23 @@ class ResumeLog:
         for line in self._reader:
             if not line.endswith(b"\n"):
                 break
-            if not self._take(line):
+            entry = _parsed(line)
+            key, name, digest = (entry.get(field) for field in ("key", "file", "sha256"))
+            if isinstance(key, str) and _result(entry, "") is not None:
+                self._offsets[key] = self._end
+            elif isinstance(name, str) and isinstance(digest, str):
+                self._files[name] = digest
+            elif line.strip(b" \n"):
                 damaged.append((self._end, len(line)))
             self._end += len(line)
         self._file.truncate(self._end)
         if damaged:
-            self._blank(damaged)
+            with Path(self._shown).open("r+b") as file:
+                for offset, length in damaged:  # made blank, so that they are reported once
+                    file.seek(offset)
+                    file.write(b" " * (length - 1))
             message = "%s: damaged in %d of its lines; what they recorded is done again"
             logger.warning(message, printable(self._shown), len(damaged))
-
-    def _blank(self, lines: Iterable[tuple[int, int]]) -> None:
-        """Make blank lines of damaged ones, each given by offset and length, so that they are reported once."""
-        with Path(self._shown).open("r+b") as file:
-            for offset, length in lines:
-                file.seek(offset)
-                file.write(b" " * (length - 1))
 
     def _starts_anew(self) -> bool:
         """Whether nothing can be read because nothing was written: no bytes, a beginning, or a power cut's NULs.
@@ -135,28 +140,22 @@ class ResumeLog:
         fault = "not a resume log of enclap, but has the name of one; move it"
         raise EnvironmentFault(f"{printable(self._shown)}: {fault}")
 
-    def _take(self, line: bytes) -> bool:
-        """Whether the line, which begins at the end of what was taken in so far, is blank or could be read."""
-        if not line.strip(b" \n"):
-            return True
-        entry = _parsed(line)
-        key, name, digest = (entry.get(field) for field in ("key", "file", "sha256"))
-        if isinstance(key, str) and _result(entry, "") is not None:
-            self._offsets[key] = self._end
-        elif isinstance(name, str) and isinstance(digest, str):
-            self._files[name] = digest
-        else:
-            return False
-        return True
-
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """The object in a line; an empty one when it holds something else."""
+    """The object in a line, its checksum taken off; an empty one when the line is damaged."""
+
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if math.isfinite(number) else _refused(text)
+
     try:
-        entry = json.loads(line.decode("ascii"), parse_float=_finite, parse_constant=_refused)
+        entry = json.loads(line.decode("ascii"), parse_float=finite, parse_constant=_refused)
     except (ValueError, RecursionError):
         return {}
-    return entry if isinstance(entry, dict) else {}
+    if not isinstance(entry, dict):
+        return {}
+    stated = entry.pop(CHECKSUM, None)  # without it a flipped bit in a sentence would be a sentence too
+    return entry if stated == zlib.crc32(json.dumps(entry).encode()) else {}
 
 
 def _result(entry: dict[str, Any], path: str) -> CaptionResult | None:
@@ -166,11 +165,6 @@ def _result(entry: dict[str, Any], path: str) -> CaptionResult | None:
         return RESULT.validate_python({**table, "path": path}) if isinstance(table, dict) else None
     except ValueError:  # pydantic's ValidationError is one
         return None
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refused(text)
 
 
 def _refused(text: str) -> NoReturn:

@@ -96,7 +96,12 @@ class _Document:
 
     def __init__(self, form: Format, model: str, write: Callable[[str], None], discard: Callable[[], None]) -> None:
         self._waiting: deque[CaptionResult] = deque()
-        self._pieces = form(self._results(), model)
+
+        def results() -> Iterator[CaptionResult]:
+            while self._waiting:
+                yield self._waiting.popleft()
+
+        self._pieces = form(results(), model)
         self._write: Callable[[str], None] | None = write
         self._discard = discard
         self._write_next()
@@ -113,10 +118,6 @@ class _Document:
         """Write no more."""
         self._write = None
         self._discard()
-
-    def _results(self) -> Iterator[CaptionResult]:
-        while self._waiting:
-            yield self._waiting.popleft()
 
     def _write_next(self) -> None:
         piece = next(self._pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -26,15 +26,6 @@ from enclap.types import Caption, CaptionResult
 Result = TypeVar("Result")
 
 DEFAULT_BEAMS = DecodingOptions().beams
-MEDIA_TYPES = {
-    "text": "text/plain; charset=utf-8",
-    "json": "application/json",
-    "jsonl": "application/jsonl",
-    "csv": "text/csv; charset=utf-8",
-    "tsv": "text/tab-separated-values; charset=utf-8",
-    "srt": "application/x-subrip; charset=utf-8",
-    "vtt": "text/vtt; charset=utf-8",
-}
 EVENT_STREAM = "text/event-stream"
 EXAMPLES = {
     "application/json": '{"schema": 1, "model": "mini", "results": [{"path": "dog.wav", "captions": […]}]}',
@@ -63,7 +54,7 @@ class CaptionForm(BaseModel):
 
     @property
     def settings(self) -> Settings:
-        """What the model is asked for: a search that is wide enough for the candidates, as on the command line."""
+        """How the model searches: a search that is wide enough for the candidates, as on the command line."""
         beams = max(DEFAULT_BEAMS, self.candidates)
         return Settings(DecodingOptions(beams=beams, candidates=self.candidates, rerank=self.rerank), self.window)
 
@@ -112,10 +103,14 @@ def captions_router(service: CaptionService) -> APIRouter:
                 events = caption_events(service, upload, form.settings, request.state.request_id)
                 return HeldResponse(events, held.pop_all(), EVENT_STREAM)
             results = await unless_gone(request, all_results(service, upload, form.settings))
-            content = "".join(FORMATS[form.format](results, service.model)).encode("utf-8", "backslashreplace")
-            return Response(content, media_type=MEDIA_TYPES[form.format])
+            return formatted(form.format, results, service.model)
 
     return router
+
+
+def formatted(style: str, results: Sequence[CaptionResult], model: str) -> Response:
+    """The results in a format of the command line, in the same bytes."""
+    return Response(b"".join(FORMATS[style].encoded(results, model)), media_type=FORMATS[style].media_type)
 
 
 async def admitted(service: CaptionService, request: Request, held: AsyncExitStack) -> tuple[Upload, dict[str, Any]]:
@@ -172,8 +167,13 @@ def server_event(name: str, table: dict[str, object]) -> str:
 
 async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     """What the work gives; it is cancelled when the client goes away, which raises ClientGone."""
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -183,11 +183,6 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)  # the result was taken above
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def all_results(service: CaptionService, upload: Upload, settings: Settings) -> list[CaptionResult]:

@@ -40,10 +40,14 @@ DRAINED_BYTES, DRAINED_SECONDS = 4 * 2**20, 2.0
 
 @dataclass(slots=True)
 class _Exchange:
-    """What is known of a request while it is answered; refusal: why its upload was ended, whatever the routes say."""
+    """A request while it is answered, and the way back to its client.
+
+    refusal: why it is refused, whatever the routes say.
+    """
 
     scope: Scope
     headers: Headers
+    to_client: Send
     request_id: str
     began: float
     received: int = 0
@@ -55,6 +59,30 @@ class _Exchange:
         """The path without the prefix under which a proxy serves the application."""
         path: str = self.scope["path"]
         return path.removeprefix(self.scope.get("root_path", "")) or "/"
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the client, with the request id; the status is kept."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            headers.setdefault("x-content-type-options", "nosniff")
+        await self.to_client(message)
+
+    async def refuse(self, error: RequestRefused, receive: Receive) -> None:
+        """Answer at once; then read a little more of the body, so that the client has time to read the answer."""
+        response = problem_response(error, self.request_id)
+        headers = [*response.raw_headers, (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await self.send({"type": "http.response.body", "body": response.body, "more_body": True})
+        drained, has_more = 0, True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAINED_SECONDS):
+                while has_more and drained <= DRAINED_BYTES:
+                    message = await receive()
+                    drained += len(message.get("body", b""))
+                    has_more = message.get("more_body", False)
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class Gate:
@@ -88,22 +116,23 @@ class Gate:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        exchange = _Exchange(scope, headers, request_id, time.monotonic())
+        exchange = _Exchange(scope, headers, send, request_id, time.monotonic())
         scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_unless_refused(message: Message) -> None:  # the routes' `send`
+            if exchange.refusal is None:
+                await exchange.send(message)
+
         try:
-            await self._answer(exchange, receive, self._watched(exchange, send))
+            try:
+                self._check(exchange)
+                await self._app(scope, self._bounded(exchange, receive), send_unless_refused)
+            except RequestRefused as error:
+                exchange.refusal = error
+            if exchange.refusal is not None:
+                await exchange.refuse(exchange.refusal, receive)
         finally:
             self._record(exchange)
-
-    async def _answer(self, exchange: _Exchange, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        try:
-            self._check(exchange)
-            await self._app(exchange.scope, self._bounded(exchange, receive), _unless_refused(exchange, send))
-        except RequestRefused as error:
-            exchange.refusal = error
-        if exchange.refusal is not None:
-            await _refuse(exchange.refusal, exchange, receive, send)
 
     def _check(self, exchange: _Exchange) -> None:
         """Raises RequestRefused unless the request may be passed on."""
@@ -116,7 +145,8 @@ class Gate:
             advice = "the operator may add it by --cors-origin"
             raise RequestRefused(403, "origin_not_allowed", f"pages of another site may not call this server; {advice}")
         is_preflight = exchange.scope["method"] == "OPTIONS" and "access-control-request-method" in headers
-        owner = self._keys.owner(headers.get("authorization"), _session(headers))
+        session = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE)
+        owner = self._keys.owner(headers.get("authorization"), session)
         if owner is None and path not in OPEN_ROUTES and not is_preflight:
             refusal = RequestRefused(
                 401, "key_required", "a key is needed: send the header 'Authorization: Bearer KEY'"
@@ -141,8 +171,13 @@ class Gate:
 
         async def bounded() -> Message:
             nonlocal is_whole
-            if is_whole:
-                return await (self._until_drained(receive) if HEARTBEAT in exchange.path else receive())
+            if is_whole and HEARTBEAT not in exchange.path:
+                return await receive()
+            if is_whole:  # an open page keeps no server alive
+                while self._service.is_ready:
+                    with suppress(TimeoutError):
+                        return await asyncio.wait_for(receive(), POLL_SECONDS)
+                return {"type": "http.disconnect"}
             left = self._settings.timeout - (time.monotonic() - exchange.began)
             try:
                 message = await asyncio.wait_for(receive(), min(IDLE_SECONDS, max(0.0, left)))
@@ -158,26 +193,6 @@ class Gate:
             return message
 
         return bounded
-
-    async def _until_drained(self, receive: Receive) -> Message:
-        """What comes after the request, or its end when the server stops: an open page keeps no server alive."""
-        while self._service.is_ready:
-            with suppress(TimeoutError):
-                return await asyncio.wait_for(receive(), POLL_SECONDS)
-        return {"type": "http.disconnect"}
-
-    def _watched(self, exchange: _Exchange, send: Send) -> Send:
-        """`send`, which adds the request id and keeps the status."""
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = exchange.request_id
-                headers.setdefault("x-content-type-options", "nosniff")
-            await send(message)
-
-        return watched
 
     def _too_large(self) -> RequestRefused:
         return RequestRefused(
@@ -198,38 +213,3 @@ class Gate:
             facts: dict[str, Any] = {"request_id": exchange.request_id, "method": method, "route": route}
             facts |= {"status": status, "seconds": round(seconds, 4), "bytes": exchange.received}
             logger.info(json.dumps(facts))
-
-
-def _unless_refused(exchange: _Exchange, send: Send) -> Send:
-    """`send` for the routes, which are not heard any more once the request is refused."""
-
-    async def send_unless_refused(message: Message) -> None:
-        if exchange.refusal is None:
-            await send(message)
-
-    return send_unless_refused
-
-
-async def _refuse(error: RequestRefused, exchange: _Exchange, receive: Receive, send: Send) -> None:
-    """Answer at once; then read a little more of the body, so that the client has time to read the answer."""
-    response = problem_response(error, exchange.request_id)
-    headers = [*response.raw_headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    with suppress(TimeoutError):
-        await asyncio.wait_for(_drain(receive), DRAINED_SECONDS)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _drain(receive: Receive) -> None:
-    drained = 0
-    while drained <= DRAINED_BYTES:
-        message = await receive()
-        drained += len(message.get("body", b""))
-        if not message.get("more_body", False):
-            return
-
-
-def _session(headers: Headers) -> str | None:
-    """The value of the page's cookie."""
-    return cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE)

@@ -1,11 +1,10 @@
-"""Threads that work off the jobs, one recording each, and the folder in which their uploads wait."""
+"""Threads that work off the jobs, one recording each."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 import queue
 import secrets
 import sqlite3
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from enclap.errors import EnvironmentFault
-from enclap.files import require_room
 from enclap.files.locks import locked
 from enclap.output.resume import model_fingerprint
 from enclap.serving.captions import CaptionForm
 from enclap.serving.job_store import QUEUED, Job, JobStore
 from enclap.serving.problems import RequestRefused, problem_table
 from enclap.serving.recordings import BACKGROUND_READERS, CaptionService, NamedFile
+from enclap.serving.upload_folder import UploadFolder
 from enclap.serving.window_queue import EndOfRecording
 from enclap.text import printable
 from enclap.types import Caption
@@ -32,7 +31,6 @@ logger = logging.getLogger("enclap.serving")
 
 MOST_UNFINISHED = 1000  # jobs
 ID_BYTES = 18  # of chance: nobody guesses an id
-COPY_BYTES = 2**20
 IDLE_SECONDS = 1.0
 SWEEP_SECONDS = 600.0
 MOST_ATTEMPTS = 3  # at a window that ends the server each time
@@ -52,7 +50,7 @@ class JobRunner:
     def __init__(self, service: CaptionService, folder: Path, quota: int, keep_seconds: float) -> None:
         self.service = service
         self._folder = folder
-        self._quota = quota
+        self.uploads = UploadFolder(folder / "uploads", quota)
         self._keep_seconds = keep_seconds
         self._held = ExitStack()
         self._changed = threading.Condition()
@@ -68,7 +66,7 @@ class JobRunner:
         """
         shown = printable(str(self._folder))
         try:
-            self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.uploads.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._held.enter_context(locked(self._folder / "lock", str(self._folder)))
             self.store = JobStore(self._folder / "jobs.sqlite3")
         except (OSError, sqlite3.Error) as error:
@@ -104,12 +102,12 @@ class JobRunner:
             raise RequestRefused(429, "queue_full", f"{MOST_UNFINISHED} jobs wait, the most that are kept", 60)
         id = secrets.token_urlsafe(ID_BYTES)
         with self._space:  # held until the job is kept: no sweep takes its upload for one that nobody needs
-            size, content = self._keep(id, recording)
+            size, content = self.uploads.keep(id, recording)
             facts = json.dumps([content, recording.name, options], sort_keys=True)
             fingerprint = hashlib.sha256(facts.encode("utf-8", "backslashreplace")).hexdigest()
             job = self.store.add(Job(id, owner, QUEUED, recording.name, options, size, fingerprint, idempotency_key))
         if job.id != id:
-            self._path(id).unlink(missing_ok=True)
+            self.uploads.remove(id)
             if job.fingerprint != fingerprint:
                 message = "this Idempotency-Key stood for another request before; use a new one"
                 raise RequestRefused(422, "idempotency_key_reused", message)
@@ -123,32 +121,7 @@ class JobRunner:
         with self._changed:
             if job.id in self._running:
                 self._running[job.id].put(EndOfRecording(_Cancelled()))
-        self._path(job.id).unlink(missing_ok=True)
-
-    @property
-    def _uploads(self) -> Path:
-        return self._folder / "uploads"
-
-    def _path(self, id: str) -> Path:
-        return self._uploads / id
-
-    def _keep(self, id: str, recording: NamedFile) -> tuple[int, str]:
-        """Size and hash of the upload, which is on the disk afterwards; RequestRefused when there is no room."""
-        size = recording.seek(0, os.SEEK_END)
-        recording.seek(0)
-        waiting = sum(path.stat().st_size for path in self._uploads.iterdir())
-        if waiting + size > self._quota:
-            message = f"the uploads of waiting jobs take {waiting} bytes, {self._quota} are the most; try again later"
-            raise RequestRefused(429, "quota_exceeded", message, 60)
-        require_room(self._folder, size, "an upload")
-        digest = hashlib.sha256()
-        with self._path(id).open("xb") as file:
-            while piece := recording.read(COPY_BYTES):
-                digest.update(piece)
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        return size, digest.hexdigest()
+        self.uploads.remove(job.id)
 
     def _work(self) -> None:
         """One thread: job after job, until the server stops."""
@@ -177,35 +150,29 @@ class JobRunner:
         try:
             if job.attempts > MOST_ATTEMPTS:
                 raise RequestRefused(500, "gave_up", f"the server ended {MOST_ATTEMPTS} times at this recording")
-            self._caption_rest(job, found)
+            number = len(self.store.captions(job.id))
+            recording = NamedFile(self.uploads.path(job.id).open("rb"), job.name)  # closed by the thread that reads it
+            settings = CaptionForm.model_validate(job.options).settings
+            stream = self.service.begin(recording, settings, found.put, skip=number)
+            try:
+                while not isinstance(item := found.get(), EndOfRecording):
+                    if not self.store.add_caption(job.id, number, item, recording.declared_seconds):
+                        raise _Cancelled
+                    number += 1
+                if item.error is not None:
+                    raise item.error
+            finally:
+                self.service.end(stream)
         except _Cancelled:
             return
         except Exception as fault:
             error = problem_table(fault, job.id)
             logger.warning("job %s failed: %s", job.id, type(fault).__name__)
         self.store.finish(job.id, error)
-        self._path(job.id).unlink(missing_ok=True)
-
-    def _caption_rest(self, job: Job, found: queue.SimpleQueue[Caption | EndOfRecording]) -> None:
-        number = len(self.store.captions(job.id))
-        recording = NamedFile(self._path(job.id).open("rb"), job.name)  # closed by the thread that reads it
-        settings = CaptionForm.model_validate(job.options).settings
-        stream = self.service.begin(recording, settings, found.put, skip=number)
-        try:
-            while not isinstance(item := found.get(), EndOfRecording):
-                if not self.store.add_caption(job.id, number, item, recording.declared_seconds):
-                    raise _Cancelled
-                number += 1
-            if item.error is not None:
-                raise item.error
-        finally:
-            self.service.end(stream)
+        self.uploads.remove(job.id)
 
     def _sweep(self) -> None:
         """Forget old jobs, and uploads that no job needs."""
         self.store.remove_finished_before(time.time() - self._keep_seconds)
         with self._space:
-            needed = self.store.ids_with_upload()
-            for path in self._uploads.iterdir():
-                if path.name not in needed:
-                    path.unlink(missing_ok=True)
+            self.uploads.remove_others(self.store.ids_with_upload())

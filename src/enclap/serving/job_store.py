@@ -1,6 +1,6 @@
 """Jobs in SQLite: what was asked, how far it is, and every caption as soon as it is there.
 
-A process that is killed loses nothing that was answered: a job is kept before its client is told of it, and a caption
+A process that is killed loses nothing that was answered: a job is kept before its client is answered, and a caption
 is kept once (its number is its key), so that a server that starts again goes on after the last one.
 """
 
@@ -155,11 +155,11 @@ class JobStore:
             return True
 
     def finish(self, id: str, error: dict[str, Any] | None = None) -> None:
-        """The job is done, or has failed for the reason that `error` tells."""
+        """The job is done, or has failed for the reason in `error`."""
         state = DONE if error is None else FAILED
-        told = None if error is None else json.dumps(error)
+        reason = None if error is None else json.dumps(error)
         with self._transaction() as run:
-            run("UPDATE jobs SET state = ?, error = ?, updated = ? WHERE id = ?", (state, told, time.time(), id))
+            run("UPDATE jobs SET state = ?, error = ?, updated = ? WHERE id = ?", (state, reason, time.time(), id))
 
     def remove(self, id: str) -> None:
         """Forget the job and its captions."""

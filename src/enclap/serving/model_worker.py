@@ -81,12 +81,21 @@ class ModelWorker:
                 self._metrics.batch.observe(len(windows))
             with self._timed("extract"):
                 found = dict(zip(map(id, loud), apart_on_error(self.captioner.engine.extract, loud), strict=True))
-            self._extracted.put([_Extracted(stream, item, found.get(id(item))) for stream, item in batch])
+            extracted = []
+            for stream, item in batch:
+                features = found.get(id(item))
+                try:
+                    if isinstance(features, Features) and isinstance(item, Window):
+                        check_finite(features, item, stream.name)
+                except Exception as error:
+                    features = error
+                extracted.append(_Extracted(stream, item, features))
+            self._extracted.put(extracted)
         self._extracted.put([])
 
     def search_batches(self) -> None:
         """The second stage: sentences, delivered in the order in which the windows came."""
-        while batch := [self._checked(item) for item in self._extracted.get()]:
+        while batch := self._extracted.get():
             found: dict[int, Caption | Exception] = {}
             wanted = [item for item in batch if isinstance(item.features, Features) and not item.stream.is_closed]
             for options in dict.fromkeys(item.stream.options for item in wanted):
@@ -100,33 +109,20 @@ class ModelWorker:
 
                 with self._timed("search"):
                     found |= zip(map(id, group), apart_on_error(select, group), strict=True)
-            for item in batch:
-                self._deliver(item, found.get(id(item)))
-
-    def _checked(self, extracted: _Extracted) -> _Extracted:
-        """The item, with a fault where the encoders found no finite numbers."""
-        if isinstance(extracted.features, Features) and isinstance(extracted.item, Window):
-            try:
-                check_finite(extracted.features, extracted.item, extracted.stream.name)
-            except Exception as error:
-                return _Extracted(extracted.stream, extracted.item, error)
-        return extracted
-
-    def _deliver(self, extracted: _Extracted, found: Caption | Exception | None) -> None:
-        """Give the stream what was found, or the end of its recording; a fault closes it."""
-        stream, item = extracted.stream, extracted.item
-        fault = extracted.features if isinstance(extracted.features, Exception) else found
-        if stream.is_closed:
-            return
-        if isinstance(item, EndOfRecording):
-            stream.deliver(item)
-        elif isinstance(fault, Exception):
-            self.windows.close(stream)
-            stream.deliver(EndOfRecording(fault))
-        else:
-            self._metrics.audio.inc(item.end - item.start)
-            self._metrics.windows.inc()
-            stream.deliver(found if isinstance(found, Caption) else silence_of(item))
+            for extracted in batch:
+                stream, item, caption = extracted.stream, extracted.item, found.get(id(extracted))
+                fault = extracted.features if isinstance(extracted.features, Exception) else caption
+                if stream.is_closed:
+                    continue
+                if isinstance(item, EndOfRecording):
+                    stream.deliver(item)
+                elif isinstance(fault, Exception):  # the end of its recording
+                    self.windows.close(stream)
+                    stream.deliver(EndOfRecording(fault))
+                else:
+                    self._metrics.audio.inc(item.end - item.start)
+                    self._metrics.windows.inc()
+                    stream.deliver(caption if isinstance(caption, Caption) else silence_of(item))
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -21,11 +21,11 @@ from enclap.errors import EnclapError
 from enclap.output.formats import DIGITS, FORMATS
 from enclap.serving.captions import (
     EVENT_STREAM,
-    MEDIA_TYPES,
     HeldResponse,
     admitted,
     all_results,
     closing_stream,
+    formatted,
     server_event,
     time_limit,
     unless_gone,
@@ -34,7 +34,7 @@ from enclap.serving.documents import answers, problems, upload_body
 from enclap.serving.problems import RequestRefused, problem_table
 from enclap.serving.recordings import CaptionService, NamedFile, Settings
 from enclap.serving.uploads import read_form
-from enclap.types import Caption, CaptionResult
+from enclap.types import CaptionResult
 
 LANGUAGE = "english"
 SETTINGS = Settings(DecodingOptions(), DEFAULT_WINDOW)
@@ -93,22 +93,24 @@ def openai_router(service: CaptionService) -> APIRouter:
             if len(upload.recordings) > 1:
                 raise RequestRefused(400, "invalid_option", "file: one recording at a time; send several requests")
             if form.stream:
-                events = _events(service, upload.recordings[0], request.state.request_id)
+                events = text_events(service, upload.recordings[0], request.state.request_id)
                 return HeldResponse(events, held.pop_all(), EVENT_STREAM)
             [result] = await unless_gone(request, all_results(service, upload, SETTINGS))
-            return _answer(form.response_format, result, service.model)
+            return transcription(form.response_format, result, service.model)
 
     return router
 
 
-def _answer(style: str, result: CaptionResult, model: str) -> Response:
+def transcription(style: str, result: CaptionResult, model: str) -> Response:
+    """The captions as a transcription in one of OpenAI's response formats."""
     if style == "json":
         seconds = math.ceil(result.duration)
         return JSONResponse({"text": result.text, "usage": {"type": "duration", "seconds": seconds}})
     if style == "verbose_json":
         return JSONResponse(verbose_table(result))
-    text = result.text + "\n" if style == "text" else "".join(FORMATS[style]([result], model))
-    return Response(text, media_type=MEDIA_TYPES[style])
+    if style == "text":
+        return Response(result.text + "\n", media_type=FORMATS[style].media_type)
+    return formatted(style, [result], model)
 
 
 def verbose_table(result: CaptionResult) -> dict[str, object]:
@@ -117,31 +119,29 @@ def verbose_table(result: CaptionResult) -> dict[str, object]:
     avg_logprob is the logarithm of the caption's score where that is a probability; no_speech_prob says whether the
     window is silent. What a caption has not (compression, temperature, seek) holds a number that says nothing.
     """
-    segments = [_segment(number, caption) for number, caption in enumerate(result.captions)]
+    segments = []
+    for number, caption in enumerate(result.captions):
+        score = 0.0 if caption.score is None else caption.score
+        segment = {
+            "id": number,
+            "seek": 0,
+            "start": round(caption.start, DIGITS["seconds"]),
+            "end": round(caption.end, DIGITS["seconds"]),
+            "text": caption.text,
+            "tokens": list(caption.candidates[0].token_ids) if caption.candidates else [],
+            "temperature": 0.0,
+            "avg_logprob": round(math.log(score) if score > 0 else score, DIGITS["score"]),
+            "compression_ratio": 1.0,
+            "no_speech_prob": float(caption.silence),
+        }
+        segments.append(segment)
     duration = round(result.duration, DIGITS["seconds"])
     seconds = {"type": "duration", "seconds": math.ceil(result.duration)}
     head: dict[str, object] = {"task": "transcribe", "language": LANGUAGE, "duration": duration}
     return head | {"text": result.text, "segments": segments, "usage": seconds}
 
 
-def _segment(number: int, caption: Caption) -> dict[str, object]:
-    score = 0.0 if caption.score is None else caption.score
-    tokens = list(caption.candidates[0].token_ids) if caption.candidates else []
-    return {
-        "id": number,
-        "seek": 0,
-        "start": round(caption.start, DIGITS["seconds"]),
-        "end": round(caption.end, DIGITS["seconds"]),
-        "text": caption.text,
-        "tokens": tokens,
-        "temperature": 0.0,
-        "avg_logprob": round(math.log(score) if score > 0 else score, DIGITS["score"]),
-        "compression_ratio": 1.0,
-        "no_speech_prob": float(caption.silence),
-    }
-
-
-async def _events(service: CaptionService, recording: NamedFile, request_id: str) -> AsyncGenerator[str, None]:
+async def text_events(service: CaptionService, recording: NamedFile, request_id: str) -> AsyncGenerator[str, None]:
     """A `transcript.text.delta` for each window, then `transcript.text.done`; a fault is the last event."""
     texts: list[str] = []
     try:

@@ -52,7 +52,11 @@ def player_html(url: str, name: str, peaks: Sequence[float] | None) -> str:
     source = escape(quote(url, safe="/:=?&%"), quote=True)
     media = f'<{kind} controls preload="metadata" src="{source}" aria-label="{label}">'
     subtitle = '<div id="enclap-subtitle" aria-hidden="true"></div>' if kind == "video" else ""
-    wave = "" if peaks is None else _wave(peaks)
+    wave = ""
+    if peaks is not None:
+        lines = [f"M{number} {50 - 48 * peak:.1f}V{50 + 48 * peak + 0.5:.1f}" for number, peak in enumerate(peaks)]
+        path = f'<path d="{"".join(lines)}" stroke="currentColor" stroke-width="0.7"/>'
+        wave = f'<svg viewBox="-0.5 0 {len(peaks)} 100" preserveAspectRatio="none">{path}</svg>'
     return (
         f'<div id="enclap-player">{media}</{kind}>{subtitle}<div id="enclap-wave" aria-hidden="true">{wave}</div></div>'
     )
@@ -60,7 +64,25 @@ def player_html(url: str, name: str, peaks: Sequence[float] | None) -> str:
 
 def captions_html(captions: Sequence[Caption]) -> str:
     """A list of captions; each is a button that plays the recording from there."""
-    return f'<ol class="enclap-captions" aria-label="Captions">{"".join(map(_caption, captions))}</ol>'
+    items = ""
+    for caption in captions:
+        times = f"{clock(caption.start)} – {clock(caption.end)}"
+        style = "sentence unsure" if is_vague(caption) else "sentence"
+        button = (
+            f'<button type="button" data-start="{caption.start:.3f}" data-end="{caption.end:.3f}">'
+            f'<span class="time">{times}</span><span class="{style}">{escape(caption.text)}</span></button>'
+        )
+        rows = ""
+        if len(caption.candidates) > 1 or is_vague(caption):
+            for item in caption.candidates:
+                meter = "<span></span>"
+                if 0 <= item.score <= 1:
+                    meter = f'<meter min="0" max="1" value="{item.score:.4f}" aria-label="score"></meter>'
+                text = escape(item.text)
+                rows += f'<div class="candidate">{meter}<span>{item.score:.2f}</span><span>{text}</span></div>'
+            rows = f"<details><summary>What the model proposed</summary>{rows}</details>"
+        items += f"<li>{button}{rows}</li>"
+    return f'<ol class="enclap-captions" aria-label="Captions">{items}</ol>'
 
 
 def downloads_html(name: str, captions: Sequence[Caption], model: str) -> str:
@@ -68,7 +90,7 @@ def downloads_html(name: str, captions: Sequence[Caption], model: str) -> str:
     result = CaptionResult(name, captions[-1].end, tuple(captions))
     links = []
     for style, form in FORMATS.items():
-        content = "".join(form([result], model)).encode("utf-8", "backslashreplace")
+        content = b"".join(form.encoded([result], model))
         file = escape(PurePath(name).stem + form.suffix, quote=True)
         data = f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
         links.append(f'<a download="{file}" href="{data}">{style}</a>')
@@ -84,31 +106,3 @@ def message_html(text: str, is_error: bool = False) -> str:
 def is_vague(caption: Caption) -> bool:
     """Whether a vaguer sentence is shown than the model's best, because that one is probably wrong."""
     return bool(caption.candidates) and all(item.text != caption.text for item in caption.candidates)
-
-
-def _wave(peaks: Sequence[float]) -> str:
-    bars = "".join(f"M{number} {50 - 48 * peak:.1f}V{50 + 48 * peak + 0.5:.1f}" for number, peak in enumerate(peaks))
-    path = f'<path d="{bars}" stroke="currentColor" stroke-width="0.7"/>'
-    return f'<svg viewBox="-0.5 0 {len(peaks)} 100" preserveAspectRatio="none">{path}</svg>'
-
-
-def _caption(caption: Caption) -> str:
-    times = f"{clock(caption.start)} – {clock(caption.end)}"
-    style = "sentence unsure" if is_vague(caption) else "sentence"
-    button = (
-        f'<button type="button" data-start="{caption.start:.3f}" data-end="{caption.end:.3f}">'
-        f'<span class="time">{times}</span><span class="{style}">{escape(caption.text)}</span></button>'
-    )
-    if len(caption.candidates) < 2 and not is_vague(caption):
-        return f"<li>{button}</li>"
-    rows = "".join(_candidate(item.text, item.score) for item in caption.candidates)
-    return f"<li>{button}<details><summary>What the model proposed</summary>{rows}</details></li>"
-
-
-def _candidate(text: str, score: float) -> str:
-    meter = (
-        f'<meter min="0" max="1" value="{score:.4f}" aria-label="score"></meter>'
-        if 0 <= score <= 1
-        else "<span></span>"
-    )
-    return f'<div class="candidate">{meter}<span>{score:.2f}</span><span>{escape(text)}</span></div>'

@@ -1,4 +1,4 @@
-"""What a client is told when a request fails: one JSON shape, which is OpenAI's too, and a status for each kind."""
+"""What a client gets when a request fails: one JSON shape, which is OpenAI's too, and a status for each kind."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class CaptionService:
         self.metrics.active.set(self._active)
 
     def full(self) -> RequestRefused:
-        """What a request is told that finds no place."""
+        """The answer to a request that finds no place."""
         self.metrics.refused.inc()
         taken = f"{self.settings.queue} requests are in work, the most that this server takes"
         return RequestRefused(429, "queue_full", f"{taken}; try again", RETRY_SECONDS + self._active // 16)
@@ -156,25 +156,26 @@ class CaptionService:
         deliver: called from another thread with each caption in order, then with the end. skip: windows at the start
         that need no caption.
         """
-        stream = WindowStream(recording.name, settings.options, deliver)
-        self.worker.windows.open(stream)
+        stream, windows = WindowStream(recording.name, settings.options, deliver), self.worker.windows
+
+        def read() -> None:
+            try:
+                pieces = self.captioner.windows(recording.source, settings.window, self.settings.read_limits)
+                with closing(pieces):
+                    for number, (piece, recording.declared_seconds) in enumerate(pieces):
+                        if number >= skip and not windows.put(stream, piece):
+                            return
+                windows.put(stream, EndOfRecording())
+            except Exception as error:  # raised where the captions are awaited
+                windows.put(stream, EndOfRecording(error))
+            finally:
+                recording.close()
+
+        windows.open(stream)
         recording.is_read = True
-        self._readers.submit(self._read, stream, recording, settings.window, skip)
+        self._readers.submit(read)
         return stream
 
     def end(self, stream: WindowStream) -> None:
         """Nobody wants the captions of the stream any more: its work is stopped."""
         self.worker.windows.close(stream)
-
-    def _read(self, stream: WindowStream, recording: NamedFile, window: float, skip: int) -> None:
-        windows = self.worker.windows
-        try:
-            with closing(self.captioner.windows(recording.source, window, self.settings.read_limits)) as pieces:
-                for number, (piece, recording.declared_seconds) in enumerate(pieces):
-                    if number >= skip and not windows.put(stream, piece):
-                        return
-            windows.put(stream, EndOfRecording())
-        except Exception as error:  # told to whoever waits for the captions
-            windows.put(stream, EndOfRecording(error))
-        finally:
-            recording.close()

@@ -1,4 +1,4 @@
-"""Listens: uvicorn around the application, which ends with exit code 0 when it is told to stop."""
+"""Listens: uvicorn around the application, which ends with exit code 0 when it is stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPEN_FILES = 65_536  # wanted: a connection is a file
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where and how a server listens; grace: seconds that running requests get when it is told to stop."""
+    """Where and how a server listens; grace: seconds that running requests get when it is stopped."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -69,7 +69,7 @@ def serve(
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(OPEN_FILES, hard)), hard))
-    # uvicorn raises the signal again when it has stopped; a server that was told to stop ends with exit code 0.
+    # uvicorn raises the signal again when it has stopped; a server that was stopped ends with exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with ExitStack() as started:
         started.callback(service.stop)

@@ -1,4 +1,4 @@
-"""What a client sends -> files and options; every fault of it is told with the right status."""
+"""What a client sends -> files and options; every fault of it is answered with the right status."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Upload:
 
 
 async def receive_upload(request: Request) -> Upload:
-    """The files and fields of a multipart form, or the raw body with the fields of the query.
+    """The files and fields of a multipart form, or the raw body, named by the query's `filename`, with its fields.
 
     Raises RequestRefused: 400 for a form that is damaged, 415 for a content that is no recording.
     """
@@ -49,7 +49,16 @@ async def receive_upload(request: Request) -> Upload:
     if kind == MULTIPART:
         upload = await _form(request, query)
     elif kind.startswith(AUDIO_TYPES):
-        upload = await _raw_body(request, query)
+        name = query.pop("filename", None)
+        file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - whoever reads it closes it
+        with ExitStack() as opened:
+            opened.callback(file.close)
+            async for piece in request.stream():
+                file.write(piece)
+            file.seek(0)
+            opened.pop_all()
+        shown = name[-NAME_LENGTH:] if isinstance(name, str) else None
+        upload = Upload((NamedFile(cast(BinaryIO, file), shown or None),), query)
     else:
         message = "send multipart/form-data with a part 'file', or a recording as audio/… or application/octet-stream"
         raise RequestRefused(415, "unsupported_media_type", message)
@@ -63,7 +72,11 @@ def read_form(form: type[Form], fields: dict[str, Any]) -> Form:
     try:
         return form.model_validate(fields)
     except ValidationError as error:
-        raise RequestRefused(400, "invalid_option", _faults(error)) from error
+        faults = [
+            f"{'.'.join(str(part) for part in fault['loc']) or 'request'}: {fault['msg'].lower()}"
+            for fault in error.errors()
+        ]
+        raise RequestRefused(400, "invalid_option", "; ".join(faults)) from error
 
 
 async def _form(request: Request, query: dict[str, str | list[str]]) -> Upload:
@@ -87,20 +100,6 @@ async def _form(request: Request, query: dict[str, str | list[str]]) -> Upload:
     return Upload(tuple(recordings), query | _fields(fields))
 
 
-async def _raw_body(request: Request, query: dict[str, str | list[str]]) -> Upload:
-    """The body as one file; its name is the query's `filename`."""
-    name = query.pop("filename", None)
-    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - whoever reads it closes it
-    with ExitStack() as opened:
-        opened.callback(file.close)
-        async for piece in request.stream():
-            file.write(piece)
-        file.seek(0)
-        opened.pop_all()
-    shown = name[-NAME_LENGTH:] if isinstance(name, str) else None
-    return Upload((NamedFile(cast(BinaryIO, file), shown or None),), query)
-
-
 def _fields(items: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
     """Values by name; a name that is given several times has a list."""
     fields: dict[str, str | list[str]] = {}
@@ -108,10 +107,3 @@ def _fields(items: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
         before = fields.get(name)
         fields[name] = value if before is None else [*([before] if isinstance(before, str) else before), value]
     return fields
-
-
-def _faults(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc']) or 'request'}: {fault['msg'].lower()}"
-        for fault in error.errors()
-    )

@@ -39,11 +39,14 @@ class WindowStream:
 
 
 class WindowQueue:
-    """Streams whose windows wait; readers put them in, one thread takes batches out."""
+    """Streams whose windows wait; readers put them in, one thread takes batches out.
+
+    most_waiting: seconds that a batch waits for windows that are on their way.
+    """
 
     def __init__(self, batch_size: int, most_waiting: float = MOST_WAITING) -> None:
         self._size = batch_size
-        self._most_waiting = most_waiting
+        self.most_waiting = most_waiting
         self._streams: deque[WindowStream] = deque()  # the one whose turn is next stands first
         self._held = 0  # samples that wait
         self._changed = threading.Condition()
@@ -56,9 +59,14 @@ class WindowQueue:
 
     def put(self, stream: WindowStream, item: Window | EndOfRecording) -> bool:
         """Whether the item is still wanted; waits while too much is waiting."""
-        size = _samples(item)
+        size, most = _samples(item), 2 * self._size
+
+        def settled() -> bool:  # a stream may always have one item waiting, whatever the others have: each goes on
+            has_room = not stream.pending or (len(stream.pending) < most and self._held + size <= HELD_SAMPLES)
+            return has_room or stream.is_closed or self._stopped
+
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room(stream, size) or stream.is_closed or self._stopped)
+            self._changed.wait_for(settled)
             if stream.is_closed or self._stopped:
                 return False
             stream.pending.append(item)
@@ -67,7 +75,7 @@ class WindowQueue:
         return True
 
     def close(self, stream: WindowStream) -> None:
-        """Nobody wants the stream's captions any more: what waits is dropped, who wants to put more is told so."""
+        """Nobody wants the stream's captions any more: what waits is dropped, `put` returns False."""
         with self._changed:
             stream.is_closed = True
             self._held -= sum(map(_samples, stream.pending))
@@ -77,7 +85,7 @@ class WindowQueue:
             self._changed.notify_all()
 
     def stop(self) -> list[WindowStream]:
-        """The streams whose end was not given out; nothing is given out any more, and whoever waits is told so."""
+        """The streams whose end was not given out; nothing is given out any more, and whoever waits goes on."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -89,11 +97,16 @@ class WindowQueue:
         A batch waits up to 20 ms for streams that are being read and have nothing waiting; a lone one does not wait.
         """
         batch: list[tuple[WindowStream, Window | EndOfRecording]] = []
+
+        def more_may_come() -> bool:
+            waiting = sum(len(stream.pending) for stream in self._streams)
+            return waiting < self._size and any(not stream.pending for stream in self._streams)
+
         with self._changed:
             while not batch and not self._stopped:
                 self._changed.wait_for(lambda: self._stopped or any(stream.pending for stream in self._streams))
-                until = time.monotonic() + self._most_waiting
-                while not self._stopped and self._worth_waiting() and (left := until - time.monotonic()) > 0:
+                until = time.monotonic() + self.most_waiting
+                while not self._stopped and more_may_come() and (left := until - time.monotonic()) > 0:
                     self._changed.wait(left)
                 batch = self._take_batch()
             self._changed.notify_all()
@@ -106,28 +119,14 @@ class WindowQueue:
             stream = next((stream for stream in self._streams if stream.pending), None)
             if stream is None:
                 break
-            item = self._take(stream)
+            item = stream.pending.popleft()
             batch.append((stream, item))
+            self._held -= _samples(item)
+            self._streams.remove(stream)
             if isinstance(item, Window):
+                self._streams.append(stream)  # to the end of the line; after its end it is out of it
                 windows, seconds = windows + 1, seconds + item.waveform.seconds
         return batch
-
-    def _take(self, stream: WindowStream) -> Window | EndOfRecording:
-        """The stream's next item; the stream goes to the end of the line, or out of it after its end."""
-        item = stream.pending.popleft()
-        self._held -= _samples(item)
-        self._streams.remove(stream)
-        if isinstance(item, Window):
-            self._streams.append(stream)
-        return item
-
-    def _has_room(self, stream: WindowStream, size: int) -> bool:
-        """A stream may always have one item waiting, whatever the others have, so that each goes on."""
-        return not stream.pending or (len(stream.pending) < 2 * self._size and self._held + size <= HELD_SAMPLES)
-
-    def _worth_waiting(self) -> bool:
-        waiting = sum(len(stream.pending) for stream in self._streams)
-        return waiting < self._size and any(not stream.pending for stream in self._streams)
 
 
 def _samples(item: Window | EndOfRecording) -> int:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+from enclap.hub import layout
+
+SPECIAL_TOKENS = (*layout.SPECIAL_TOKENS, "<unk>", "<mask>")
 """In BART's order: ids 0 to 4."""
 
 

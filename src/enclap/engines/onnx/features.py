@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -36,13 +35,21 @@ class Extractor:
     def __call__(self, windows: Sequence[Window]) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
         features: list[Features] = []
+
+        def other_inputs(window: Window) -> tuple[FloatArray | None, FloatArray | None]:
+            mel, embedding = clap_input(self.folder, window), None
+            if mel is not None:
+                graph = Graph.CLAP_AUDIO if mel.shape[1] == 1 else Graph.CLAP_FUSED
+                embedding = mean_direction(self._sessions.get(graph, threads=1).run(None, {"mel": mel})[0])
+            return embedding, log_mel(self.folder, window)
+
         for start in range(0, len(windows), MAX_BATCH):
             with ThreadPoolExecutor(self._sessions.threads) as pool:
                 part = windows[start : start + MAX_BATCH]
                 # The order matters: convolutions can use every core, so they go first; the recurrent layers can use
                 # one, so CLAP, which goes last, keeps the others busy.
                 codes = self._begin_codes(part, pool)
-                inputs = [pool.submit(self._other_inputs, window) for window in part]
+                inputs = [pool.submit(other_inputs, window) for window in part]
                 found = [Features(item.result(), None) for item in codes] or [no_codes(self.folder)] * len(part)
                 features += [
                     replace(item, embedding=embedding, log_mel=mel)
@@ -55,7 +62,7 @@ class Extractor:
         rate = self.folder.codec_rate
         if rate is None:
             return []
-        codec = self._codec
+        codec = load_codec(self.folder, self._sessions)
         limit = None if codec.looks_ahead else self.folder.max_frames * codec.hop  # what the caption model can read
         clips = [codec.begin(resample(window.waveform, rate)[:limit], pool) for window in windows]
 
@@ -64,18 +71,6 @@ class Extractor:
             return codec.finish(np.concatenate([segment.result() for segment in segments], axis=1))
 
         return [pool.submit(finish, segments) for segments in clips]
-
-    def _other_inputs(self, window: Window) -> tuple[FloatArray | None, FloatArray | None]:
-        """A window's CLAP embedding and its log-mel frames, each None unless the model takes it."""
-        mel, embedding = clap_input(self.folder, window), None
-        if mel is not None:
-            graph = Graph.CLAP_AUDIO if mel.shape[1] == 1 else Graph.CLAP_FUSED
-            embedding = mean_direction(self._sessions.get(graph, threads=1).run(None, {"mel": mel})[0])
-        return embedding, log_mel(self.folder, window)
-
-    @cached_property
-    def _codec(self) -> OnnxCodec:
-        return load_codec(self.folder, self._sessions)
 
 
 def load_codec(folder: ModelFolder, sessions: Sessions) -> OnnxCodec:
