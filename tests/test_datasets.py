@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from enclap.audio.read import read_audio
 from enclap.data.datasets.base import CaptionDataset, CaptionedClip, in_split
 from enclap.data.datasets.recordings import RecordingsDataset
-from enclap.data.datasets.table import FAULTS_SHOWN, TableDataset
+from enclap.data.datasets.table import TableDataset
 from enclap.data.recordings import Recording, read_manifest
 from enclap.data.splits import SPLITS, hash_fraction, is_held_out, select, split_of
+from enclap.data.tables import FAULTS_SHOWN, ClipCaptions
 from enclap.errors import DataError
+from enclap.evaluation.captioning.tables import read_references
 from enclap.evaluation.hearing import mentions_label
 from sounds import tone, write_wav
 from tiny_mini import SOUNDS, write_recordings
@@ -134,6 +137,16 @@ def test_a_table_in_csv_and_in_json_lines_is_the_same_data_set(sounds: Path) -> 
     assert [list(dataset) for dataset in datasets] == [wanted, wanted] and len(datasets[0]) == 2
 
 
+@pytest.mark.parametrize("name", ["path", "file_name", "fname"])
+def test_a_data_set_and_references_read_the_same_of_a_table(sounds: Path, name: str) -> None:
+    rows = f"{name},reference_1,reference_2,labels\none.wav,A dog.,A dog.,dog; rain\ntwo.wav,Rain.,,\n"
+    table = write(sounds / "a.csv", rows)
+    clips = list(TableDataset(table, is_distinct=False))
+    assert [ClipCaptions(clip.name, clip.captions, clip.labels) for clip in clips] == read_references(table)
+    assert clips[0].labels == ("dog", "rain") and clips[0].captions == ("A dog.", "A dog.")
+    assert next(iter(TableDataset(table))).captions == ("A dog.",)
+
+
 def test_all_faults_of_a_csv_table_are_listed_with_their_lines(sounds: Path) -> None:
     table = write(
         sounds / "a.csv",
@@ -145,8 +158,8 @@ def test_all_faults_of_a_csv_table_are_listed_with_their_lines(sounds: Path) -> 
     message = str(caught.value)
     assert message.startswith(f"{table}: ") and "\n" not in message
     assert message.split(": ", 1)[1].split("; ") == [
-        "line 4: no path",
-        "line 5: no caption",
+        "line 4: path is empty",
+        "line 5: all captions are empty",
         "line 6: no file 'none.wav'",
         "line 7: split 'test', but 'train' in line 2",
         "line 8: 4 cells, but the header has 3",
@@ -158,9 +171,9 @@ def test_all_faults_of_a_json_table_are_listed_with_their_lines(sounds: Path) ->
     rows: list[object] = [
         {"path": "one.wav", "captions": "A dog."},
         ["one.wav"],
-        {"path": 7, "caption": "A dog."},
+        {"path": ["one.wav"], "caption": "A dog."},
         {"path": "one.wav"},
-        {"path": "one.wav", "captions": ["A dog.", ""]},
+        {"path": "one.wav", "captions": ["A dog.", 1]},
         {"path": "one.wav", "caption": "A dog.", "split": 3},
         {"path": "x" * 300, "caption": "A dog."},
     ]
@@ -170,11 +183,11 @@ def test_all_faults_of_a_json_table_are_listed_with_their_lines(sounds: Path) ->
     message = str(caught.value)
     for line, fault in enumerate(
         (
-            "captions must be",
+            "no captions",
             "not an object",
-            "no path",
-            "no caption",
-            "captions must",
+            "path is empty",
+            "no captions",
+            "a caption is no text",
             "split must",
             "no file",
             "not JSON",
@@ -186,14 +199,14 @@ def test_all_faults_of_a_json_table_are_listed_with_their_lines(sounds: Path) ->
 
 def test_very_many_faults_are_counted(sounds: Path) -> None:
     table = write(sounds / "a.csv", "path,caption\n" + "gone.wav,\n" * (FAULTS_SHOWN + 7))
-    with pytest.raises(DataError, match="and 7 faults more"):
+    with pytest.raises(DataError, match="and 7 more faults"):
         TableDataset(table)
 
 
 UNREADABLE = [
     ("a.csv", b"", "no rows"),
     ("a.csv", b"path,caption\n", "no rows"),
-    ("a.csv", b"file,text\none.wav,A dog.\n", "the header needs the columns path and caption; it has file, text"),
+    ("a.csv", b"file,text\none.wav,A dog.\n", "line 1: the header needs a clip (path, file_name, fname, "),
     ("a.csv", b"path,caption\none.wav,\xff\n", "not UTF-8"),
     ("a.csv", b'path,caption\none.wav,"A dog\n', "not CSV from here on"),
     ("a.txt", b"one.wav A dog.", "not a table that is read here; give .csv or .jsonl"),
@@ -203,7 +216,7 @@ UNREADABLE = [
 @pytest.mark.parametrize(("name", "content", "message"), UNREADABLE)
 def test_what_is_no_table_is_refused_in_one_line(sounds: Path, name: str, content: bytes, message: str) -> None:
     (sounds / name).write_bytes(content)
-    with pytest.raises(DataError, match=message.replace("(", r"\(")) as caught:
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
         TableDataset(sounds / name)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="cannot be read"):

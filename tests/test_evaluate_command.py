@@ -6,6 +6,10 @@ import csv
 import hashlib
 import http.server
 import json
+import os
+import shlex
+import stat
+import subprocess
 import sys
 import threading
 from functools import partial
@@ -45,8 +49,9 @@ def tables(tmp_path: Path) -> list[str]:
     with (tmp_path / "p.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "caption"), *PREDICTIONS.items()])
     with (tmp_path / "r.csv").open("w", newline="") as file:
-        rows = [(clip, *texts) for clip, texts in REFERENCES.items()]
-        csv.writer(file).writerows([("path", "reference_1", "reference_2"), *rows])
+        labels = ("dog barking", "rain", "man speaking;rain")
+        rows = [(clip, *texts, label) for (clip, texts), label in zip(REFERENCES.items(), labels, strict=True)]
+        csv.writer(file).writerows([("path", "reference_1", "reference_2", "labels"), *rows])
     return ["--predictions", "p.csv", "--references", "r.csv", "--resamples", "50"]
 
 
@@ -67,14 +72,14 @@ def reasons(done: Done) -> dict[str, str]:
 
 
 def test_the_folder_holds_scores_and_all_that_is_needed_to_compute_them_again(
-    enclap: Run, java: StandIn, tables: list[str], tmp_path: Path
+    enclap: Run, java: StandIn, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     java.install_spice(spice_scores())
-    done = enclap("evaluate", *tables, "--output", "report")
+    done = enclap("evaluate", *tables, "--compare", "p.csv", "--output", "report")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "report").iterdir()}
     expected = {"scores.json", "clips.csv", "report.md", "predictions.csv", "references.csv", "scores.svg", "clips.svg"}
-    assert names == expected
+    assert names == expected | {"compared.csv"}
     found = scores(tmp_path / "report")
     assert list(found) == [name for name in METRICS if name in found]
     assert {"bleu_1", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider"} <= set(found)
@@ -85,9 +90,12 @@ def test_the_folder_holds_scores_and_all_that_is_needed_to_compute_them_again(
     with (tmp_path / "report" / "clips.csv").open() as file:
         clips = list(csv.DictReader(file))
     assert [float(clip["spice"]) for clip in clips] == [0.0, 0.1, 0.2]
-    own = ["--predictions", "report/predictions.csv", "--references", "report/references.csv", "--resamples", "50"]
-    assert enclap("evaluate", *own, "--comparison-clips", "0", "--output", "again").returncode == 0
-    assert scores(tmp_path / "again") == found
+    [command] = [line.strip() for line in report.splitlines() if line.startswith("    enclap evaluate ")]
+    monkeypatch.chdir(tmp_path / "report")
+    assert enclap(*shlex.split(command)[1:], "--output", "../again").returncode == 0
+    first, second = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("report", "again"))
+    del first["source"], second["source"]
+    assert first == second and "sound_named" in found
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,54 @@ def test_a_java_that_fails_costs_its_metrics_alone(
     metrics = {line.split()[0] for line in done.stdout.splitlines()}
     assert "words" in metrics and not gone & metrics
     assert ("bleu_1" in metrics) == ("bleu_1" not in gone)
+
+
+def link_parser(folder: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link-parser before all others on the path."""
+    path = folder / "bin" / "link-parser"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\n{program}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import time; open('started', 'w').close(); time.sleep(600)", "gave no answer in 5 s and was ended"),
+        ("raise SystemExit('no dictionary')", "link-parser ended with exit code 1 (no dictionary)"),
+        ("print('nothing')", "link-parser gave 0 answers for 3 sentences"),
+    ],
+)
+def test_a_link_parser_that_fails_costs_its_metric_alone(
+    enclap: Run,
+    java: StandIn,
+    tables: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    reason: str,
+) -> None:
+    link_parser(tmp_path, program, monkeypatch)
+    limit = "5" if "sleep" in program else "60"  # seconds that a busy machine needs for less than one
+    done = enclap("evaluate", *tables, "--time-limit", limit, "--comparison-clips", "0")
+    assert done.returncode == 0
+    assert reason in reasons(done)["ungrammatical"]
+    assert "bleu_1" in done.stdout and "ungrammatical" not in done.stdout
+    running = subprocess.run(["pgrep", "-f", str(tmp_path / "bin" / "link-parser")], capture_output=True)
+    assert running.stdout == b"", "nothing is left running"
+
+
+def test_link_parsers_verdict_is_a_score_of_each_caption(
+    enclap: Run, java: StandIn, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = (
+        "import sys\nfor line in sys.stdin: print('No complete linkages' if 'rain' in line else 'Found 1 linkage')"
+    )
+    link_parser(tmp_path, verdicts, monkeypatch)
+    enclap("evaluate", *tables, "--comparison-clips", "0", "-o", "report")
+    with (tmp_path / "report" / "clips.csv").open() as file:
+        assert [row["ungrammatical"] for row in csv.DictReader(file)] == ["0.0", "1.0", "0.0"]
 
 
 def test_without_java_or_with_a_wrong_one_the_remedy_is_named(

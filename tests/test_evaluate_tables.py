@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from enclap.data.tables import FAULTS_SHOWN, ClipCaptions
 from enclap.errors import DataError
-from enclap.evaluation.captioning.tables import ClipCaptions, match, read_predictions, read_references
+from enclap.evaluation.captioning.tables import match, read_predictions, read_references
 
 
 def table(folder: Path, name: str, text: str) -> Path:
@@ -53,8 +54,10 @@ def test_the_programs_own_json_lines_are_predictions(tmp_path: Path) -> None:
         ("a.csv", "path,caption\na.wav,one,two\n", "3 cells, but the header has 2; put quotes around commas"),
         ("a.csv", "path,path\na.wav,b\n", "two columns of the header have the same name"),
         ("a.csv", 'path,caption\na.wav,"one\n', "not CSV from here on"),
-        ("a.csv", "name,caption\na.wav,one\n", "names no clip; it needs one of path, file_name, fname, audiocap_id"),
-        ("a.csv", "path,words\na.wav,one\n", "no caption; it needs candidate or caption"),
+        ("a.csv", "name,caption\na.wav,one\n", "line 1: the header needs a clip (path, file_name, fname, "),
+        ("a.jsonl", '{"caption": "one"}\n', "line 1: names no clip; it needs one of path, file_name, "),
+        ("a.csv", "path,words\na.wav,one\n", "and a caption; it has path, words"),
+        ("a.csv", "path,reference_1\na.wav,one\n", "no caption; it needs candidate or caption"),
         ("a.csv", "path,caption\n", "no clips; write a row for each"),
         ("a.csv", "", "no clips; write a row for each"),
         ("a.csv", "path,caption\na.wav," + "word " * 1001 + "\n", "a caption of 1001 words; at most 1000"),
@@ -73,8 +76,9 @@ def test_each_fault_of_a_table_is_one_line_that_says_where(tmp_path: Path, name:
 
 
 def test_all_faults_are_counted_and_some_shown(tmp_path: Path) -> None:
-    path = table(tmp_path, "a.csv", "path,caption\n" + "".join(f"{n}.wav,\n" for n in range(8)))
-    with pytest.raises(DataError, match=r"line 2: .*line 6: the caption is empty; and 3 more faults$"):
+    path = table(tmp_path, "a.csv", "path,caption\n" + "".join(f"{n}.wav,\n" for n in range(FAULTS_SHOWN + 3)))
+    last = rf"line 2: .*line {FAULTS_SHOWN + 1}: the caption is empty; and 3 more faults$"
+    with pytest.raises(DataError, match=last):
         read_predictions(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ from enclap.cli.exit import SOME_FAILED, print_error
 from enclap.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
-    from enclap.evaluation.captioning.evaluate import Evaluation, EvaluationOptions
-    from enclap.evaluation.captioning.scores import ClipScores
-    from enclap.evaluation.captioning.tables import CaptionSet, ClipCaptions
+    from enclap.data.datasets.base import CaptionedClip
+    from enclap.evaluation.captioning.evaluate import Evaluation, EvaluationOptions, Similarity
+    from enclap.evaluation.captioning.predict import Predicted
 
 
 class TokenizerName(StrEnum):
@@ -30,6 +30,7 @@ Predictions = Annotated[str | None, typer.Option(metavar="FILE", help="Captions 
 References = Annotated[str | None, typer.Option(metavar="FILE", help="What people wrote of the same clips.")]
 Model = Annotated[str | None, typer.Option(metavar="NAME", help="A model that captions the recordings of --data.")]
 Data = Annotated[str | None, typer.Option(metavar="FILE", help="References that name recordings in path.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Of --data; all of it unless given.")]
 Output = Annotated[str | None, typer.Option("--output", "-o", metavar="DIR", help="A new folder for the report.")]
 Compare = Annotated[str | None, typer.Option(metavar="FILE", help="Captions of a second system to compare with.")]
 Require = Annotated[
@@ -41,7 +42,11 @@ ComparisonClips = Annotated[
 ]
 Resamples = Annotated[int, typer.Option(min=10, max=100_000, metavar="N", help="Of the bootstrap.")]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Of what is drawn.")]
-TimeLimit = Annotated[float | None, typer.Option(min=1.0, metavar="SECONDS", help="That Java may take for one answer.")]
+TimeLimit = Annotated[
+    float | None, typer.Option(min=1.0, metavar="SECONDS", help="That Java or link-parser may take for an answer.")
+]
+SentenceModel = Annotated[str | None, typer.Option(metavar="NAME", help="For FENSE: a folder, or a name on the hub.")]
+FluencyModel = Annotated[str | None, typer.Option(metavar="NAME", help="For FENSE and SPIDEr-FL, the same.")]
 
 
 def evaluate(
@@ -49,6 +54,7 @@ def evaluate(
     references: References = None,
     model: Model = None,
     data: Data = None,
+    split: Split = None,
     output: Output = None,
     compare: Compare = None,
     require: Require = None,
@@ -57,8 +63,10 @@ def evaluate(
     resamples: Resamples = 1_000,
     seed: Seed = 0,
     time_limit: TimeLimit = None,
+    sentence_model: SentenceModel = None,
+    fluency_model: FluencyModel = None,
 ) -> None:
-    """Compare captions with what people wrote: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, SPIDEr.
+    """Compare captions with what people wrote: BLEU, METEOR, CIDEr-D, SPICE, SPIDEr, FENSE ...
 
     A metric that needs what this machine lacks is named with the remedy, and
     the others are computed. Needs the extra eval, and Java 8 to 21.
@@ -72,13 +80,14 @@ def evaluate(
       enclap evaluate --predictions mine.csv --references test.csv
       enclap evaluate --predictions mine.csv --references test.csv -o report
       enclap evaluate --predictions a.csv --compare b.csv --references test.csv
-      enclap evaluate --model mini --data test.csv -o report
+      enclap evaluate --model mini --data data.csv --split test -o report
 
     \b
     Exit codes: 0 some metric was computed, 1 some recordings failed, 2 wrong
     usage, 3 a metric that --require names was not, 130 interrupted.
     """
     from enclap.evaluation.captioning.evaluate import EvaluationOptions, check_metrics
+    from enclap.evaluation.captioning.fense import FenseModels
     from enclap.files import check_free
 
     check_metrics(require or [])
@@ -90,11 +99,14 @@ def evaluate(
         seed=seed,
         comparison_clips=comparison_clips,
         seconds=time_limit,
+        models=FenseModels(sentence_model, fluency_model),
     )
+    if split is not None and data is None:
+        raise UsageError("--split is one of --data; tables of --predictions and --references are compared whole")
     if predictions and references and not model and not data:
         source = {"predictions": predictions, "references": references}
     elif model and data and not predictions and not references:
-        source = {"model": model, "data": data}
+        source = {"model": model, "data": data} | ({} if split is None else {"split": split})
     else:
         raise UsageError("give --predictions FILE and --references FILE, or --model NAME and --data FILE")
     _evaluate(source, compare, options, output, require or [])
@@ -104,24 +116,27 @@ def _evaluate(
     source: dict[str, str], compare: str | None, options: EvaluationOptions, output: str | None, require: Sequence[str]
 ) -> None:
     """Compute, show and write what was asked for; SystemExit when something of it is missing."""
+    from enclap.data.tables import ClipCaptions
     from enclap.evaluation.captioning import evaluate as evaluation
     from enclap.evaluation.captioning.report import write_folder
     from enclap.evaluation.captioning.tables import match, read_predictions, read_references
 
-    truth = source.get("references") or source["data"]
-    references = read_references(Path(truth))
     similarity, failures = None, 0
+    clips = _clips(source["data"], source.get("split")) if "model" in source else []
+    truth = source.get("data") or source["references"]
+    references = [ClipCaptions(clip.name, clip.captions, clip.labels) for clip in clips]
+    references = references or read_references(Path(truth))
+    others: dict[str, str] = {}
+    if compare is not None:
+        matched = match(read_predictions(Path(compare)), references, f"{compare} and {truth}")
+        others = dict(zip(matched.clips, matched.predictions, strict=True))
     if "model" in source:
-        captions, similarity, failures = _predict(source["model"], references, Path(truth).parent)
-        kept = set(captions.clips)
-        references = [item for item in references if item.clip in kept]
+        predicted, similarity = _predict(source["model"], clips)
+        captions, failures = predicted.captions, len(predicted.failures)
     else:
         captions = match(read_predictions(Path(source["predictions"])), references, " and ".join(source.values()))
-    other = None
-    if compare is not None:
-        others = [item for item in read_predictions(Path(compare)) if not failures or item.clip in kept]
-        other = match(others, references, f"{compare} and {truth}").predictions
-        source |= {"compared with": compare}
+    other = [others[clip] for clip in captions.clips] if compare is not None else None
+    source |= {} if compare is None else {"compared with": compare}
     found = evaluation.evaluate(captions, options, other, similarity)
     _show(found)
     if output is not None:
@@ -133,21 +148,34 @@ def _evaluate(
         raise SystemExit(SOME_FAILED)
 
 
-def _predict(
-    model: str, clips: Sequence[ClipCaptions], folder: Path
-) -> tuple[CaptionSet, Callable[[], ClipScores], int]:
-    """The model's captions, what computes their similarity to the sounds, and how many recordings failed."""
+def _clips(data: str, split: str | None) -> Sequence[CaptionedClip]:
+    """The clips of a data set's table, or of one split; every caption counts, also one that a clip has twice."""
+    from enclap.data.datasets.base import in_split
+    from enclap.data.datasets.table import TableDataset
+    from enclap.evaluation.captioning.tables import check_length
+
+    dataset = TableDataset(Path(data), is_distinct=False)
+    found = list(dataset) if split is None else in_split(dataset, split)
+    if not found:
+        known = ", ".join(sorted({clip.split for clip in dataset}))
+        raise UsageError(f"--split {split}: no clip of {data} is in it; its splits are {known}")
+    for clip in found:
+        check_length(data, clip.name, clip.captions)
+    return found
+
+
+def _predict(model: str, clips: Sequence[CaptionedClip]) -> tuple[Predicted, Similarity]:
+    """The model's captions, and what computes how similar captions are to the sounds."""
     from enclap.captioner import Captioner
     from enclap.evaluation.captioning.predict import clap_similarity, predict
 
     captioner = Captioner.from_pretrained(model)
-    predicted = predict(captioner, clips, folder)
+    predicted = predict(captioner, clips)
     for failure in predicted.failures:
         print_error(f"enclap: {failure}")
     if not predicted.captions.clips:
         raise SystemExit(SOME_FAILED)
-    similarity = partial(clap_similarity, captioner.engine, predicted.captions, folder)
-    return predicted.captions, similarity, len(predicted.failures)
+    return predicted, partial(clap_similarity, captioner.engine, predicted.sources)
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from enclap.cli.exit import handle_errors, print_error
 
-metrics = typer.Typer(no_args_is_help=True, help="Fetch what metrics need.")
+metrics = typer.Typer(no_args_is_help=True, help="Fetch and convert what metrics need.")
 
 
 @metrics.callback()
 def _metrics() -> None:
-    """Fetch what metrics need."""
+    """Fetch and convert what metrics need."""
 
 
 @metrics.command()
@@ -54,3 +55,26 @@ def download(
     )
     print_error(f"SHA-256 {found}: locked")
     typer.echo(printable(str(folder)))
+
+
+@metrics.command()
+@handle_errors
+def convert(
+    checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="FENSE's echecker_clotho_audiocaps_base.ckpt.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to create.")],
+    encoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Folder or hub name of its BERT, where it names another.")
+    ] = None,
+) -> None:
+    """Make a folder for --fluency-model of FENSE's detector of fluency errors.
+
+    The checkpoint is in the release of github.com/blmoistawinde/fense. It is
+    opened for its tensors alone. Needs the extra train.
+    """
+    from enclap.errors import MissingExtra
+
+    try:
+        from enclap.convert.fluency import convert_fluency
+    except ModuleNotFoundError as error:
+        raise MissingExtra("enclap metrics convert", "train") from error
+    convert_fluency(Path(checkpoint), Path(output), encoder)

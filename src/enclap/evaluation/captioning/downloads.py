@@ -47,6 +47,11 @@ def check_corenlp(folder: Path) -> None:
         raise EnvironmentFault(f"SPICE: {wrong[0]} has the wrong hash; remove {printable(str(folder))} and {REMEDY}")
 
 
+def locked_archive(folder: Path) -> str:
+    """The SHA-256 of the archive that the jars in the folder come from, which `check_corenlp` has approved."""
+    return str(json.loads((folder / LOCK).read_text(encoding="utf-8"))["archive"])
+
+
 def install_corenlp(source: str, folder: Path, expected: str | None, confirm: Callable[[str], bool]) -> str:
     """The SHA-256 of CoreNLP's archive, whose jars are now in the new folder, with their hashes locked.
 

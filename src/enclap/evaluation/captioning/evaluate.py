@@ -10,23 +10,30 @@ from importlib import metadata
 from math import isnan
 from pathlib import Path
 
-from enclap.errors import EnvironmentFault, UsageError
-from enclap.evaluation.captioning import language, suite
+from enclap.errors import UsageError
+from enclap.evaluation.captioning import fense, language, suite
 from enclap.evaluation.captioning.bootstrap import Difference, Interval, differences, intervals
+from enclap.evaluation.captioning.fense import FenseModels
 from enclap.evaluation.captioning.rows import COMPARED, SYSTEM, Row, comparison_rows, system_row
 from enclap.evaluation.captioning.scores import ClipScores
-from enclap.evaluation.captioning.suite import SuiteOptions, SuiteResult, score_rows
+from enclap.evaluation.captioning.sentence_models import find_sentence_model
+from enclap.evaluation.captioning.suite import JAVA_SECONDS, SuiteOptions, SuiteResult, scoring
 from enclap.evaluation.captioning.tables import CaptionSet
+from enclap.files import sha256
+from enclap.hub.layout import WEIGHTS
 from enclap.text import printable
 from enclap.version import __version__
 
 CLAP_SIMILARITY = "clap_similarity"
-METRICS = (*suite.METRICS, CLAP_SIMILARITY, *language.HEARING, *language.WORDING, language.UNGRAMMATICAL)
+OF_CAPTIONS = (*language.HEARING, *language.WORDING, language.UNGRAMMATICAL)
+METRICS = (*suite.METRICS, *fense.METRICS, CLAP_SIMILARITY, *OF_CAPTIONS)
 """All metrics, in the order of a table."""
 COMPARISON_CLIPS = 300
 RESAMPLES = 1_000
 LATIN_SHARE = 0.5
 """Of a caption's letters; with fewer it is not English."""
+Similarity = Callable[[Sequence[Sequence[str]]], list[ClipScores]]
+"""Gives, for each system's captions, how similar they are to the sounds."""
 PACKAGES = ("numpy", "pycocoevalcap", "torch", "transformers")
 
 
@@ -35,7 +42,8 @@ class EvaluationOptions:
     """What is computed, and how.
 
     tokenizer: "ptb" or "none". resamples: of the bootstrap. seed: of everything that is drawn. comparison_clips: that
-    baselines and people are scored on at most; 0 for no such rows. corenlp and seconds: see `SuiteOptions`.
+    baselines and people are scored on at most; 0 for no such rows. corenlp and seconds: see `SuiteOptions`; link-parser
+    has the seconds of one answer of Java. models: of FENSE and SPIDEr-FL.
     """
 
     tokenizer: str = "ptb"
@@ -44,6 +52,7 @@ class EvaluationOptions:
     comparison_clips: int = COMPARISON_CLIPS
     corenlp: Path | None = None
     seconds: float | None = None
+    models: FenseModels = field(default_factory=FenseModels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +82,11 @@ def evaluate(
     captions: CaptionSet,
     options: EvaluationOptions | None = None,
     compared: Sequence[str] | None = None,
-    similarity: Callable[[], ClipScores] | None = None,
+    similarity: Similarity | None = None,
 ) -> Evaluation:
     """The evaluation of predictions.
 
-    compared: another system's captions of the same clips, in the same order. similarity: computes the similarity of
-    predictions and sounds, where there are sounds.
+    compared: another system's captions of the same clips, in the same order. similarity: where there are sounds.
     """
     options = options or EvaluationOptions()
     rows = [system_row(SYSTEM, captions.predictions, captions.references)]
@@ -87,26 +95,28 @@ def evaluate(
     if options.comparison_clips:
         rows += comparison_rows(captions, options.comparison_clips, options.seed)
     suite_options = SuiteOptions(options.tokenizer == "ptb", options.corenlp, options.seconds)
-    result = score_rows(rows, captions.references, suite_options)
-    _add_language(result, rows, captions)
-    if nearness := result.attempt([CLAP_SIMILARITY], similarity or _no_recordings):
-        result.add(rows[0], nearness)
+    result = SuiteResult()
+    with scoring(result, rows, captions.references, suite_options):
+        add_language(result, rows, captions, options.seconds or JAVA_SECONDS)
+        add_fense(result, rows, options.models)
+    add_spider_fl(result)
+    if similarity is None:
+        result.not_computed[CLAP_SIMILARITY] = "needs the recordings; give --model and --data"
+    else:
+        add_similarity(result, [row for row in rows if row.name in (SYSTEM, COMPARED)], similarity)
     scores = _in_order(result)
     drawn = options.resamples, options.seed
-    difference: dict[str, Difference] = {}
-    if COMPARED in scores:
-        first, second = (list(scores[name].values()) for name in (SYSTEM, COMPARED))
-        difference = differences(first, second, *drawn)
+    pair = [list(scores[name].values()) for name in (SYSTEM, COMPARED) if name in scores]
     return Evaluation(
         captions=captions,
         compared=compared,
         options=options,
         scores=scores,
         intervals={name: intervals(list(metrics.values()), *drawn) for name, metrics in scores.items()},
-        difference=difference,
+        difference=differences(pair[0], pair[1], *drawn) if len(pair) == 2 else {},
         not_computed=result.not_computed,
         warnings=caption_warnings(captions),
-        versions=versions() | {"java": result.java.version if result.java else "none"},
+        versions=versions() | result.versions,
     )
 
 
@@ -120,20 +130,56 @@ def _in_order(result: SuiteResult) -> dict[str, dict[str, ClipScores]]:
     }
 
 
-def _no_recordings() -> ClipScores:
-    raise EnvironmentFault("needs the recordings; give --model and --data")
-
-
-def _add_language(result: SuiteResult, rows: Sequence[Row], captions: CaptionSet) -> None:
+def add_language(result: SuiteResult, rows: Sequence[Row], captions: CaptionSet, seconds: float) -> None:
     """Add what can be said of captions without other captions; grammar, which takes long, of whole systems alone."""
     for row in rows:
-        for scores in language.wording(row.candidates):
-            result.add(row, scores)
+        found = language.wording(row.candidates)
         if row.name in (SYSTEM, COMPARED):
-            grammar = result.attempt([language.UNGRAMMATICAL], partial(language.ungrammatical, row.candidates))
-            heard = result.attempt(language.HEARING, partial(language.hearing, row.candidates, captions.labels)) or []
-            for scores in [*heard, *([grammar] if grammar else [])]:
-                result.add(row, scores)
+            found += result.attempt(language.HEARING, partial(language.hearing, row.candidates, captions.labels)) or []
+            grammar = partial(language.ungrammatical, row.candidates, seconds)
+            found += filter(None, [result.attempt([language.UNGRAMMATICAL], grammar)])
+        for scores in found:
+            result.add(row, scores)
+
+
+def add_fense(result: SuiteResult, rows: Sequence[Row], models: FenseModels) -> None:
+    """Add FENSE of the rows and the parts that it is made of, as far as their models are there.
+
+    Captions go into the models as they are, not tokenised.
+    """
+    errors = result.attempt(
+        [fense.FLUENCY_ERROR, fense.FENSE, fense.SPIDER_FL],
+        lambda: fense.error_probabilities(rows, models.fluency_detector().probabilities),
+    )
+    similarity = result.attempt(
+        [fense.SBERT_SIM, fense.FENSE], lambda: fense.similarities(rows, models.sentence_model().embed)
+    )
+    for kind, name, found in (
+        ("sentence model", models.sentences, similarity),
+        ("fluency model", models.fluency, errors),
+    ):
+        if name is not None and found is not None:
+            result.versions[kind] = f"{name} with SHA-256 {sha256(find_sentence_model(name) / WEIGHTS)}"
+    nothing = [None] * len(rows)
+    for row, similar, faulty in zip(rows, similarity or nothing, errors or nothing, strict=True):
+        for scores in fense.fense_scores(similar, faulty):
+            result.add(row, scores)
+
+
+def add_similarity(result: SuiteResult, rows: Sequence[Row], similarity: Similarity) -> None:
+    """Add the similarity of sounds and captions of the systems' rows."""
+    found = result.attempt([CLAP_SIMILARITY], lambda: similarity([row.candidates for row in rows]))
+    for row, scores in zip(rows, found or [], strict=False):
+        result.add(row, scores)
+
+
+def add_spider_fl(result: SuiteResult) -> None:
+    """Add SPIDEr-FL of the rows that have SPIDEr and fluency errors."""
+    for scores in result.scores.values():
+        if suite.SPIDER in scores and fense.FLUENCY_ERROR in scores:
+            scores[fense.SPIDER_FL] = fense.spider_fl(scores[suite.SPIDER], scores[fense.FLUENCY_ERROR])
+    if suite.SPIDER in result.not_computed:
+        result.not_computed.setdefault(fense.SPIDER_FL, result.not_computed[suite.SPIDER])
 
 
 def check_metrics(names: Sequence[str]) -> None:

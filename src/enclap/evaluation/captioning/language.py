@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,13 +15,23 @@ import numpy as np
 from enclap.errors import EnvironmentFault
 from enclap.evaluation.base import Metric
 from enclap.evaluation.captioning.scores import ClipScores, mean_scores
-from enclap.evaluation.grammar import unparsed
 from enclap.evaluation.hearing import Hearing
 from enclap.evaluation.wording import Wording
 
 WORDING = ("words", "vocabulary", "repeated_phrase", "unfinished")
 UNGRAMMATICAL = "ungrammatical"
 HEARING = ("sound_named", "sound_or_family_named", "order_correct")
+PARSER = """
+import json, sys
+from enclap.errors import EnvironmentFault
+from enclap.evaluation.grammar import unparsed
+try:
+    found = unparsed(json.load(sys.stdin))
+except EnvironmentFault as error:
+    found = str(error)
+json.dump(found, sys.stdout)
+"""
+"""Prints as JSON the captions that cannot be parsed, or a text that says why nobody knows."""
 CLOSE = 1e-9  # of a mean that is computed in another order
 
 
@@ -39,9 +54,29 @@ def hearing(predictions: Sequence[str], labels: Sequence[Sequence[str]]) -> list
         raise EnvironmentFault(f"the lexicon has no label {error.args[0]!r}") from error
 
 
-def ungrammatical(predictions: Sequence[str]) -> ClipScores:
-    """The share of captions that link-grammar cannot parse; EnvironmentFault without link-parser."""
-    faulty = set(unparsed(list(dict.fromkeys(predictions))))
+def ungrammatical(predictions: Sequence[str], seconds: float) -> ClipScores:
+    """The share of captions that link-grammar cannot parse.
+
+    seconds: after which link-parser is ended. EnvironmentFault then, and without link-parser.
+    """
+    distinct = list(dict.fromkeys(predictions))
+    command = [sys.executable, "-c", PARSER]
+    # A session of its own, so that link-parser ends with the Python that waits for it.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(json.dumps(distinct), timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            limit = f"link-parser gave no answer in {seconds:g} s and was ended; allow more with --time-limit"
+            raise EnvironmentFault(limit) from error
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    found = json.loads(output) if process.returncode == 0 else f"link-parser's reader ended with {process.returncode}"
+    if isinstance(found, str):
+        raise EnvironmentFault(found)
+    faulty = set(found)
     return mean_scores(UNGRAMMATICAL, [float(text in faulty) for text in predictions])
 
 

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from enclap.evaluation.captioning.evaluate import Evaluation
 from enclap.evaluation.captioning.rows import COMPARED, MEANINGS, SAME_CLIPS, SYSTEM
 from enclap.evaluation.captioning.suite import CIDER_D, ROUGE_L, SPIDER
+from enclap.evaluation.captioning.tables import CaptionSet
 from enclap.files import new_folder, write_whole
 from enclap.text import printable
 
@@ -33,23 +35,45 @@ def write_folder(evaluation: Evaluation, folder: Path, source: Mapping[str, str]
     captions = evaluation.captions
     with new_folder(folder) as temporary:
         write_whole(temporary / SCORES, json.dumps(as_table(evaluation, source), indent=1, allow_nan=False) + "\n")
-        metrics = evaluation.metrics
-        columns = [
-            [repr(float(value)) if math.isfinite(value) else "" for value in item.clips] for item in metrics.values()
-        ]  # an empty cell where a clip has no score
-        clips = zip(captions.clips, captions.predictions, *columns, strict=True)
-        _write_csv(temporary / CLIPS, ["path", "caption", *metrics], clips)
+        _write_csv(temporary / CLIPS, *clip_table(evaluation))
         for name, texts in ((PREDICTIONS, captions.predictions), (OTHER_PREDICTIONS, evaluation.compared)):
             if texts is not None:
                 _write_csv(temporary / name, ["path", "caption"], zip(captions.clips, texts, strict=True))
-        most = max(map(len, captions.references))
-        rows = (
-            [clip, *texts, *[""] * (most - len(texts))]
-            for clip, texts in zip(captions.clips, captions.references, strict=True)
-        )
-        _write_csv(temporary / REFERENCES, ["path", *(f"reference_{number + 1}" for number in range(most))], rows)
+        _write_csv(temporary / REFERENCES, *reference_table(captions))
         figures = draw_figures(evaluation, temporary)
         write_whole(temporary / REPORT, "\n".join(report_lines(evaluation, source, figures)) + "\n")
+
+
+def clip_table(evaluation: Evaluation) -> tuple[list[str], Iterable[Sequence[str]]]:
+    """Header and rows of clips.csv: the captions of each clip, and every metric of them; empty where it has no score.
+
+    What the captions are compared with has the same columns with a name before theirs.
+    """
+    captions = evaluation.captions
+    header, columns = ["path"], [captions.clips]
+    for row, prefix, texts in ((SYSTEM, "", captions.predictions), (COMPARED, f"{COMPARED}_", evaluation.compared)):
+        scores = evaluation.scores.get(row, {})
+        if texts is not None:
+            header += [f"{prefix}caption", *(f"{prefix}{name}" for name in scores)]
+            columns += [tuple(texts)]
+            columns += [
+                tuple(repr(float(value)) if math.isfinite(value) else "" for value in item.clips)
+                for item in scores.values()
+            ]
+    return header, zip(*columns, strict=True)
+
+
+def reference_table(captions: CaptionSet) -> tuple[list[str], Iterable[Sequence[str]]]:
+    """Header and rows of references.csv; it is read back as the same references and labels."""
+    most = max(map(len, captions.references))
+    header = ["path", *(f"reference_{number + 1}" for number in range(most))]
+    rows = (
+        [clip, *texts, *[""] * (most - len(texts))]
+        for clip, texts in zip(captions.clips, captions.references, strict=True)
+    )
+    if not any(captions.labels):
+        return header, rows
+    return [*header, "labels"], ([*row, ";".join(labels)] for row, labels in zip(rows, captions.labels, strict=True))
 
 
 def as_table(evaluation: Evaluation, source: Mapping[str, str]) -> dict[str, Any]:
@@ -123,8 +147,18 @@ def report_lines(evaluation: Evaluation, source: Mapping[str, str], figures: Seq
         lines += ["", "Figures need the extra `plot`: pip install 'enclap[plot]'."]
     lines += best_and_worst(evaluation)
     versions = ", ".join(f"{name} {_cell(version)}" for name, version in evaluation.versions.items())
-    repeat = f"enclap evaluate --predictions {PREDICTIONS} --references {REFERENCES} --tokenizer {options.tokenizer}"
-    return [*lines, "", "## Repeat it", "", f"    {repeat} --seed {options.seed}", "", f"Computed with {versions}."]
+    return [*lines, "", "## Repeat it", "", f"    {repeating_command(evaluation)}", "", f"Computed with {versions}."]
+
+
+def repeating_command(evaluation: Evaluation) -> str:
+    """The command that computes the same again inside the folder, all but what needs the recordings."""
+    options = evaluation.options
+    words = ["enclap evaluate", f"--predictions {PREDICTIONS}", f"--references {REFERENCES}"]
+    words += [f"--compare {OTHER_PREDICTIONS}"] if evaluation.compared is not None else []
+    words += [f"--tokenizer {options.tokenizer}", f"--comparison-clips {options.comparison_clips}"]
+    words += [f"--resamples {options.resamples}", f"--seed {options.seed}"]
+    named = (("--sentence-model", options.models.sentences), ("--fluency-model", options.models.fluency))
+    return " ".join([*words, *(f"{option} {shlex.quote(name)}" for option, name in named if name is not None)])
 
 
 def score_table(evaluation: Evaluation) -> list[str]:

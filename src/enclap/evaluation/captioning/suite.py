@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from enclap.errors import EnvironmentFault
+from enclap.errors import EnvironmentFault, ModelError
 from enclap.evaluation.captioning import ngrams
-from enclap.evaluation.captioning.downloads import corenlp_folder
+from enclap.evaluation.captioning.downloads import corenlp_folder, locked_archive
 from enclap.evaluation.captioning.java import Java, find_java
 from enclap.evaluation.captioning.meteor import running_meteor
 from enclap.evaluation.captioning.ngrams import require_pycocoevalcap
@@ -45,17 +45,17 @@ class SuiteOptions:
 
 @dataclass(slots=True)
 class SuiteResult:
-    """The scores of each row by its name and by metric, why a metric has none, and the Java that was used."""
+    """The scores of each row by its name and by metric, why a metric has none, and the programs that were used."""
 
     scores: dict[str, dict[str, ClipScores]] = field(default_factory=dict)
     not_computed: dict[str, str] = field(default_factory=dict)
-    java: Java | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, metrics: Sequence[str], compute: Callable[[], Result]) -> Result | None:
         """What compute gives; None when the machine lacks something, which is then the reason of these metrics."""
         try:
             return compute()
-        except EnvironmentFault as error:
+        except (EnvironmentFault, ModelError) as error:
             reason = str(error)
         except MemoryError:
             reason = "the memory of this machine is too small; compare fewer clips"
@@ -74,27 +74,40 @@ def score_rows(rows: Sequence[Row], references: Sequence[Sequence[str]], options
     references: of the whole set of clips, after which CIDEr-D weighs words.
     """
     result = SuiteResult()
+    with scoring(result, rows, references, options):
+        pass  # nothing else to do meanwhile
+    return result
+
+
+@contextmanager
+def scoring(
+    result: SuiteResult, rows: Sequence[Row], references: Sequence[Sequence[str]], options: SuiteOptions
+) -> Iterator[None]:
+    """What `score_rows` does, into the result; METEOR, which takes longest, works on while the block runs."""
     if not result.attempt(METRICS, require_pycocoevalcap):
-        return result
+        yield
+        return
     seconds = options.seconds or JAVA_SECONDS
     # Without Java there are no tokens, and so no metric: another tokenizer would give other scores.
-    java = result.java = result.attempt(METRICS if options.ptb else (METEOR, SPICE, SPIDER), find_java)
+    java = result.attempt(METRICS if options.ptb else (METEOR, SPICE, SPIDER), find_java)
+    result.versions["java"] = java.version if java else "none"
     with ExitStack() as stack:
         # METEOR reads its table of paraphrases while others work.
         meteor = java and result.attempt([METEOR], lambda: stack.enter_context(running_meteor(java, seconds)))
         if options.ptb:
             found = java and result.attempt(METRICS, lambda: tokenize_rows(rows, references, java, seconds))
             if not found:
-                return result
+                yield
+                return
             rows, references = found
         pool = stack.enter_context(ThreadPoolExecutor(1))
         waiting = meteor and pool.submit(lambda: [meteor.score(row.candidates, row.references) for row in rows])
         add_ngrams(result, rows, references)
         if java:
             add_spice(result, [row for row in rows if row.name in (SYSTEM, COMPARED)], java, options)
+        yield
         for row, scores in zip(rows, (waiting and result.attempt([METEOR], waiting.result)) or [], strict=False):
             result.add(row, scores)
-    return result
 
 
 def tokenize_rows(
@@ -137,6 +150,7 @@ def add_spice(result: SuiteResult, rows: Sequence[Row], java: Java, options: Sui
     found = result.attempt((SPICE, SPIDER), lambda: spice(candidates, references, java, folder, seconds))
     if found is None:
         return
+    result.versions["corenlp"] = f"archive with SHA-256 {locked_archive(folder)}"
     start = 0
     for row in rows:
         clips = found.clips[start : start + len(row.candidates)]
