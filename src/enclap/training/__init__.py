@@ -2,5 +2,6 @@
 
 `captioning` trains the caption model for anyone who has features; `mini/` holds the stages that make the bundled model.
 
-May import: audio, convert, data, decoding, engines, errors, evaluation, export, files, hub, model, text, types.
+May import: audio, captioner, convert, data, decoding, engines, errors, evaluation, export, extraction, files, hub,
+model, text, types.
 """

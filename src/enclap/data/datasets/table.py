@@ -1,30 +1,32 @@
-"""A data set as a table of one's own: CSV or JSON lines that name audio files and their captions."""
+"""A data set as a table that names audio files and their captions: one's own, EnCLAP's, Clotho's or AudioCaps'."""
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from enclap.data.datasets.base import TRAIN, CaptionedClip
+from enclap.data.datasets.audio_folder import AudioFolder
+from enclap.data.datasets.base import SPLIT_NAMES, TRAIN, CaptionedClip, Fault, report, split_named
+from enclap.data.datasets.rows import NAME_COLUMNS, READERS
 from enclap.errors import DataError
 from enclap.text import printable
 
-FAULTS_SHOWN = 20
-"""Faults that an error lists; of more it says how many there are."""
-CAPTION_COLUMN = re.compile(r"caption(_\d+)?")
+METADATA = "metadata"
+"""What the table of an audio folder is called; its split is then the folder's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row of the table says. line: where it begins in the file, from 1. path: as written."""
+    """What one row of the table says.
+
+    line: where it begins in the file, from 1. name: of the clip. files: names that its audio may have.
+    """
 
     line: int
-    path: str
+    name: str
+    files: tuple[str, ...]
     captions: tuple[str, ...]
     split: str
 
@@ -32,121 +34,83 @@ class Row:
 class TableDataset:
     """The clips of a table that has an audio file and its captions in each row.
 
-    A .csv file has a header with `path` and `caption`, or `caption_1`, `caption_2` and so on for several; a .jsonl file
-    has an object in each line, with `path` and `caption`, or `captions` as a list. A `split` may be given, else it is
-    "train". Paths are relative to the table's folder. Rows of the same path make one clip with the captions of all.
-    DataError lists every fault with its line.
+    A .csv or .tsv file has a header, a .jsonl file an object in each line, a .parquet file columns. The audio is named
+    by `path`, `file_path` (the official EnCLAP tables, whose .npy names lead to the audio of the same name),
+    `file_name` (Clotho, audio folders) or `youtube_id` with `start_time` (AudioCaps). Sentences are in `caption`, or
+    `caption_1`, `caption_2` and so on, or a list `captions`. A `split` may be given; else the name of the table says
+    it ("val.csv"), else it is "train". Rows of the same clip make one with the captions of all.
+
+    audio: the folder that the names are relative to; None for the table's own. prefix: put before the clips' names.
+    faults: a list that takes every fault, whose rows are then left out; None raises a DataError that names them all.
     """
 
-    def __init__(self, path: Path) -> None:
-        rows, faults = _read(path)
+    def __init__(
+        self, path: Path, audio: Path | None = None, prefix: str = "", faults: list[Fault] | None = None
+    ) -> None:
+        self._table = str(path)
+        self._prefix = prefix
+        folder_split = SPLIT_NAMES.get(path.parent.name.lower(), TRAIN)
+        rows, found = _read(path, folder_split if path.stem == METADATA else split_named(path.stem))
         clips: dict[str, Row] = {}
         for row in rows:
-            first = clips.setdefault(row.path, row)
+            first = clips.setdefault(row.name, row)
             if first.split != row.split:
-                faults.append((row.line, f"split {row.split!r}, but {first.split!r} in line {first.line}"))
+                other = f"split {row.split!r}, but {first.split!r} in line {first.line}"
+                found.append(Fault(self._table, row.line, other))
+            elif first is not row and set(row.captions) <= set(first.captions):
+                found.append(Fault(self._table, row.line, f"says what line {first.line} says; remove one of them"))
             captions = tuple(dict.fromkeys((*first.captions, *row.captions)))
-            clips[row.path] = Row(first.line, row.path, captions, first.split)
+            clips[row.name] = replace(first, captions=captions)
+        folder = AudioFolder(path.parent if audio is None else audio)
+        self._clips: list[tuple[Row, Path]] = []
         for row in clips.values():
-            try:
-                is_there = (path.parent / row.path).is_file()
-            except (OSError, ValueError):  # a name that no file can have
-                is_there = False
-            if not is_there:
-                faults.append((row.line, f"no file {row.path!r}"))
-        if faults:
-            shown = [f"line {line}: {fault}" for line, fault in sorted(faults)[:FAULTS_SHOWN]]
-            more = [f"and {len(faults) - FAULTS_SHOWN} faults more"] if len(faults) > FAULTS_SHOWN else []
-            raise DataError(printable(f"{path}: {'; '.join([*shown, *more])}"))
-        if not clips:
-            raise DataError(f"{printable(str(path))}: no rows; write one with path and caption for each clip")
-        self._folder = path.parent
-        self._rows = list(clips.values())
+            file = folder.find(row.files)
+            if isinstance(file, Path):
+                self._clips.append((row, file))
+            else:
+                found.append(Fault(self._table, row.line, file))
+        if not found and not clips:
+            found.append(Fault(self._table, 0, "no rows; write one with path and caption for each clip"))
+        report(found, faults)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._clips)
 
     def __iter__(self) -> Iterator[CaptionedClip]:
-        for row in self._rows:
-            yield CaptionedClip(row.path, self._folder / row.path, row.captions, row.split)
+        for row, file in self._clips:
+            yield CaptionedClip(
+                self._prefix + row.name, file, row.captions, row.split, table=self._table, line=row.line
+            )
 
 
-Faults = list[tuple[int, str]]  # line, what is wrong there
-
-
-def _read(path: Path) -> tuple[list[Row], Faults]:
-    """The rows that can be read, and what is wrong with the others."""
-    readers: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any] | str]]]] = {
-        ".csv": read_csv,
-        ".jsonl": read_json_lines,
-    }
-    if path.suffix not in readers:
-        raise DataError(f"{printable(str(path))}: not a table that is read here; give {' or '.join(readers)}")
+def _read(path: Path, split: str) -> tuple[list[Row], list[Fault]]:
+    """The rows that can be read, and what is wrong with the others. split: of rows that name none."""
+    shown = printable(str(path))
+    if path.suffix.lower() not in READERS:
+        raise DataError(f"{shown}: not a table that is read here; give {' or '.join(READERS)}")
     rows: list[Row] = []
-    faults: Faults = []
+    faults: list[Fault] = []
     try:
-        for line, found in readers[path.suffix](path):
-            row = found if isinstance(found, str) else parse_row(line, found)
+        for line, found in READERS[path.suffix.lower()](path):
+            row = found if isinstance(found, str) else parse_row(line, found, split)
             if isinstance(row, Row):
                 rows.append(row)
             else:
-                faults.append((line, row))
+                faults.append(Fault(str(path), line, row))
     except OSError as error:
-        raise DataError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{shown}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{printable(str(path))}: not UTF-8 ({error}); save it as UTF-8") from error
+        raise DataError(f"{shown}: not UTF-8 ({error}); save it as UTF-8") from error
     return rows, faults
 
 
-def read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Line and cells of each row, or what is wrong with it; `captions` holds what all caption columns hold."""
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        header: list[str] | None = None
-        line = 1
-        try:
-            for cells in reader:
-                if header is None:
-                    header = [cell.strip() for cell in cells]
-                    if "path" not in header or not any(map(CAPTION_COLUMN.fullmatch, header)):
-                        yield line, f"the header needs the columns path and caption; it has {', '.join(header)}"
-                        return
-                elif len(cells) > len(header):
-                    yield line, f"{len(cells)} cells, but the header has {len(header)}; put quotes around commas"
-                elif cells:
-                    pairs = list(zip(header, cells, strict=False))
-                    captions = [cell for name, cell in pairs if CAPTION_COLUMN.fullmatch(name) and cell.strip()]
-                    yield line, {**dict(pairs), "captions": captions}
-                line = reader.line_num + 1
-        except csv.Error as error:
-            yield line, f"not CSV from here on ({error})"
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Line and fields of each object, or what is wrong with it."""
-    with path.open(encoding="utf-8-sig") as stream:
-        for line, text in enumerate(stream, start=1):
-            if not text.strip():
-                continue
-            try:
-                fields = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                yield line, f"not JSON ({error})"
-                continue
-            if not isinstance(fields, dict):
-                yield line, "not an object with path and caption"
-            elif "captions" in fields:
-                yield line, fields
-            else:
-                yield line, {**fields, "captions": [fields["caption"]] if "caption" in fields else []}
-
-
-def parse_row(line: int, fields: dict[str, Any]) -> Row | str:
+def parse_row(line: int, fields: dict[str, Any], default_split: str) -> Row | str:
     """The row, or all that is wrong with it."""
-    path, captions, split = fields.get("path"), fields["captions"], fields.get("split") or TRAIN
+    column = next((name for name in NAME_COLUMNS if name in fields), "path")
+    path, captions, split = fields.get(column), fields["captions"], fields.get("split") or default_split
     faults = []
     if not isinstance(path, str) or not path.strip():
-        faults.append("no path")
+        faults.append(f"no {column}")
     if not isinstance(captions, list) or not all(isinstance(text, str) and text.strip() for text in captions):
         faults.append("captions must be sentences")
     elif not captions:
@@ -155,5 +119,15 @@ def parse_row(line: int, fields: dict[str, Any]) -> Row | str:
         faults.append("split must be a word")
     if faults:
         return ", ".join(faults)
+    name, files = str(path).strip(), [str(path).strip()]
+    if column == "youtube_id":
+        name, files = _audiocaps_names(name, str(fields.get("start_time", "")).strip(), fields.get("audiocap_id"))
     sentences = tuple(" ".join(text.split()) for text in captions)
-    return Row(line, str(path).strip(), sentences, split.strip())
+    return Row(line, name, tuple(files), sentences, SPLIT_NAMES.get(split.strip().lower(), split.strip()))
+
+
+def _audiocaps_names(video: str, start: str, number: object) -> tuple[str, list[str]]:
+    """The name of a clip of AudioCaps, and the file names that downloaders give it."""
+    whole = start.removesuffix(".0")
+    files = [f"{video}_{whole}", f"{video}_{start}", f"Y{video}", video, *([] if number is None else [str(number)])]
+    return (f"{video}_{whole}" if whole else video), files
