@@ -127,7 +127,9 @@ def write_archive(path: Path, members: dict[str, bytes]) -> Path:
 def test_archives_hold_sounds_beside_their_captions(sounds: Path) -> None:
     audio = [path.read_bytes() for path in sorted((sounds / "sounds").iterdir())]
     table = json.dumps({"caption": "Rain.", "split": "val"}).encode()
-    write_archive(sounds / "b.tar", {"x/1.wav": audio[0], "x/1.txt": b"A dog.\nWoof.\n", "2.json": table, "2.wav": audio[1]})
+    write_archive(
+        sounds / "b.tar", {"x/1.wav": audio[0], "x/1.txt": b"A dog.\nWoof.\n", "2.json": table, "2.wav": audio[1]}
+    )
     write_archive(sounds / "test-01.tar", {"3.txt": b"Wind.", "3.wav": audio[2], "3.npy": b"x"})
     wanted = [
         ("b/x/1", ("A dog.", "Woof."), "train"),
@@ -225,7 +227,7 @@ def test_an_ambiguous_name_is_a_fault(sounds: Path) -> None:
     for folder in ("a", "b"):
         sound(sounds / "many" / folder / "same.wav", 1)
     table = write(sounds / "t.csv", "file_path,caption\nsame.npy,A dog.\n")
-    with pytest.raises(DataError, match="'same.npy' is any of a/same.wav, b/same.wav"):
+    with pytest.raises(DataError, match=r"'same\.npy' is any of a/same\.wav, b/same\.wav"):
         open_dataset([str(table)], sounds / "many")
 
 

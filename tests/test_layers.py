@@ -56,6 +56,7 @@ LONGEST_FUNCTION, LONGEST_FILE = 40, 400
 LONG_FUNCTIONS = {
     "cli/caption.py:caption": "one parameter for each option, and the help text that users read",
     "cli/evaluate.py:evaluate": "one parameter for each option, and the help text that users read",
+    "cli/extract.py:extract": "one parameter for each option, and the help text that users read",
     "cli/serve.py:serve": "one parameter for each option, and the help text that users read",
     "model/captioner.py:forward": "the signature that transformers' generate and trainers call, one line an argument",
 }

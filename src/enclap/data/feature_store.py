@@ -40,7 +40,7 @@ CLIPS_PER_GROUP = 256
 """Rows of a row group, and of a batch of the Arrow copy."""
 MAPPED = "features.arrow"
 """The Arrow copy of a folder's shards."""
-LIST_COLUMNS = ("captions", "labels")
+TEXT_COLUMNS = ("name", "captions", "labels", "split", "seconds", "audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,7 @@ def store_schema(header: StoreHeader, metadata: dict[bytes, bytes] | None = None
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(asdict(header)).encode(), **(metadata or {})})
 
 
-def write_shard(
-    path: Path, header: StoreHeader, clips: Iterable[Clip], failures: Sequence[dict[str, Any]] = ()
-) -> int:
+def write_shard(path: Path, header: StoreHeader, clips: Iterable[Clip], failures: Sequence[dict[str, Any]] = ()) -> int:
     """Write one shard under a temporary name and rename it; returns the number of its clips.
 
     failures: what is remembered of clips that belong here and could not be extracted.
@@ -143,13 +141,18 @@ class _Batch:
         vectors = batch.column("embedding")
         self._embedding = vectors.values.to_numpy().reshape(-1, embedding) if embedding else None
 
+    def values(self, name: str) -> list[Any]:
+        """A column's values."""
+        found: list[Any] = self._batch.column(name).to_pylist()
+        return found
+
     def clip(self, row: int, codebooks: int) -> Clip:
         """The clip in a row."""
         codes = self._codes[self._offsets[row] : self._offsets[row + 1]].reshape(-1, codebooks).astype(np.int64)
         features = Features(codes, None if self._embedding is None else self._embedding[row].copy())
-        texts = {name: self._batch.column(name)[row].as_py() for name in ("name", "split", "audio", "seconds")}
-        lists = {name: tuple(self._batch.column(name)[row].as_py()) for name in LIST_COLUMNS}
-        return Clip(features=features, **texts, **lists)
+        values = {name: self._batch.column(name)[row].as_py() for name in TEXT_COLUMNS}
+        captions, labels = (tuple(values.pop(name)) for name in ("captions", "labels"))
+        return Clip(features=features, captions=captions, labels=labels, **values)
 
 
 class FeatureStore(Sequence[Clip]):
@@ -196,6 +199,10 @@ class FeatureStore(Sequence[Clip]):
         batch = bisect.bisect_right(self._starts, number) - 1
         return self._batches[batch].clip(number - self._starts[batch], self.header.codebooks)
 
+    def column(self, name: str) -> list[Any]:
+        """What all clips have in one of the columns."""
+        return [value for batch in self._batches for value in batch.values(name)]
+
     def lengths(self) -> IntArray:
         """Code frames of every clip, int64 [N]."""
         return np.concatenate([frames.to_numpy() for frames in self._frames]).astype(np.int64)
@@ -208,7 +215,7 @@ def mapped_copy(folder: Path, header: StoreHeader) -> Path:
     """
     path, shards = folder / MAPPED, find_shards(folder)
     state = json.dumps([[shard.name, shard.stat().st_size, shard.stat().st_mtime_ns] for shard in shards]).encode()
-    if _state_of(path) == state:
+    if state_of(path) == state:
         return path
     schema = store_schema(header, {b"shards": state})
     with replacement_path(path) as temporary, pa.ipc.new_file(temporary, schema) as writer:
@@ -218,7 +225,7 @@ def mapped_copy(folder: Path, header: StoreHeader) -> Path:
     return path
 
 
-def _state_of(path: Path) -> bytes | None:
+def state_of(path: Path) -> bytes | None:
     """What shards an Arrow copy was made of; None when there is none that is whole."""
     try:
         with pa.memory_map(os.fspath(path)) as file:
@@ -237,7 +244,7 @@ def find_shards(folder: Path) -> list[Path]:
 
 def read_header(path: Path) -> StoreHeader:
     """A shard's header; DataError when it is no shard, or of a format that is not known."""
-    table = json.loads(_metadata(path)[METADATA_KEY])
+    table = json.loads(read_metadata(path)[METADATA_KEY])
     if table.get("version") != FORMAT_VERSION:
         shown, known = printable(str(path)), f"this version reads {FORMAT_VERSION}"
         raise DataError(f"{shown}: format {table.get('version')!r}; {known}, so extract again")
@@ -246,11 +253,12 @@ def read_header(path: Path) -> StoreHeader:
 
 def read_failures(path: Path) -> list[dict[str, Any]]:
     """What a shard remembers of clips that could not be extracted."""
-    failures: list[dict[str, Any]] = json.loads(_metadata(path).get(FAILURES_KEY, b"[]"))
+    failures: list[dict[str, Any]] = json.loads(read_metadata(path).get(FAILURES_KEY, b"[]"))
     return failures
 
 
-def _metadata(path: Path) -> dict[bytes, bytes]:
+def read_metadata(path: Path) -> dict[bytes, bytes]:
+    """The metadata of a shard's schema; DataError when it is no shard."""
     try:
         metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
         json.loads(metadata[METADATA_KEY])

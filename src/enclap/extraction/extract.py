@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from enclap.audio.window import WHOLE, is_silent
 from enclap.captioner import Captioner, check_finite
 from enclap.data.datasets.base import CaptionedClip, Fault
 from enclap.data.datasets.check import CheckedDataset
-from enclap.data.feature_store import Clip, StoreHeader, fingerprint, read_failures, read_header, write_shard
+from enclap.data.feature_store import Clip, StoreHeader, fingerprint, read_failures, write_shard
 from enclap.errors import DataError, InputError, UsageError
 from enclap.files import locked, make_folders, write_whole
 from enclap.hub.layout import read_configuration
@@ -58,24 +59,20 @@ def extract_features(
     DataError when `output` holds features of another data set or model.
     """
     make_folders(output)
-    header = store_header(captioner)
-    clips, shards = len(dataset), -(-len(dataset) // CLIPS_PER_SHARD)
+    header, clips = store_header(captioner), len(dataset)
     with locked(output / ".lock", str(output)):
-        _require_plan(output, plan_of(dataset, header, captioner.model))
-        paths = [output / f"{number:05d}.parquet" for number in range(shards)]
+        require_plan(output, plan_of(dataset, header, captioner.model))
+        paths = [output / f"{number:05d}.parquet" for number in range(-(-clips // CLIPS_PER_SHARD))]
         failures = [failure for path in paths if path.exists() for failure in read_failures(path)]
         source = iter(dataset)
-        for number, path in enumerate(paths):
+        for number, path in enumerate(paths, start=1):
             part = islice(source, CLIPS_PER_SHARD)
             if path.exists():
-                if read_header(path) != header:
-                    raise DataError(f"{printable(str(path))}: made with another model; choose another output")
-                for _ in part:  # their audio was read before
-                    continue
+                deque(part, maxlen=0)  # walked past
             else:
-                failures += _write(path, header, _features(part, captioner, dataset.hashes, strict))
+                failures += write_features(path, header, clip_features(part, captioner, dataset.hashes, strict))
             if on_progress is not None:
-                on_progress(Extracted(min(clips, (number + 1) * CLIPS_PER_SHARD), clips, len(failures)))
+                on_progress(Extracted(min(clips, number * CLIPS_PER_SHARD), clips, len(failures)))
         left_out = [{"table": fault.table, "line": fault.line, "error": fault.text} for fault in faults]
         lines = [json.dumps(failure, ensure_ascii=False) + "\n" for failure in [*left_out, *failures]]
         write_whole(output / FAILURES, "".join(lines))
@@ -105,7 +102,7 @@ def plan_of(dataset: CheckedDataset, header: StoreHeader, model: str) -> dict[st
     return {"model": model, "clips": len(dataset), "data": dataset.identity, "encoders": asdict(header)}
 
 
-def _require_plan(output: Path, plan: dict[str, Any]) -> None:
+def require_plan(output: Path, plan: dict[str, Any]) -> None:
     """Write the plan, or raise DataError when the folder holds features of another one."""
     path = output / PLAN
     if not path.exists():
@@ -117,7 +114,7 @@ def _require_plan(output: Path, plan: dict[str, Any]) -> None:
             raise DataError(f"{printable(str(output))}: holds features of {what}; choose another output folder")
 
 
-def _write(path: Path, header: StoreHeader, features: Iterator[Clip | dict[str, Any]]) -> list[dict[str, Any]]:
+def write_features(path: Path, header: StoreHeader, features: Iterator[Clip | dict[str, Any]]) -> list[dict[str, Any]]:
     """Write one shard; returns the failures of its clips."""
     clips: list[Clip] = []
     failures: list[dict[str, Any]] = []
@@ -130,12 +127,12 @@ def _write(path: Path, header: StoreHeader, features: Iterator[Clip | dict[str, 
     return failures
 
 
-def _features(
+def clip_features(
     clips: Iterator[CaptionedClip], captioner: Captioner, hashes: dict[str, str], strict: bool
 ) -> Iterator[Clip | dict[str, Any]]:
     """Each clip with its features, or what is known of why it has none; decoding runs ahead of the encoders."""
     together = captioner.engine.windows_together
-    read = Prefetcher(_windows(clips, captioner), together)
+    read = Prefetcher(clip_windows(clips, captioner), together)
     try:
         while batch := list(islice(read, together)):
             windows = [window for _, window in batch if isinstance(window, Window)]
@@ -160,7 +157,7 @@ def _features(
         read.join(1.0)
 
 
-def _windows(
+def clip_windows(
     clips: Iterator[CaptionedClip], captioner: Captioner
 ) -> Generator[tuple[CaptionedClip, Window | InputError], None, None]:
     """The single window of each clip, or what is wrong with it."""

@@ -53,8 +53,8 @@ class ArchiveDataset:
         found: list[Fault] = []
         self._entries: list[_Entry] = []
         for path in paths:
-            for key, sample in _samples(path).items():
-                entry = _entry(path, key, sample)
+            for key, sample in read_samples(path).items():
+                entry = make_entry(path, key, sample)
                 if isinstance(entry, _Entry):
                     self._entries.append(entry)
                 else:
@@ -76,7 +76,7 @@ class ArchiveDataset:
             )
 
 
-def _samples(path: Path) -> dict[str, _Sample]:
+def read_samples(path: Path) -> dict[str, _Sample]:
     """The samples of an archive by key, in order; DataError when it is no uncompressed tar."""
     samples: dict[str, _Sample] = {}
     try:
@@ -97,7 +97,7 @@ def _samples(path: Path) -> dict[str, _Sample]:
     return samples
 
 
-def _entry(path: Path, key: str, sample: _Sample) -> _Entry | str:
+def make_entry(path: Path, key: str, sample: _Sample) -> _Entry | str:
     """The clip of a sample, or what is wrong with it."""
     fields: Any = {}
     try:

@@ -45,7 +45,7 @@ def check_audio(dataset: CaptionDataset) -> tuple[CheckedDataset, list[Fault]]:
             faults.append(Fault(clip.table, clip.line, f"a second clip is called {clip.name!r}"))
             continue
         try:
-            digest = _digest(clip)
+            digest = digest_of(clip)
         except InputError as error:
             faults.append(Fault(clip.table, clip.line, str(error)))
             continue
@@ -67,7 +67,7 @@ def check_audio(dataset: CaptionDataset) -> tuple[CheckedDataset, list[Fault]]:
     return CheckedDataset(dataset, hashes, sha256(json.dumps(contents).encode())), faults
 
 
-def _digest(clip: CaptionedClip) -> str:
+def digest_of(clip: CaptionedClip) -> str:
     """The SHA-256 of a clip's audio file; InputError when its first samples cannot be decoded."""
     source = clip.source
     if isinstance(source, Waveform):

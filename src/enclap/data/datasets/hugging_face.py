@@ -44,9 +44,9 @@ class HuggingFaceDataset:
                 raise DataError(f"{printable(name)}: no column caption; it has {', '.join(table.features)}")
             self._splits[split] = table.cast_column(columns[0], datasets.Audio(decode=False)), columns[0]
         self._good: dict[str, list[int]] = {}
-        report(self._check(), faults)
+        report(self.find_faults(), faults)
 
-    def _check(self) -> list[Fault]:
+    def find_faults(self) -> list[Fault]:
         """What is wrong with the captions; rows without fault are remembered."""
         found = []
         for split, (table, audio) in self._splits.items():

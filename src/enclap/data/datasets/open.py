@@ -56,7 +56,7 @@ def open_dataset(names: Sequence[str], audio: Path | None = None, faults: list[F
             tables.append(path)
         else:
             parts.append(HuggingFaceDataset(name, faults))
-    prefixes = [f"{_shortest_name(path, tables)}/" if len(tables) > 1 else "" for path in tables]
+    prefixes = [f"{shortest_name(path, tables)}/" if len(tables) > 1 else "" for path in tables]
     parts += [TableDataset(path, audio, prefix, faults) for path, prefix in zip(tables, prefixes, strict=True)]
     if archives:
         parts.append(ArchiveDataset(archives, faults))
@@ -89,7 +89,7 @@ def open_checked(
     return checked, faults
 
 
-def _shortest_name(path: Path, tables: Sequence[Path]) -> str:
+def shortest_name(path: Path, tables: Sequence[Path]) -> str:
     """A name of the table that no other has: its own, or that of its folder before it."""
     alone = [other.stem for other in tables].count(path.stem) == 1
     return path.stem if alone else f"{path.parent.name}/{path.stem}"

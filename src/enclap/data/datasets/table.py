@@ -50,7 +50,7 @@ class TableDataset:
         self._table = str(path)
         self._prefix = prefix
         folder_split = SPLIT_NAMES.get(path.parent.name.lower(), TRAIN)
-        rows, found = _read(path, folder_split if path.stem == METADATA else split_named(path.stem))
+        rows, found = read_table(path, folder_split if path.stem == METADATA else split_named(path.stem))
         clips: dict[str, Row] = {}
         for row in rows:
             first = clips.setdefault(row.name, row)
@@ -83,7 +83,7 @@ class TableDataset:
             )
 
 
-def _read(path: Path, split: str) -> tuple[list[Row], list[Fault]]:
+def read_table(path: Path, split: str) -> tuple[list[Row], list[Fault]]:
     """The rows that can be read, and what is wrong with the others. split: of rows that name none."""
     shown = printable(str(path))
     if path.suffix.lower() not in READERS:
@@ -121,12 +121,12 @@ def parse_row(line: int, fields: dict[str, Any], default_split: str) -> Row | st
         return ", ".join(faults)
     name, files = str(path).strip(), [str(path).strip()]
     if column == "youtube_id":
-        name, files = _audiocaps_names(name, str(fields.get("start_time", "")).strip(), fields.get("audiocap_id"))
+        name, files = audiocaps_names(name, str(fields.get("start_time", "")).strip(), fields.get("audiocap_id"))
     sentences = tuple(" ".join(text.split()) for text in captions)
     return Row(line, name, tuple(files), sentences, SPLIT_NAMES.get(split.strip().lower(), split.strip()))
 
 
-def _audiocaps_names(video: str, start: str, number: object) -> tuple[str, list[str]]:
+def audiocaps_names(video: str, start: str, number: object) -> tuple[str, list[str]]:
     """The name of a clip of AudioCaps, and the file names that downloaders give it."""
     whole = start.removesuffix(".0")
     files = [f"{video}_{whole}", f"{video}_{start}", f"Y{video}", video, *([] if number is None else [str(number)])]
