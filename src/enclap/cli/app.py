@@ -15,6 +15,7 @@ from enclap.cli.mcp import mcp
 from enclap.cli.metrics import metrics
 from enclap.cli.models import models
 from enclap.cli.serve import serve
+from enclap.cli.train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +50,7 @@ app.command()(handle_errors(caption))
 app.command()(handle_errors(doctor))
 app.command()(handle_errors(evaluate))
 app.command()(handle_errors(extract))
+app.command()(handle_errors(train))
 app.command()(handle_errors(serve))
 app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")
