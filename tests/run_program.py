@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -97,13 +98,12 @@ def run(output: Path, encoders: Path, features: Path, changes: dict[str, Any]) -
 
 def fresh_model(encoders: Path, target: Path, **sizes: Any) -> Path:
     """A copy of the encoders' folder with a caption model as training begins with it."""
-    import shutil
-
     shutil.copytree(encoders, target)
     torch.manual_seed(0)
     config = EnclapConfig.from_pretrained(encoders)
     config.update({"dropout": 0.0, **sizes})
     EnclapForConditionalGeneration(config).save_pretrained(target)
+    shutil.copy(encoders / "generation_config.json", target)
     return target
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from transformers.utils.logging import disable_progress_bar
 
 from enclap.captioner import Captioner
 from enclap.convert.published_sizes import DEFAULT_GENERATION
@@ -82,6 +83,7 @@ class Prepared:
 
 def prepare(run: TrainingRun) -> Prepared:
     """The checked parts of a run; one error for what does not fit. Features are extracted if there are none yet."""
+    disable_progress_bar()  # transformers shows one for every file
     recipe = run.recipe
     store, named = features_of(run)
     encoders = find_model(run.encoders or named)
