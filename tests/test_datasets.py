@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from enclap.audio.read import read_audio
-from enclap.data.datasets.base import CaptionDataset, CaptionedClip, in_split
+from enclap.data.columns import CLIP_COLUMNS
+from enclap.data.datasets.base import FAULTS_SHOWN, CaptionDataset, CaptionedClip, Fault, in_split
 from enclap.data.datasets.recordings import RecordingsDataset
 from enclap.data.datasets.table import TableDataset
 from enclap.data.recordings import Recording, read_manifest
 from enclap.data.splits import SPLITS, hash_fraction, is_held_out, select, split_of
-from enclap.data.tables import FAULTS_SHOWN, ClipCaptions
-from enclap.errors import DataError
-from enclap.evaluation.captioning.tables import read_references
+from enclap.data.tables import READERS
+from enclap.errors import DataError, MissingExtra
+from enclap.evaluation.captioning.tables import ClipCaptions, read_references
 from enclap.evaluation.hearing import mentions_label
 from sounds import tone, write_wav
 from tiny_mini import SOUNDS, write_recordings
 
+TWO_CLIPS = [
+    ("one.wav", "A dog.", "A dog.", "dog; rain"),
+    ("two.wav", "Rain.", "", ""),
+    ("one.wav", "Woof.", "", ""),
+]
 MANIFEST = Path(__file__).resolve().parents[1] / "recipes" / "mini" / "recordings.csv"
 
 
@@ -134,17 +144,57 @@ def test_a_table_in_csv_and_in_json_lines_is_the_same_data_set(sounds: Path) -> 
         CaptionedClip("two.wav", sounds / "two.wav", ("Rain falls.",), "test"),
     ]
     datasets: list[CaptionDataset] = [TableDataset(table), TableDataset(lines)]
-    assert [list(dataset) for dataset in datasets] == [wanted, wanted] and len(datasets[0]) == 2
+    found = [[replace(clip, table="", line=0) for clip in dataset] for dataset in datasets]
+    assert found == [wanted, wanted] and len(datasets[0]) == 2
 
 
-@pytest.mark.parametrize("name", ["path", "file_name", "fname"])
-def test_a_data_set_and_references_read_the_same_of_a_table(sounds: Path, name: str) -> None:
-    rows = f"{name},reference_1,reference_2,labels\none.wav,A dog.,A dog.,dog; rain\ntwo.wav,Rain.,,\n"
-    table = write(sounds / "a.csv", rows)
+@pytest.mark.parametrize("name", CLIP_COLUMNS)
+@pytest.mark.parametrize("format_", READERS)
+def test_a_data_set_and_references_read_the_same_of_a_table(sounds: Path, name: str, format_: str) -> None:
+    header = (name, "reference_1", "reference_2", "labels")
+    rows = [dict(zip(header, cells, strict=True)) for cells in TWO_CLIPS]
+    table = sounds / f"a{format_}"
+    if format_ == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), table)
+    elif format_ == ".jsonl":
+        write(table, "".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        write(table, "".join({".csv": ",", ".tsv": "\t"}[format_].join(row) + "\n" for row in (header, *TWO_CLIPS)))
     clips = list(TableDataset(table, is_distinct=False))
     assert [ClipCaptions(clip.name, clip.captions, clip.labels) for clip in clips] == read_references(table)
-    assert clips[0].labels == ("dog", "rain") and clips[0].captions == ("A dog.", "A dog.")
-    assert next(iter(TableDataset(table))).captions == ("A dog.",)
+    assert [clip.name for clip in clips] == ["one.wav", "two.wav"] and [clip.line for clip in clips] == (
+        [2, 3] if format_ in (".csv", ".tsv") else [1, 2]
+    )
+    assert clips[0].labels == ("dog", "rain") and clips[0].captions == ("A dog.", "A dog.", "Woof.")
+    assert next(iter(TableDataset(table))).captions == ("A dog.", "Woof.")
+
+
+@pytest.mark.parametrize("content", [b"no Parquet", b"PAR1" + bytes(20) + b"PAR1"])
+def test_what_is_no_parquet_is_refused_in_one_line(sounds: Path, content: bytes) -> None:
+    (sounds / "a.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.parquet: (not Parquet|cannot be read)") as caught:
+        TableDataset(sounds / "a.parquet")
+    assert "\n" not in str(caught.value)
+    pq.write_table(pa.table({"sound": ["one.wav"], "caption": ["A dog."]}), sounds / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: the header needs a clip .* it has sound, caption$"):
+        TableDataset(sounds / "a.parquet")
+
+
+def test_parquet_without_its_packages_names_the_extra(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"a Parquet table needs the extra 'data'"):
+        TableDataset(sounds / "a.parquet")
+
+
+def test_a_row_that_contradicts_another_is_left_out_with_its_captions(sounds: Path) -> None:
+    rows = "path,caption,split\none.wav,A dog.,train\none.wav,Woof.,test\none.wav,A dog.,dev\none.wav,Bark.,training\n"
+    faults: list[Fault] = []
+    [clip] = TableDataset(write(sounds / "a.csv", rows), faults=faults)
+    assert clip.captions == ("A dog.", "Bark.") and clip.split == "train"
+    assert [(fault.line, fault.text) for fault in faults] == [
+        (3, "split 'test', but 'train' in line 2"),
+        (4, "split 'validation', but 'train' in line 2"),
+    ]
 
 
 def test_all_faults_of_a_csv_table_are_listed_with_their_lines(sounds: Path) -> None:
@@ -159,7 +209,7 @@ def test_all_faults_of_a_csv_table_are_listed_with_their_lines(sounds: Path) -> 
     assert message.startswith(f"{table}: ") and "\n" not in message
     assert message.split(": ", 1)[1].split("; ") == [
         "line 4: path is empty",
-        "line 5: all captions are empty",
+        "line 5: no caption, all are empty",
         "line 6: no file 'none.wav'",
         "line 7: split 'test', but 'train' in line 2",
         "line 8: 4 cells, but the header has 3",
@@ -209,7 +259,7 @@ UNREADABLE = [
     ("a.csv", b"file,text\none.wav,A dog.\n", "line 1: the header needs a clip (path, file_name, fname, "),
     ("a.csv", b"path,caption\none.wav,\xff\n", "not UTF-8"),
     ("a.csv", b'path,caption\none.wav,"A dog\n', "not CSV from here on"),
-    ("a.txt", b"one.wav A dog.", "not a table that is read here; give .csv or .jsonl"),
+    ("a.txt", b"one.wav A dog.", "not a table that is read here; give .csv or .tsv or .jsonl or .parquet"),
 ]
 
 

@@ -46,11 +46,16 @@ def test_the_captions_are_those_of_the_captioner(tiny_model: Path, data: Path) -
     assert predicted.failures == [] and predicted.sources == [data.parent / name for name in predicted.captions.clips]
 
 
-def test_sound_that_is_in_no_file_is_captioned_too(tiny_model: Path) -> None:
+def test_sound_that_is_in_no_file_of_its_own_is_captioned_too(tiny_model: Path, data: Path) -> None:
     captioner = Captioner.from_pretrained(tiny_model)
     waveform = Waveform(noise(1.0, 16_000)[:, 0], 16_000)
-    predicted = predict(captioner, [CaptionedClip("made", waveform, ("a hiss",), "test")])
-    assert predicted.captions.predictions[0] == captioner.caption((waveform.samples, 16_000), window=0).captions[0].text
+    archived = (data.parent / "a.wav").read_bytes()
+    sources = {"made": waveform, "archived": archived}
+    predicted = predict(
+        captioner, [CaptionedClip(name, source, ("a hiss",), "test") for name, source in sources.items()]
+    )
+    wanted = [captioner.caption(source, window=0) for source in ((waveform.samples, 16_000), archived)]
+    assert list(predicted.captions.predictions) == [result.captions[0].text for result in wanted]
 
 
 def test_similarity_is_the_mean_cosine_over_windows_and_silence_has_none(tiny_model: Path, data: Path) -> None:
@@ -106,7 +111,7 @@ def test_a_recording_that_fails_is_named_and_the_others_are_evaluated(
 def test_one_split_is_evaluated(enclap: Run, tiny_model: Path, data: Path, tmp_path: Path) -> None:
     text = data.read_text().replace("\r\n", "\n").replace("caption_2", "caption_2,split")
     data.write_text(
-        text.replace("a hiss,noise", "a hiss,noise,test", 1).replace("a hiss,noise\n", "a hiss,noise,train\n")
+        text.replace("a hiss,noise", "a hiss,noise,evaluation", 1).replace("a hiss,noise\n", "a hiss,noise,train\n")
     )
     arguments = ["--model", tiny_model, "--data", data, "--split"]
     wrong = enclap("evaluate", *arguments, "tset")

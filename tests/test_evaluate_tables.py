@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from enclap.data.tables import FAULTS_SHOWN, ClipCaptions
+from enclap.data.datasets.base import FAULTS_SHOWN
 from enclap.errors import DataError
-from enclap.evaluation.captioning.tables import match, read_predictions, read_references
+from enclap.evaluation.captioning.tables import ClipCaptions, match, read_predictions, read_references
 
 
 def table(folder: Path, name: str, text: str) -> Path:
@@ -35,6 +35,15 @@ def test_references_are_read_in_the_order_of_their_numbers(tmp_path: Path, name:
     assert read_references(table(tmp_path, "a.csv", f"{header}\n{cells}\n")) == expected
     listed = json.dumps({"fname": "a.wav", f"{name}s": [f"text {number}" for number in numbers]})
     assert read_references(table(tmp_path, "a.jsonl", listed)) == expected
+
+
+def test_references_may_be_in_several_rows_as_those_of_audiocaps(tmp_path: Path) -> None:
+    header = "audiocap_id,youtube_id,start_time,caption\n"
+    path = table(tmp_path, "test.csv", f"{header}1,abc,30,A dog.\n2,def,0,Rain.\n3,abc,30,A dog.\n4,abc,30,Woof.\n")
+    assert read_references(path) == [
+        ClipCaptions("abc_30", ("A dog.", "A dog.", "Woof.")),
+        ClipCaptions("def_0", ("Rain.",)),
+    ]
 
 
 def test_the_programs_own_json_lines_are_predictions(tmp_path: Path) -> None:
@@ -65,7 +74,7 @@ def test_the_programs_own_json_lines_are_predictions(tmp_path: Path) -> None:
         ("a.jsonl", "{\n", "line 1: not JSON"),
         ("a.jsonl", '{"path": "a", "caption": 3}\n', "line 1: the caption is no text"),
         ("a.jsonl", '{"path": null, "caption": "a"}\n', "line 1: path is empty"),
-        ("a.txt", "a dog\n", "not a table that is read here; give .csv or .jsonl"),
+        ("a.txt", "a dog\n", "not a table that is read here; give .csv or .tsv or .jsonl or .parquet"),
     ],
 )
 def test_each_fault_of_a_table_is_one_line_that_says_where(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -44,7 +44,7 @@ RUNTIME = {
     "hub",
 }
 RUNTIME |= {"output"}
-APPLICATIONS = {"cli", "__main__", "data", "evaluation", "serving", "batch", "search"}
+APPLICATIONS = {"cli", "__main__", "data", "evaluation", "extraction", "serving", "batch", "search"}
 TORCH_PACKAGES = {"model", "export", "convert", "training"}
 HEAVY = {"torch", "transformers", "pyarrow", "yaml", "accelerate", "safetensors", "onnx", "pycocoevalcap", "matplotlib"}
 
@@ -56,7 +56,9 @@ LONGEST_FUNCTION, LONGEST_FILE = 40, 400
 LONG_FUNCTIONS = {
     "cli/caption.py:caption": "one parameter for each option, and the help text that users read",
     "cli/evaluate.py:evaluate": "one parameter for each option, and the help text that users read",
+    "cli/extract.py:extract": "one parameter for each option, and the help text that users read",
     "cli/serve.py:serve": "one parameter for each option, and the help text that users read",
+    "cli/train.py:train": "one parameter for each option, and the help text that users read",
     "model/captioner.py:forward": "the signature that transformers' generate and trainers call, one line an argument",
 }
 MOST_PRIVATE_FUNCTIONS_USED_ONCE = 80

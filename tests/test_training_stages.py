@@ -97,11 +97,11 @@ def test_the_recipes_of_mini_are_read(name: str) -> None:
 
 
 def test_there_is_no_recipe_that_is_not_tested() -> None:
-    assert {path.stem for path in (ROOT / "recipes").rglob("*.yaml")} == set(RECIPES)
+    assert {path.stem for path in (ROOT / "recipes" / "mini").rglob("*.yaml")} == set(RECIPES)
 
 
 def test_a_recipe_names_all_its_faults_at_once() -> None:
-    with pytest.raises(UsageError, match=r"steps.*batch_size.*pace|pace.*steps.*batch_size") as caught:
+    with pytest.raises(UsageError, match=r"batch_size.*steps.*pace") as caught:
         parse(Optimisation, {"steps": 0, "batch_size": -1, "learning_rate": 1.0, "pace": 3}, "here.yaml")
     assert "here.yaml" in str(caught.value) and "\n" not in str(caught.value)
 

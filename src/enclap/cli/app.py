@@ -10,10 +10,13 @@ from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
 from enclap.cli.evaluate import evaluate
 from enclap.cli.exit import handle_errors
+from enclap.cli.extract import extract
+from enclap.cli.finetune import finetune
 from enclap.cli.mcp import mcp
 from enclap.cli.metrics import metrics
 from enclap.cli.models import models
 from enclap.cli.serve import serve
+from enclap.cli.train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +50,9 @@ def _enclap(
 app.command()(handle_errors(caption))
 app.command()(handle_errors(doctor))
 app.command()(handle_errors(evaluate))
+app.command()(handle_errors(extract))
+app.command()(handle_errors(train))
+app.command()(handle_errors(finetune))
 app.command()(handle_errors(serve))
 app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")

@@ -26,7 +26,9 @@ class TokenizerName(StrEnum):
     none = "none"
 
 
-Predictions = Annotated[str | None, typer.Option(metavar="FILE", help="Captions of any system, .csv or .jsonl.")]
+Predictions = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Captions of any system: .csv, .tsv, .jsonl, .parquet.")
+]
 References = Annotated[str | None, typer.Option(metavar="FILE", help="What people wrote of the same clips.")]
 Model = Annotated[str | None, typer.Option(metavar="NAME", help="A model that captions the recordings of --data.")]
 Data = Annotated[str | None, typer.Option(metavar="FILE", help="References that name recordings in path.")]
@@ -72,8 +74,9 @@ def evaluate(
     the others are computed. Needs the extra eval, and Java 8 to 21.
 
     \b
-    Tables name a clip in path, file_name, fname or audiocap_id, and its
-    captions in caption, candidate, caption_1 ... or reference_1 ...
+    Tables name a clip in path, file_name, fname, file_path, youtube_id or
+    audiocap_id, its captions in caption, candidate, caption_1 ... or
+    reference_1 ...
 
     \b
     Examples:
@@ -116,10 +119,9 @@ def _evaluate(
     source: dict[str, str], compare: str | None, options: EvaluationOptions, output: str | None, require: Sequence[str]
 ) -> None:
     """Compute, show and write what was asked for; SystemExit when something of it is missing."""
-    from enclap.data.tables import ClipCaptions
     from enclap.evaluation.captioning import evaluate as evaluation
     from enclap.evaluation.captioning.report import write_folder
-    from enclap.evaluation.captioning.tables import match, read_predictions, read_references
+    from enclap.evaluation.captioning.tables import ClipCaptions, match, read_predictions, read_references
 
     similarity, failures = None, 0
     clips = _clips(source["data"], source.get("split")) if "model" in source else []
@@ -150,12 +152,12 @@ def _evaluate(
 
 def _clips(data: str, split: str | None) -> Sequence[CaptionedClip]:
     """The clips of a data set's table, or of one split; every caption counts, also one that a clip has twice."""
-    from enclap.data.datasets.base import in_split
+    from enclap.data.datasets.base import common_split, in_split
     from enclap.data.datasets.table import TableDataset
     from enclap.evaluation.captioning.tables import check_length
 
     dataset = TableDataset(Path(data), is_distinct=False)
-    found = list(dataset) if split is None else in_split(dataset, split)
+    found = list(dataset) if split is None else in_split(dataset, common_split(split))
     if not found:
         known = ", ".join(sorted({clip.split for clip in dataset}))
         raise UsageError(f"--split {split}: no clip of {data} is in it; its splits are {known}")

@@ -1,120 +1,89 @@
-"""Tables of clips and their captions, in CSV or JSON lines: each row read, and every fault named with its line."""
+"""Tables of clips and their captions, in CSV, TSV, JSON lines or Parquet: every fault is named with its line.
+
+Data sets, references and predictions are all read here; what the columns are called stands in `columns`.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
-from enclap.errors import DataError
-from enclap.text import printable
+from enclap.data.columns import ClipRow, FaultyRow, Fields, header_fault, parse_row, references_of
+from enclap.data.datasets.base import SPLIT_NAMES, TRAIN, Fault, split_named
+from enclap.errors import DataError, MissingExtra
+from enclap.text import first_line, printable
 
-IDENTIFIERS = ("path", "file_name", "fname", "audiocap_id")
-"""Columns that may name a clip; the first that a table has is taken."""
-REFERENCE, CAPTION = re.compile(r"reference(_\d+)?"), re.compile(r"caption(_\d+)?")
-CANDIDATES = ("candidate", "caption", "text", "caption_1")
-"""Columns that may hold the caption of a system; the first that a table has is taken."""
-LISTS = ("references", "captions")
-"""Fields of JSON lines that may hold several captions."""
-FAULTS_SHOWN = 20
-"""Faults that an error lists; of more it says how many there are."""
+METADATA = "metadata"
+"""What the table of an audio folder is called; its split is then the folder's name."""
 
-Fields = dict[str, Any]
-Faults = list[tuple[int, str]]  # line, what is wrong there
-Item = TypeVar("Item")
+NumberedFields = tuple[int, Fields | str]
+"""The line where a row begins, from 1, and its fields, or what is wrong with it; line 0 is the table as a whole."""
 
 
-class FaultyRow(ValueError):
-    """What is wrong with a row, in words."""
+def read_clips(path: Path, is_distinct: bool = True) -> tuple[list[ClipRow], list[Fault]]:
+    """The clips of a table with all that their rows say, and the faults of the rows that are left out.
 
-
-@dataclass(frozen=True, slots=True)
-class ClipCaptions:
-    """The captions of one clip, at least one. labels: of its sounds, in order of time, where the table has them."""
-
-    clip: str
-    captions: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-
-
-def read_table(path: Path, parse: Callable[[Fields], Item]) -> tuple[list[tuple[int, Item]], Faults]:
-    """What `parse` makes of each row, with the line where the row begins, and the faults of all other rows.
-
-    parse: raises FaultyRow. DataError when the file cannot be read as a table at all.
+    Rows of the same clip make one with the captions of all. is_distinct: a caption that a clip has twice is kept once,
+    and a row that says nothing new is a fault, unless it is numbered as another person's caption; without it every
+    caption counts. DataError as in `read_table`.
     """
-    readers = {".csv": csv_rows, ".jsonl": json_rows}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{printable(str(path))}: not a table that is read here; give .csv or .jsonl")
-    items: list[tuple[int, Item]] = []
-    faults: Faults = []
+    rows, faults = read_table(path)
+    clips: dict[str, ClipRow] = {}
+    for row in rows:
+        first = clips.setdefault(row.name, row)
+        captions = row.captions if first is row else (*first.captions, *row.captions)
+        if first.split != row.split:
+            fault = f"split {row.split!r}, but {first.split!r} in line {first.line}"
+            faults.append(Fault(str(path), row.line, fault))
+            continue
+        is_other = bool(row.number) and row.number != first.number  # a tenth of AudioCaps' clips have equal captions
+        if is_distinct and first is not row and not is_other and set(row.captions) <= set(first.captions):
+            faults.append(Fault(str(path), row.line, f"says what line {first.line} says; remove one of them"))
+            continue
+        captions = tuple(dict.fromkeys(captions)) if is_distinct else captions
+        clips[row.name] = replace(first, captions=captions, labels=first.labels or row.labels)
+    return list(clips.values()), faults
+
+
+def read_table(
+    path: Path, captions_of: Callable[[Fields], Sequence[str]] = references_of
+) -> tuple[list[ClipRow], list[Fault]]:
+    """The rows that can be read, and what is wrong with the others.
+
+    captions_of: gives the captions of a row; it raises FaultyRow. A row that names no split is in the one that the
+    table's name says ("val.csv"), else in "train". DataError when the file cannot be read as a table at all.
+    """
+    shown = printable(str(path))
+    if path.suffix.lower() not in READERS:
+        raise DataError(f"{shown}: not a table that is read here; give {' or '.join(READERS)}")
+    of_folder = SPLIT_NAMES.get(path.parent.name.lower(), TRAIN)
+    split = of_folder if path.stem == METADATA else split_named(path.stem)
+    rows: list[ClipRow] = []
+    faults: list[Fault] = []
     try:
-        for line, fields in readers[path.suffix.lower()](path):
-            if isinstance(fields, str):
-                faults.append((line, fields))
-                continue
+        for line, fields in READERS[path.suffix.lower()](path):
             try:
-                items.append((line, parse(fields)))
+                if isinstance(fields, str):
+                    raise FaultyRow(fields)
+                row = parse_row(line, fields, captions_of)
+                rows.append(replace(row, split=row.split or split))
             except FaultyRow as fault:
-                faults.append((line, str(fault)))
+                faults.append(Fault(str(path), line, str(fault)))
     except OSError as error:
-        raise DataError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{shown}: cannot be read: {error.strerror or first_line(error)}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{printable(str(path))}: not UTF-8 ({error.reason}); save it as UTF-8") from error
-    return items, faults
+        raise DataError(f"{shown}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    return rows, faults
 
 
-def check_faults(path: Path, faults: Faults) -> None:
-    """Raises one DataError that lists the faults with their lines; nothing without any."""
-    if faults:
-        shown = [f"line {line}: {fault}" for line, fault in sorted(faults)[:FAULTS_SHOWN]]
-        more = [f"and {len(faults) - FAULTS_SHOWN} more faults"] if len(faults) > FAULTS_SHOWN else []
-        raise DataError(printable(f"{path}: {'; '.join([*shown, *more])}"))
-
-
-def parse_clip(fields: Fields, captions_of: Callable[[Fields], Sequence[str]]) -> ClipCaptions:
-    """The clip of a row. captions_of: gives the captions of the row; it raises FaultyRow, as this does."""
-    column = next((name for name in IDENTIFIERS if name in fields), None)
-    if column is None:
-        raise FaultyRow(f"names no clip; it needs one of {', '.join(IDENTIFIERS)}")
-    clip = fields[column]
-    if isinstance(clip, int):
-        clip = str(clip)
-    if not isinstance(clip, str) or not clip.strip():
-        raise FaultyRow(f"{column} is empty")
-    captions = tuple(" ".join(caption.split()) for caption in captions_of(fields))
-    labels = fields.get("labels") or fields.get("label") or ""
-    names = labels if isinstance(labels, list) else str(labels).split(";")
-    return ClipCaptions(clip.strip(), captions, tuple(str(name).strip() for name in names if str(name).strip()))
-
-
-def references_of(fields: Fields) -> list[str]:
-    """All captions of a row, from a list or from `reference_1`, `caption_1` and so on, in the order of their numbers.
-
-    Empty ones are left out; FaultyRow when none remains.
-    """
-    values = next((fields[name] for name in LISTS if isinstance(fields.get(name), list)), None)
-    if values is None:
-        pattern = REFERENCE if any(map(REFERENCE.fullmatch, fields)) else CAPTION
-        columns = sorted(filter(pattern.fullmatch, fields), key=lambda name: (len(name), name))
-        if not columns:
-            raise FaultyRow("no captions; it needs caption, caption_1 or reference_1")
-        values = [fields[name] for name in columns if fields[name] is not None]
-    if not all(isinstance(value, str) for value in values):
-        raise FaultyRow("a caption is no text")
-    captions = [value for value in values if value.strip()]
-    if not captions:
-        raise FaultyRow("all captions are empty")
-    return captions
-
-
-def csv_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
-    """Line and cells of each row, or what is wrong with it; a header that cannot do is the only fault of its table."""
+def read_csv(path: Path, delimiter: str = ",") -> Iterator[NumberedFields]:
+    """The rows below a header; one that cannot do is the only fault of its table."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
+        reader = csv.reader(stream, strict=True, delimiter=delimiter)
         header: list[str] | None = None
         line = 1
         try:
@@ -133,18 +102,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
             yield line, f"not CSV from here on ({error})"
 
 
-def header_fault(header: Sequence[str]) -> str | None:
-    """What is wrong with a table's column names, if anything."""
-    if len(set(header)) < len(header):
-        return "two columns of the header have the same name"
-    is_caption = [name in CANDIDATES or REFERENCE.fullmatch(name) or CAPTION.fullmatch(name) for name in header]
-    if not any(is_caption) or not set(IDENTIFIERS) & set(header):
-        return f"the header needs a clip ({', '.join(IDENTIFIERS)}) and a caption; it has {', '.join(header)}"
-    return None
-
-
-def json_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
-    """Line and fields of each object, or what is wrong with it."""
+def read_json_lines(path: Path) -> Iterator[NumberedFields]:
+    """An object in each line that is not empty."""
     with path.open(encoding="utf-8-sig") as stream:
         for line, text in enumerate(stream, start=1):
             if not text.strip():
@@ -155,3 +114,30 @@ def json_rows(path: Path) -> Iterator[tuple[int, Fields | str]]:
                 yield line, "not JSON"
                 continue
             yield line, fields if isinstance(fields, dict) else "not an object with a clip and its caption"
+
+
+def read_parquet(path: Path) -> Iterator[NumberedFields]:
+    """The rows of a Parquet file, counted from 1; MissingExtra without pyarrow."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra("a Parquet table", "data") from error
+    try:
+        with pq.ParquetFile(path) as file:
+            if fault := header_fault(file.schema_arrow.names, has_lists=True):
+                yield 0, fault
+                return
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            yield from enumerate(rows, start=1)
+    except pa.ArrowInvalid as error:
+        yield 0, f"not Parquet ({first_line(error)})"
+
+
+READERS: dict[str, Callable[[Path], Iterator[NumberedFields]]] = {
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiter="\t"),
+    ".jsonl": read_json_lines,
+    ".parquet": read_parquet,
+}
+"""What reads a table, by its extension."""

@@ -40,8 +40,11 @@ class Engine(Protocol):
         """Whether `embed_text` has a text tower."""
         ...
 
-    def extract(self, windows: Sequence[Window]) -> list[Features]:
-        """One Features per window, in order; a window's features do not depend on its neighbours."""
+    def extract(self, windows: Sequence[Window], *, whole: bool = False) -> list[Features]:
+        """One Features per window, in order; a window's features do not depend on its neighbours.
+
+        whole: the codes of a window that is longer than the model's positions too, from which training takes its crops.
+        """
         ...
 
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:

@@ -73,12 +73,12 @@ class TorchEngine:
         """Whether the folder has CLAP's text tower."""
         return self.folder.clap is not None and (self.folder.path / CLAP / TOKENIZER).is_file()
 
-    def extract(self, windows: Sequence[Window]) -> list[Features]:
+    def extract(self, windows: Sequence[Window], *, whole: bool = False) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
         features = [no_codes(self.folder)] * len(windows)
         if self.folder.codec_rate is not None:
             rate, readable = self.folder.codec_rate, self.folder.max_frames * self._codec.hop
-            limit = readable if self._codec.is_causal else None
+            limit = readable if self._codec.is_causal and not whole else None
             samples = [resample(window.waveform, rate)[:limit] for window in windows]
             codes = in_groups(
                 samples, len, lambda clips: list(self._codec.encode_batch(np.stack(clips))), self._batch_size

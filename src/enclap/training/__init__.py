@@ -3,5 +3,6 @@
 `captioning` trains the caption model for anyone who has features; `mini/` holds the stages that make the bundled model,
 `teachers/` the pretrained encoders that it learns from.
 
-May import: audio, convert, data, decoding, engines, errors, evaluation, export, files, hub, model, text, types.
+May import: audio, captioner, convert, data, decoding, engines, errors, evaluation, export, extraction, files, hub,
+model, text, types.
 """

@@ -66,11 +66,7 @@ class CaptionItems:
     ) -> None:
         self._clips = clips
         self._cumulative_weights = np.cumsum(weights / weights.sum())
-        self._lengths = (
-            clips.lengths()
-            if isinstance(clips, FeatureStore)
-            else np.asarray([len(clip.features.codes) for clip in clips])
-        )
+        self._lengths = clip_lengths(clips)
         self._tokenizer = tokenizer
         self._entries = entries
         self._perturbation = perturbation
@@ -83,25 +79,9 @@ class CaptionItems:
         group, index = divmod(number, self._batch_size * BATCHES_SORTED_TOGETHER)
         if self._group[0] != group:
             self._group = (group, self._choose_clips(group))
-        clip, settings = self._clips[int(self._group[1][index])], self._perturbation
+        clip = self._clips[int(self._group[1][index])]
         generator = clip_generator(self._seed, number, clip.name)
-        codes = clip.features.codes
-        hidden = hidden_frames(
-            len(codes),
-            codes.shape[1],
-            generator,
-            probability=settings.mask_probability,
-            span=settings.mask_span,
-        )
-        shown, mcm_labels = mask_codes(codes, hidden, self._entries)
-        if generator.random() < settings.codes_dropout:
-            shown, mcm_labels = np.full_like(shown, self._entries), np.full_like(mcm_labels, IGNORED)
-        caption = clip.captions[int(generator.integers(0, len(clip.captions)))]
-        labels = np.asarray(self._tokenizer.encode(caption).ids, dtype=np.int64)
-        embedding = clip.features.embedding
-        if embedding is not None:
-            embedding = perturb(embedding, settings, generator)
-        return CaptionItem(shown, mcm_labels, embedding, labels)
+        return draw_item(clip, None, generator, self._perturbation, self._tokenizer, self._entries)
 
     def _choose_clips(self, group: int) -> NDArray[np.int64]:
         """Numbers of the clips of one group of batches, int64 [16 * batch size]."""
@@ -112,8 +92,133 @@ class CaptionItems:
         return by_length[generator.permutation(len(by_length))].reshape(-1)
 
 
+class EpochItems:
+    """Item n of a training in epochs: every caption of every clip once an epoch, in an order drawn anew for each.
+
+    What an item looks like depends on (seed, epoch, clip, caption) alone. Steps are whole: where the items of an epoch
+    do not fill its last batch, the rest are fillers, whose labels count for nothing. Batches hold clips of like length.
+
+    rows: numbers of the clips of `clips` that are trained on. limit: frames that the model reads; of longer clips a
+    part is drawn.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        rows: Sequence[int],
+        tokenizer: Tokenizer,
+        entries: int,
+        limit: int,
+        perturbation: Perturbation,
+        *,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        captions = clips.column("captions") if isinstance(clips, FeatureStore) else [clip.captions for clip in clips]
+        pairs = [(row, caption) for row in rows for caption in range(len(captions[row]))]
+        self._clips = clips
+        self._pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+        self._lengths = np.minimum(clip_lengths(clips), limit)[self._pairs[:, 0]]
+        self._tokenizer = tokenizer
+        self._entries = entries
+        self._limit = limit
+        self._perturbation = perturbation
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Items of an epoch, without fillers."""
+        return len(self._pairs)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every item comes once."""
+        return -(-len(self._pairs) // self._batch_size)
+
+    def __call__(self, number: int) -> CaptionItem:
+        """Item `number`."""
+        epoch, index = divmod(number, self.steps_per_epoch * self._batch_size)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order(epoch))
+        pair = int(self._epoch[1][index])
+        clip = self._clips[int(self._pairs[max(pair, 0), 0])]
+        if pair < 0:
+            return filler(clip)
+        caption = int(self._pairs[pair, 1])
+        generator = clip_generator(self._seed, epoch, f"{clip.name}\n{caption}" if caption else clip.name)
+        text = clip.captions[caption]
+        return draw_item(clip, text, generator, self._perturbation, self._tokenizer, self._entries, self._limit)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Numbers of the pairs of one epoch in order, -1 for fillers; int64 [steps * batch size]."""
+        generator = np.random.default_rng((self._seed, epoch))
+        order = np.full(self.steps_per_epoch * self._batch_size, -1, dtype=np.int64)
+        order[: len(self._pairs)] = generator.permutation(len(self._pairs))
+        lengths = np.where(order < 0, 0, self._lengths[order])
+        together = self._batch_size * BATCHES_SORTED_TOGETHER
+        for start in range(0, len(order), together):
+            part = slice(start, start + together)
+            batches = order[part][np.argsort(lengths[part], kind="stable")].reshape(-1, self._batch_size)
+            order[part] = batches[generator.permutation(len(batches))].reshape(-1)
+        return order
+
+
+def clip_lengths(clips: Sequence[Clip]) -> IntArray:
+    """Code frames of every clip, int64 [N]."""
+    if isinstance(clips, FeatureStore):
+        return clips.lengths()
+    return np.asarray([len(clip.features.codes) for clip in clips])
+
+
+def draw_item(
+    clip: Clip,
+    caption: str | None,
+    generator: np.random.Generator,
+    settings: Perturbation,
+    tokenizer: Tokenizer,
+    entries: int,
+    limit: int | None = None,
+) -> CaptionItem:
+    """A clip as it is learnt from once: a part of it, with hidden codes and noise, all drawn by `generator`.
+
+    caption: None to draw one. limit: frames at most, None for all.
+    """
+    codes = clip.features.codes
+    if limit is not None and len(codes) > limit:
+        start = int(generator.integers(0, len(codes) - limit + 1))
+        codes = codes[start : start + limit]
+    probability, span = settings.mask_probability, settings.mask_span
+    hidden = hidden_frames(len(codes), codes.shape[1], generator, probability=probability, span=span)
+    shown, mcm_labels = mask_codes(codes, hidden, entries)
+    if generator.random() < settings.codes_dropout:
+        shown, mcm_labels = np.full_like(shown, entries), np.full_like(mcm_labels, IGNORED)
+    if caption is None:
+        caption = clip.captions[int(generator.integers(0, len(clip.captions)))]
+    labels = np.asarray(tokenizer.encode(caption).ids, dtype=np.int64)
+    embedding = clip.features.embedding
+    if embedding is not None:
+        embedding = perturb(embedding, settings, generator)
+    return CaptionItem(shown, mcm_labels, embedding, labels)
+
+
+def plain_item(clip: Clip, tokenizer: Tokenizer) -> CaptionItem:
+    """A clip as it is, with its first caption."""
+    codes = clip.features.codes
+    labels = np.asarray(tokenizer.encode(clip.captions[0]).ids, dtype=np.int64)
+    return CaptionItem(codes, np.full_like(codes, IGNORED), clip.features.embedding, labels)
+
+
+def filler(clip: Clip) -> CaptionItem:
+    """An item that fills a batch and counts for nothing."""
+    codes = clip.features.codes[:1]
+    return CaptionItem(codes, np.full_like(codes, IGNORED), clip.features.embedding, np.full(2, IGNORED))
+
+
 def perturb(embedding: FloatArray, settings: Perturbation, generator: np.random.Generator) -> FloatArray:
     """Float32 [E]: the embedding with a random vector of random length added, unit length again; or zeros."""
+    if settings.embedding_noise == settings.embedding_dropout == 0.0:
+        return embedding
     if generator.random() < settings.embedding_dropout:
         return np.zeros_like(embedding)
     direction = generator.standard_normal(len(embedding))

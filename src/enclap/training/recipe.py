@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,20 +22,27 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
-class Optimisation(Settings):
-    """How a model is optimised: AdamW with linear warm-up and cosine decay.
+class OptimiserSettings(Settings):
+    """How a model is optimised: AdamW with linear warm-up, then a decay of the rate.
 
-    batch_size: items of one optimiser step, over all processes together. accumulate: parts in which each process works
-    through its share of them, one after the other; more take less memory. workers: processes that prepare items, beside
-    each training process; None for 0 without an accelerator and 4 with one. Neither changes what is learned. ema: decay
-    of the exponential moving average of the weights that the training ends with; None keeps the last weights. bfloat16:
-    convolutions and matrix products in that precision; twice as fast on processors that have it.
+    batch_size: items of one optimiser step, over all processes together. schedule: of the rate after the warm-up, down
+    along a cosine to zero, or by the inverse square root of the step over `time_scale` (None: the warm-up steps).
+    decay_embedding_norms: weight decay as in the published loop, which spares biases and norms but not those of the
+    token embeddings. accumulate: parts in which each process works through its share of a batch, one after the other;
+    more take less memory. workers: processes that prepare items, beside each training process; None for 0 without an
+    accelerator and 4 with one. Neither changes what is learned. ema: decay of the exponential moving average of the
+    weights that the training ends with; None keeps the last weights. bfloat16: convolutions and matrix products in that
+    precision; twice as fast on processors that have it. checkpointing: compute activations again in the backward pass,
+    for less memory. compile: by torch.compile. trackers: as transformers calls them (tensorboard, wandb, mlflow).
     """
 
-    steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
+    time_scale: int | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
+    decay_embedding_norms: bool = False
+    adam_beta2: float = Field(default=0.98, gt=0, lt=1)
     warmup_steps: int = Field(default=100, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -45,6 +52,15 @@ class Optimisation(Settings):
     workers: int | None = Field(default=None, ge=0)
     save_every: int = Field(default=200, gt=0)
     log_every: int = Field(default=25, gt=0)
+    checkpointing: bool = False
+    compile: bool = False
+    trackers: tuple[str, ...] = ()
+
+
+class Optimisation(OptimiserSettings):
+    """Optimiser settings with the number of steps."""
+
+    steps: int = Field(gt=0)
 
 
 def read_recipe(kind: type[RecipeType], path: Path, overrides: Sequence[str] = ()) -> RecipeType:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
     PrinterCallback,
-    Trainer,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -27,15 +32,23 @@ from transformers import (
     set_seed,
 )
 
-from enclap.errors import UsageError
-from enclap.files import write_whole
+from enclap.errors import EnclapError, EnvironmentFault, UsageError
+from enclap.files import is_full, replacement_folder, write_whole
+from enclap.hub.layout import WEIGHTS
+from enclap.text import printable
 from enclap.training.recipe import Optimisation
-from enclap.training.weights import WeightAverage
+from enclap.training.validation import Validation, is_improved, since_best
+from enclap.training.weights import WeightAverage, load_weights, unshared
 
 logger = logging.getLogger(__name__)
 
 COMPLETE_FILE = "complete"
 """Written last into a checkpoint; one without it was cut off while it was written."""
+BEST = "best"
+"""Folder of the weights that validated best."""
+SPARED_FROM_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
+"""Names of parameters without weight decay in the published loop (EnCLAP, train.py), which misses the two norms called
+`layernorm_embedding`: they are decayed there."""
 WORKERS_BESIDE_ACCELERATOR = 4
 
 Batch = dict[str, Tensor]
@@ -98,20 +111,39 @@ class ManyProcesses(TrainerCallback):  # type: ignore[misc]
             (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE_FILE).touch()
 
 
-class ItemTrainer(Trainer):  # type: ignore[misc]
+class ItemTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     """Trainer for models whose forward returns a mapping with "loss" and named parts, which are logged too.
 
     count: what each batch's losses are divided by. Its sum over all batches of a step, in all processes, is given to
     forward as `num_items`; the sum of the batches' losses is then the loss of the step. None for losses that are means
-    over equally many items: the mean of the batches' losses is the loss of the step.
+    over equally many items: the mean of the batches' losses is the loss of the step. validation: see `train_model`.
     """
 
-    def __init__(self, *, count: CountItems | None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        count: CountItems | None,
+        validation: Validation | None = None,
+        published_decay: bool = False,
+        **arguments: Any,
+    ) -> None:
+        self._published_decay = published_decay
+        self.control: TrainerControl
         super().__init__(**arguments)
         self.loss_is_scaled_for_ga = count is not None  # or the Trainer divides by the number of batches of a step
         self._count = count
+        self._validation = validation
         self._parts: dict[str, Tensor] = {}
+        self._broken: Tensor | None = None
         self._batches = 0
+        self._last_log = (0, time.monotonic())
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The parameters with weight decay; see `OptimiserSettings.decay_embedding_norms`."""
+        if not self._published_decay:
+            return cast(list[str], super().get_decay_parameter_names(model))
+        names = [name for name, _ in model.named_parameters()]
+        return [name for name in names if not any(part in name for part in SPARED_FROM_DECAY)]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of the items in their order, dealt out to the processes; the draw itself is what is random."""
@@ -144,20 +176,70 @@ class ItemTrainer(Trainer):  # type: ignore[misc]
                 self._parts[name] = self._parts.get(name, 0.0) + value.detach().float()
         self._batches += 1
         loss = outputs["loss"]
+        broken = ~torch.isfinite(loss.detach())  # looked at when something is logged: looking waits for the device
+        self._broken = broken if self._broken is None else self._broken | broken
         if self._count is not None:
             loss = loss * self.accelerator.num_processes  # of whose gradients DistributedDataParallel takes the mean
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
         """Add the parts' means over the steps since the last record, and give both to the program's log."""
+        self.require_finite()
         batches_of_a_step = self.args.gradient_accumulation_steps * self.accelerator.num_processes
         scale = (1 if self._count is None else batches_of_a_step) / max(1, self._batches)
         parts = {name: scale * self.accelerator.reduce(total, "mean") for name, total in self._parts.items()}
         self._parts, self._batches = {}, 0
         logs = {**logs, **{name: float(value) for name, value in parts.items()}}
         if "loss" in logs and self.is_world_process_zero():
-            logger.info("step %d of %d: loss %.4f", self.state.global_step, self.state.max_steps, logs["loss"])
+            step, now = self.state.global_step, time.monotonic()
+            steps, seconds = step - self._last_log[0], now - self._last_log[1]
+            self._last_log = step, now
+            left = timedelta(seconds=round((self.state.max_steps - step) * seconds / max(1, steps)))
+            rate = steps * self.args.train_batch_size * batches_of_a_step / max(1e-9, seconds)
+            shown = "step %d of %d: loss %.4f, %.1f clips/s, %s left"
+            logger.info(shown, step, self.state.max_steps, logs["loss"], rate, left)
         super().log(logs, *arguments, **keywords)
+
+    def require_finite(self) -> None:
+        """Raise EnclapError when a loss was no number since this was asked last; all processes ask together."""
+        if self._broken is None:
+            return
+        broken = self.accelerator.reduce(self._broken.float(), "sum")
+        self._broken = None
+        if float(broken) > 0:
+            remedy = "lower learning_rate, or set bfloat16=false; --resume goes on from the last checkpoint"
+            raise EnclapError(f"the loss is not a number any more at step {self.state.global_step}; {remedy}")
+
+    def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
+        """Refuse to keep weights that are no numbers."""
+        self.require_finite()
+        super()._save_checkpoint(*arguments, **keywords)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The metrics of the validation, logged; the best weights are kept, and a training that gains nothing ends."""
+        validation = self._validation
+        assert validation is not None
+        metrics = {f"eval_{name}": value for name, value in validation(self.model, self.accelerator).items()}
+        self.model.train()
+        earlier = [record for record in self.state.log_history if f"eval_{validation.best}" in record]
+        values = [*(record[f"eval_{validation.best}"] for record in earlier), metrics[f"eval_{validation.best}"]]
+        self.log(dict(metrics))
+        if is_improved(values, validation.best):
+            self.save_best(metrics)
+        if validation.patience is not None and since_best(values, validation.best) >= validation.patience:
+            self.control.should_training_stop = True
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def save_best(self, metrics: Mapping[str, float]) -> None:
+        """Put the weights and what they were measured at in the place of the best ones so far."""
+        target = Path(str(self.args.output_dir)).parent / BEST
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if self.is_world_process_zero():
+            with replacement_folder(target) as fresh:
+                save_file({name: value.contiguous() for name, value in unshared(state).items()}, fresh / WEIGHTS)
+                (fresh / "metrics.json").write_text(json.dumps({"step": self.state.global_step, **metrics}) + "\n")
+        self.accelerator.wait_for_everyone()
 
 
 def train_model(
@@ -167,35 +249,50 @@ def train_model(
     optimisation: Optimisation,
     output: Path,
     count: CountItems | None = None,
+    validation: Validation | None = None,
 ) -> nn.Module:
     """The trained model (the average of its weights where the recipe asks for one), in evaluation mode.
 
     Item n of the training is `draw(n)`; it should depend on n alone. Checkpoints are in `output`/checkpoints, the log
     in `output`/log.jsonl; a run that was cut off goes on from its last complete checkpoint and ends with the weights of
     an uninterrupted run. count: see `ItemTrainer`; needed wherever the loss is no mean over equally many items.
+    validation: measures the model every so many steps; the training then ends with the weights that did best.
 
     Under `torchrun` every process calls this alike, and all return the trained model. Models whose training statistics
     are not gradients (batch norm, moving codebooks) or whose loss compares the items of a batch learn something else
-    in many processes than in one. UsageError when the items of a step cannot be divided equally.
+    in many processes than in one. UsageError when the items of a step cannot be divided equally, EnvironmentFault when
+    the disk is full, EnclapError when the loss is no number any more.
     """
     set_seed(optimisation.seed)
     output.mkdir(parents=True, exist_ok=True)
-    arguments = training_arguments(optimisation, output / "checkpoints")
+    arguments = training_arguments(optimisation, output, validation)
     last = newest_checkpoint(output / "checkpoints", tidy=arguments.process_index == 0)
     average = None if optimisation.ema is None else WeightAverage(model, optimisation.ema, last)
     trainer = ItemTrainer(
         count=count,
+        validation=validation,
+        published_decay=optimisation.decay_embedding_norms,
         model=model,
         args=arguments,
         train_dataset=SampledDataset(draw, optimisation.steps * optimisation.batch_size),
+        eval_dataset=None if validation is None else SampledDataset(draw, 1),  # `evaluate` does not look at it
         data_collator=collate,
         callbacks=[JsonLog(output / "log.jsonl"), *([] if average is None else [average]), ManyProcesses()],
     )
     trainer.remove_callback(PrinterCallback)  # which prints to standard output
     logger.info("%s: %d steps of %d items", output, optimisation.steps, optimisation.batch_size)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    try:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        trainer.require_finite()
+    except Exception as error:
+        if is_full(error):
+            remedy = "free some, then go on from the last checkpoint (--resume)"
+            raise EnvironmentFault(f"{printable(str(output))}: no room left on the disk; {remedy}") from error
+        raise
     if average is not None:
         average.load_into(model)
+    if validation is not None and (output / BEST / WEIGHTS).is_file():
+        load_weights(model, output / BEST / WEIGHTS)
     return model.eval()
 
 
@@ -212,27 +309,38 @@ def newest_checkpoint(folder: Path, tidy: bool) -> Path | None:
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def training_arguments(optimisation: Optimisation, checkpoints: Path) -> TrainingArguments:
+def training_arguments(
+    optimisation: Optimisation, output: Path, validation: Validation | None = None
+) -> Seq2SeqTrainingArguments:
     """The recipe in transformers' terms; UsageError when this machine cannot divide a step as it asks."""
     accelerated = torch.cuda.is_available()
     workers = optimisation.workers
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints),
+    inverse = optimisation.schedule == "inverse_sqrt"
+    if optimisation.trackers:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard"))
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(output / "checkpoints"),
         max_steps=optimisation.steps,
         gradient_accumulation_steps=optimisation.accumulate,
         learning_rate=optimisation.learning_rate,
         weight_decay=optimisation.weight_decay,
         warmup_steps=optimisation.warmup_steps,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=optimisation.schedule,
+        lr_scheduler_kwargs={"timescale": optimisation.time_scale} if inverse and optimisation.time_scale else None,
         max_grad_norm=optimisation.clip_norm,
-        adam_beta2=0.98,
+        adam_beta2=optimisation.adam_beta2,
         bf16=optimisation.bfloat16,
+        activation_checkpointing=optimisation.checkpointing,
+        torch_compile=optimisation.compile,
         use_cpu=not accelerated,  # without this word bfloat16 is refused there
         seed=optimisation.seed,
         save_steps=optimisation.save_every,
         save_total_limit=2,
+        eval_strategy="no" if validation is None else "steps",
+        eval_steps=None if validation is None else validation.every,
         logging_steps=optimisation.log_every,
-        report_to=[],
+        logging_nan_inf_filter=False,  # which would hide a loss that is no number
+        report_to=list(optimisation.trackers),
         remove_unused_columns=False,
         dataloader_num_workers=WORKERS_BESIDE_ACCELERATOR * accelerated if workers is None else workers,
         dataloader_pin_memory=accelerated,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -56,3 +58,20 @@ def round_to_float16(model: nn.Module) -> None:
         for value in (*model.parameters(), *model.buffers()):
             if value.is_floating_point():
                 value.copy_(value.half().float())
+
+
+def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the names whose tensors lie where an earlier one does, as safetensors wants it."""
+    seen: set[tuple[int, torch.Size]] = set()
+    kept = {}
+    for name, value in state.items():
+        place = (value.data_ptr(), value.shape)
+        if value.numel() == 0 or place not in seen:
+            kept[name] = value
+            seen.add(place)
+    return kept
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put the tensors of a safetensors file, as `unshared` left them, into the model."""
+    model.load_state_dict(load_file(path), strict=False)

@@ -1,65 +1,54 @@
-"""A data set as a table of one's own: CSV or JSON lines that name audio files and their captions."""
+"""A data set as a table that names audio files and their captions: one's own, EnCLAP's, Clotho's or AudioCaps'."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from enclap.data.datasets.base import TRAIN, CaptionedClip
-from enclap.data.tables import FaultyRow, Fields, check_faults, parse_clip, read_table, references_of
-from enclap.errors import DataError
-from enclap.text import printable
+from enclap.data.datasets.audio_folder import AudioFolder
+from enclap.data.datasets.base import CaptionedClip, Fault, report
+from enclap.data.tables import read_clips
 
 
 class TableDataset:
     """The clips of a table that has an audio file and its captions in each row.
 
-    A .csv file has a header with `path`, `file_name` or `fname`, and `caption`, or `caption_1`, `caption_2` and so on
-    for several (`reference_1` ... do as well); a .jsonl file has an object in each line, with the same names, or
-    `captions` as a list. A `split` may be given, else it is "train", and `labels` with semicolons between them. Paths
-    are relative to the table's folder. Rows of the same path make one clip with the captions of all.
+    A .csv or .tsv file has a header, a .jsonl file an object in each line, a .parquet file columns. The audio is named
+    by one of `columns.CLIP_COLUMNS`, where an .npy name leads to the audio of the same name. Sentences are in
+    `caption`, or `caption_1`, `caption_2` and so on (`reference_1` ... do as well), or a list `captions`; `labels` may
+    stand beside them, with semicolons between. A `split` may be given; else the name of the table says it ("val.csv"),
+    else it is "train". Rows of the same clip make one with the captions of all.
 
-    is_distinct: keep a caption that a clip has twice only once. DataError lists every fault with its line.
+    audio: the folder that the names are relative to; None for the table's own. prefix: put before the clips' names.
+    faults: a list that takes every fault, whose rows are then left out; None raises a DataError that names them all.
+    is_distinct: see `read_clips`; training takes each caption of a clip once, evaluation takes all.
     """
 
-    def __init__(self, path: Path, is_distinct: bool = True) -> None:
-        rows, faults = read_table(path, lambda fields: clip_of_row(fields, path.parent))
-        clips: dict[str, CaptionedClip] = {}
-        lines: dict[str, int] = {}
-        for line, row in rows:
-            first = clips.get(row.name)
-            if first is None:
-                lines[row.name], clips[row.name] = line, row
+    def __init__(
+        self,
+        path: Path,
+        audio: Path | None = None,
+        prefix: str = "",
+        faults: list[Fault] | None = None,
+        is_distinct: bool = True,
+    ) -> None:
+        table = str(path)
+        rows, found = read_clips(path, is_distinct)
+        folder = AudioFolder(path.parent if audio is None else audio)
+        self._clips: list[CaptionedClip] = []
+        for row in rows:
+            file = folder.find(row.files)
+            if isinstance(file, str):
+                found.append(Fault(table, row.line, file))
                 continue
-            if first.split != row.split:
-                faults.append((line, f"split {row.split!r}, but {first.split!r} in line {lines[row.name]}"))
-            captions = (*first.captions, *row.captions)
-            clips[row.name] = CaptionedClip(row.name, row.source, captions, first.split, first.labels or row.labels)
-        for clip in clips.values():
-            try:
-                is_there = Path(str(clip.source)).is_file()
-            except (OSError, ValueError):  # a name that no file can have
-                is_there = False
-            if not is_there:
-                faults.append((lines[clip.name], f"no file {clip.name!r}"))
-        check_faults(path, faults)
-        if not clips:
-            raise DataError(f"{printable(str(path))}: no rows; write one with path and caption for each clip")
-        self._clips = list(clips.values())
-        self._is_distinct = is_distinct
+            name = prefix + row.name
+            self._clips.append(CaptionedClip(name, file, row.captions, row.split, row.labels, table, row.line))
+        if not found and not rows:
+            found.append(Fault(table, 0, "no rows; write one with path and caption for each clip"))
+        report(found, faults)
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def __iter__(self) -> Iterator[CaptionedClip]:
-        for clip in self._clips:
-            captions = tuple(dict.fromkeys(clip.captions)) if self._is_distinct else clip.captions
-            yield CaptionedClip(clip.name, clip.source, captions, clip.split, clip.labels)
-
-
-def clip_of_row(fields: Fields, folder: Path) -> CaptionedClip:
-    """The clip of a row, as if it were its clip's only one."""
-    row, split = parse_clip(fields, references_of), fields.get("split") or TRAIN
-    if not isinstance(split, str):
-        raise FaultyRow("split must be a word")
-    return CaptionedClip(row.clip, folder / row.clip, row.captions, split.strip(), row.labels)
+        return iter(self._clips)

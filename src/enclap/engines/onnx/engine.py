@@ -70,9 +70,9 @@ class OnnxEngine:
         """Whether the folder has CLAP's text tower."""
         return self.folder.clap is not None and self.folder.has_graph(Graph.CLAP_TEXT)
 
-    def extract(self, windows: Sequence[Window]) -> list[Features]:
+    def extract(self, windows: Sequence[Window], *, whole: bool = False) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
-        return self._extractor(windows)
+        return self._extractor(windows, whole)
 
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""

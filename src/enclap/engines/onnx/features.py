@@ -32,8 +32,8 @@ class Extractor:
         self.folder = folder
         self._sessions = sessions
 
-    def __call__(self, windows: Sequence[Window]) -> list[Features]:
-        """One Features per window, in order; a window's features do not depend on its neighbours."""
+    def __call__(self, windows: Sequence[Window], whole: bool = False) -> list[Features]:
+        """One Features per window, in order, not depending on its neighbours. whole: see `Engine.extract`."""
         features: list[Features] = []
 
         def other_inputs(window: Window) -> tuple[FloatArray | None, FloatArray | None]:
@@ -48,7 +48,7 @@ class Extractor:
                 part = windows[start : start + MAX_BATCH]
                 # The order matters: convolutions can use every core, so they go first; the recurrent layers can use
                 # one, so CLAP, which goes last, keeps the others busy.
-                codes = self._begin_codes(part, pool)
+                codes = self._begin_codes(part, whole, pool)
                 inputs = [pool.submit(other_inputs, window) for window in part]
                 found = [Features(item.result(), None) for item in codes] or [no_codes(self.folder)] * len(part)
                 features += [
@@ -57,13 +57,14 @@ class Extractor:
                 ]
         return features
 
-    def _begin_codes(self, windows: Sequence[Window], pool: Executor) -> list[Future[IntArray]]:
+    def _begin_codes(self, windows: Sequence[Window], whole: bool, pool: Executor) -> list[Future[IntArray]]:
         """The windows' codes in order, now being computed; none for a model without codes."""
         rate = self.folder.codec_rate
         if rate is None:
             return []
         codec = load_codec(self.folder, self._sessions)
-        limit = None if codec.looks_ahead else self.folder.max_frames * codec.hop  # what the caption model can read
+        readable = self.folder.max_frames * codec.hop  # by the caption model
+        limit = None if whole or codec.looks_ahead else readable
         clips = [codec.begin(resample(window.waveform, rate)[:limit], pool) for window in windows]
 
         def finish(segments: Segments) -> IntArray:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from enclap.audio.read import Source, open_audio
 from enclap.audio.window import DEFAULT_WINDOW, WHOLE, is_silent, split_windows
 from enclap.captioner import Captioner, Failure
-from enclap.data.datasets.base import CaptionedClip
+from enclap.data.datasets.base import CaptionedClip, source_of
 from enclap.engines.base import Engine
 from enclap.errors import EnvironmentFault, InputError
 from enclap.evaluation.captioning.evaluate import CLAP_SIMILARITY
@@ -47,11 +46,6 @@ def predict(captioner: Captioner, clips: Iterable[CaptionedClip]) -> Predicted:
         labels=tuple(clip.labels for clip, _ in found),
     )
     return Predicted(captions, [source_of(clip) for clip, _ in found], failures)
-
-
-def source_of(clip: CaptionedClip) -> Source:
-    """What the captioner takes for a clip: its file, or its samples."""
-    return clip.source if isinstance(clip.source, Path) else (clip.source.samples, clip.source.rate)
 
 
 def clap_similarity(engine: Engine, sources: Sequence[Source], systems: Sequence[Sequence[str]]) -> list[ClipScores]:

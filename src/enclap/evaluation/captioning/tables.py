@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from enclap.data.tables import (
-    CANDIDATES,
-    ClipCaptions,
-    FaultyRow,
-    Fields,
-    check_faults,
-    parse_clip,
-    read_table,
-    references_of,
-)
+from enclap.data.columns import ClipRow, prediction_of
+from enclap.data.datasets.base import Fault, report
+from enclap.data.tables import read_clips, read_table
 from enclap.errors import DataError
 from enclap.text import printable
 
 MOST_WORDS = 1_000
 """Words of one caption; more is a document and not a caption, and ROUGE-L takes their square in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipCaptions:
+    """The captions of one clip, at least one. labels: of its sounds, in order of time, where the table has them."""
+
+    clip: str
+    captions: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +40,23 @@ def read_predictions(path: Path) -> list[ClipCaptions]:
 
     JSON lines as `enclap caption --format jsonl --window 0` writes them are read too. DataError names every fault.
     """
-    return _read(path, prediction_of)
+    rows, faults = read_table(path, prediction_of)
+    first_lines: dict[str, int] = {}
+    for row in rows:
+        first = first_lines.setdefault(row.name, row.line)
+        if first != row.line:
+            faults.append(Fault(str(path), row.line, f"{row.name!r} is in line {first} already; a clip has one row"))
+    return _checked(path, rows, faults)
 
 
 def read_references(path: Path) -> list[ClipCaptions]:
     """The captions of each clip, from `reference_1`, `reference_2` ... or `caption`, `caption_1`, `caption_2` ...
 
-    In JSON lines `captions` or `references` may be a list. Empty cells are left out, as long as one caption remains.
-    `labels`, with semicolons between them, are the clip's sounds. DataError names every fault.
+    In JSON lines and Parquet `captions` or `references` may be a list. Empty cells are left out, as long as one caption
+    remains. Rows of the same clip are joined, as in a data set; a caption that it has twice counts twice. `labels`,
+    with semicolons between them, are the clip's sounds. DataError names every fault.
     """
-    return _read(path, references_of)
+    return _checked(path, *read_clips(path, is_distinct=False))
 
 
 def match(predictions: Sequence[ClipCaptions], references: Sequence[ClipCaptions], where: str) -> CaptionSet:
@@ -81,34 +90,11 @@ def check_length(where: str, clip: str, captions: Sequence[str]) -> None:
         raise DataError(printable(f"{where}: {words}"))
 
 
-def _read(path: Path, captions_of: Callable[[Fields], Sequence[str]]) -> list[ClipCaptions]:
-    """The clips of a table, each in one row."""
-    rows, faults = read_table(path, lambda fields: parse_clip(fields, captions_of))
-    first_lines: dict[str, int] = {}
-    for line, row in rows:
-        first = first_lines.setdefault(row.clip, line)
-        if first != line:
-            faults.append((line, f"{row.clip!r} is in line {first} already; a clip has one row"))
-    check_faults(path, faults)
+def _checked(path: Path, rows: Sequence[ClipRow], faults: Sequence[Fault]) -> list[ClipCaptions]:
+    """The captions of the rows; DataError when anything is wrong with the table."""
+    report(faults, None)
     if not rows:
         raise DataError(f"{printable(str(path))}: no clips; write a row for each")
-    for _, row in rows:
-        check_length(str(path), row.clip, row.captions)
-    return [row for _, row in rows]
-
-
-def prediction_of(fields: Fields) -> list[str]:
-    """The one caption of a row."""
-    value = next((fields[name] for name in CANDIDATES if name in fields), None)
-    windows = fields.get("captions")
-    if value is None and isinstance(windows, list):
-        if len(windows) != 1:
-            raise FaultyRow(f"{len(windows)} captions for one clip; caption with --window 0")
-        value = windows[0].get("text") if isinstance(windows[0], Mapping) else windows[0]
-    if value is None:
-        raise FaultyRow("no caption; it needs candidate or caption")
-    if not isinstance(value, str):
-        raise FaultyRow("the caption is no text")
-    if not value.strip():
-        raise FaultyRow("the caption is empty")
-    return [value]
+    for row in rows:
+        check_length(str(path), row.name, row.captions)
+    return [ClipCaptions(row.name, row.captions, row.labels) for row in rows]

@@ -1,0 +1,69 @@
+"""What a training will take, estimated before it begins: memory from the sizes, time from the speed of this machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from enclap.hub.layout import SPECIAL_SLOTS
+from enclap.model import EnclapForConditionalGeneration
+from enclap.training.recipe import Optimisation
+
+FLOAT32 = 4
+ADAM_COPIES = 4
+"""Copies of every trained weight: itself, its gradient and AdamW's two moments."""
+ACTIVATIONS_PER_UNIT = 34
+"""Numbers that a transformer layer keeps for each slot and unit of width (arXiv 2205.05198, without attention's)."""
+REACHED = 0.5
+"""Share of the speed of plain products that a training step reaches; measured between 0.4 and 0.6."""
+PRODUCT = 1_536
+"""Rows and columns of the matrices that the machine is timed with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """parameters: that are trained. memory: bytes for the weights, their optimiser and one part of a batch."""
+
+    parameters: int
+    memory: float
+    seconds_per_step: float
+
+
+def estimate(
+    model: EnclapForConditionalGeneration, optimisation: Optimisation, frames: float, tokens: float, processes: int = 1
+) -> Estimate:
+    """What one process takes. frames, tokens: of a mean clip and its caption."""
+    config = model.config
+    parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    encoder, decoder = (
+        sum(weight.numel() for name, weight in model.named_parameters() if f".{side}.layers." in name)
+        for side in ("encoder", "decoder")
+    )
+    slots = min(frames, config.max_frames) + SPECIAL_SLOTS
+    part = optimisation.batch_size / processes / optimisation.accumulate
+    number = FLOAT32 / 2 if optimisation.bfloat16 else FLOAT32
+    width: int = config.d_model
+    kept = 1 if optimisation.checkpointing else ACTIVATIONS_PER_UNIT
+    layers = config.encoder_layers * slots + config.decoder_layers * tokens
+    activations = part * kept * number * width * layers + 3 * FLOAT32 * part * tokens * config.vocab_size
+    everything = sum(weight.numel() for weight in model.parameters())
+    memory = FLOAT32 * (everything + (ADAM_COPIES - 1) * parameters) + activations
+    # Two operations for each weight and slot forwards, four backwards; attention and the output beside them.
+    products = encoder * slots + (decoder + width * config.vocab_size) * tokens
+    products += 2 * config.encoder_layers * width * slots * slots
+    operations = 6 * optimisation.batch_size / processes * products
+    return Estimate(parameters, memory, operations / (REACHED * products_per_second(optimisation.bfloat16)))
+
+
+def products_per_second(bfloat16: bool) -> float:
+    """Floating-point operations a second of matrix products on this machine, measured for a moment."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    square = torch.ones(PRODUCT, PRODUCT, device=device, dtype=torch.bfloat16 if bfloat16 else torch.float32)
+    best = float("inf")
+    for _ in range(4):  # the first one warms up
+        start = time.perf_counter()
+        float((square @ square)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * PRODUCT**3 / best
