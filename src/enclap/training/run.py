@@ -32,7 +32,7 @@ from enclap.hub.resolve import find_model
 from enclap.text import printable
 from enclap.training.caption_recipe import CaptionTraining
 from enclap.training.captioning import count_batch
-from enclap.training.card import Card
+from enclap.training.card import Card, licence_of
 from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import EpochItems
 from enclap.training.estimate import Estimate, estimate
@@ -262,4 +262,5 @@ def card_of(prepared: Prepared, metrics: dict[str, float]) -> Card:
         validated=len(prepared.validation),
         recipe=prepared.run.recipe,
         metrics={name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")},
+        licence=licence_of(prepared.encoders),
     )
