@@ -11,10 +11,11 @@ import torch
 from cli import Run
 from enclap.data.feature_store import Clip
 from enclap.model.losses import codebook_weights
-from enclap.training.run import collator_of
+from enclap.training.adapters import ADAPTED, add_adapters, merge_adapters
+from enclap.training.run import collator_of, learn, prepare
 from enclap.types import Features
 from german_clips import write_german_clips
-from run_program import fresh_model, made_up_clips, run, write_features
+from run_program import fresh_model, made_up_clips, run, run_of, write_features
 
 CHANCE = 1 / 16
 ABOVE_CHANCE = 3.0
@@ -90,6 +91,29 @@ def test_masked_codes_are_restored_above_chance(encoders: Path, tmp_path: Path) 
             shares.append(float((head(frames[hidden]).argmax(-1) == labels[hidden]).float().mean()))
     assert codebook_weights(4)[0] == 0.5
     assert shares[0] > ABOVE_CHANCE * CHANCE, shares
+
+
+def test_adapters_learn_and_leave_no_trace(encoders: Path, tmp_path: Path) -> None:
+    """LoRA: frozen weights stay, the merged model says what the adapted one says, and has only its own tensors."""
+    features = write_features(tmp_path / "features", encoders, made_up_clips(8))
+    changes = {"epochs": 6, "lora": 4, "optimisation.learning_rate": 1e-2}
+    prepared = prepare(run_of(tmp_path / "run", encoders, features, changes))
+    model = prepared.start.model
+    names = set(model.state_dict())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adapters = add_adapters(model, 4, train_tokens=False)
+    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    learn(prepared)
+    batch = collator_of(prepared.start)([prepared.items(number) for number in range(4)])
+    with torch.no_grad():
+        adapted = model.eval()(**batch).logits
+        merged = merge_adapters(adapters)
+        torch.testing.assert_close(merged.eval()(**batch).logits, adapted, rtol=1e-4, atol=1e-5)
+    after = merged.state_dict()
+    assert set(after) == names
+    changed = {name for name in names if not torch.equal(after[name], before[name])}
+    assert changed and all(name.rsplit(".", 2)[-2] in ADAPTED for name in changed)
 
 
 @pytest.mark.slow
