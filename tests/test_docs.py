@@ -39,6 +39,10 @@ NOT_RUN = {
     "models convert": "needs a checkpoint",
     "models export": "needs a model folder whose graphs may be written again",
     "build/mini/model": "needs a finished training",
+    "enclap finetune": "takes a minute; tests/test_learning.py runs it",
+    "mymodel": "needs a model that was fine-tuned",
+    "enclap extract": "needs a data set; tests/test_extraction.py runs it",
+    "enclap train": "needs features; tests/test_training_start.py runs it",
     "doctor": "is run by test_doctor.py",
 }
 """What is in a command of the documents that is not run here, and why."""

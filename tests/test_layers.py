@@ -57,6 +57,7 @@ LONG_FUNCTIONS = {
     "cli/caption.py:caption": "one parameter for each option, and the help text that users read",
     "cli/evaluate.py:evaluate": "one parameter for each option, and the help text that users read",
     "cli/extract.py:extract": "one parameter for each option, and the help text that users read",
+    "cli/finetune.py:finetune": "one parameter for each option, and the help text that users read",
     "cli/serve.py:serve": "one parameter for each option, and the help text that users read",
     "cli/train.py:train": "one parameter for each option, and the help text that users read",
     "model/captioner.py:forward": "the signature that transformers' generate and trainers call, one line an argument",

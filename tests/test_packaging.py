@@ -34,9 +34,10 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def package_files() -> set[str]:
-    """Every file of the package in this clone, as it should stand in the wheel."""
+    """Every file of the package in this clone, as it should stand in the wheel, and the recipes that have a name."""
     source = ROOT / "src"
-    return {
+    recipes = {f"enclap/training/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")}
+    return recipes | {
         path.relative_to(source).as_posix()
         for path in (source / "enclap").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts

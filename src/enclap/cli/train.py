@@ -69,7 +69,7 @@ def train(
     run = TrainingRun(read_caption_recipe(recipe, set_ or []), tuple(data), output, model, start, audio, resume)
     with messages_shown(verbose=True, levels=False):
         if dry_run:
-            _show_plan(run)
+            show_plan(run)
             return
         folder = train_run(run)
         if push is not None:
@@ -77,7 +77,7 @@ def train(
     print_error(f"the model is in {folder}; try: enclap caption --model {folder} sound.wav")
 
 
-def _show_plan(run: TrainingRun) -> None:
+def show_plan(run: TrainingRun) -> None:
     """Print the resolved recipe, the number of steps, and estimates."""
     from datetime import timedelta
 

@@ -6,10 +6,12 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from enclap.hub.layout import CARD
 from enclap.training.caption_recipe import CaptionTraining
 from enclap.version import __version__
 
@@ -25,7 +27,7 @@ METRIC_NAMES = {
 @dataclass(frozen=True, slots=True)
 class Card:
     """start: the model that was trained further. data: names of the data. clips: in it, of which `validated` were kept
-    apart. metrics: of the validation, by the names of METRIC_NAMES.
+    apart. metrics: of the validation, by the names of METRIC_NAMES. licence: of the encoders, None where unknown.
     """
 
     start: str
@@ -34,10 +36,12 @@ class Card:
     validated: int
     recipe: CaptionTraining
     metrics: Mapping[str, float]
+    licence: str | None = None
 
     def text(self, name: str = "model") -> str:
         """README.md for the model folder; its head is what the hub reads."""
         head: dict[str, Any] = {
+            **({} if self.licence is None else {"license": self.licence}),
             "pipeline_tag": "audio-text-to-text",
             "library_name": "enclap",
             "tags": ["audio-captioning", "EnCLAP"],
@@ -73,3 +77,11 @@ class Card:
             f"{yaml.safe_dump(self.recipe.model_dump(mode='json'), sort_keys=False)}```\n\n"
             f"Python {platform.python_version()}, {used}.\n"
         )
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence that the card in a model folder names; None where there is no card or none in it."""
+    card = folder / CARD
+    parts = card.read_text(encoding="utf-8").split("---\n") if card.is_file() else []
+    head = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0] else None
+    return head.get("license") if isinstance(head, dict) else None

@@ -140,7 +140,7 @@ class EpochItems:
         """Item `number`."""
         epoch, index = divmod(number, self.steps_per_epoch * self._batch_size)
         if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._order(epoch))
+            self._epoch = (epoch, self.order_of(epoch))
         pair = int(self._epoch[1][index])
         clip = self._clips[int(self._pairs[max(pair, 0), 0])]
         if pair < 0:
@@ -150,7 +150,7 @@ class EpochItems:
         text = clip.captions[caption]
         return draw_item(clip, text, generator, self._perturbation, self._tokenizer, self._entries, self._limit)
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
+    def order_of(self, epoch: int) -> NDArray[np.int64]:
         """Numbers of the pairs of one epoch in order, -1 for fillers; int64 [steps * batch size]."""
         generator = np.random.default_rng((self._seed, epoch))
         order = np.full(self.steps_per_epoch * self._batch_size, -1, dtype=np.int64)

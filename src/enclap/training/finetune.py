@@ -21,14 +21,23 @@ from enclap.data.splits import hash_fraction
 from enclap.decoding.options import DecodingOptions
 from enclap.errors import DataError, UsageError
 from enclap.extraction.extract import extract_features
-from enclap.files import check_free, make_folders
+from enclap.files import check_free, locked, make_folders
 from enclap.hub.layout import read_configuration
 from enclap.text import printable
 from enclap.training.adapters import add_adapters, merge_adapters
 from enclap.training.caption_recipe import CaptionTraining, read_caption_recipe
 from enclap.training.finetune_report import Comparison, Report, write_report
 from enclap.training.model_folder import write_model
-from enclap.training.run import Prepared, TrainingRun, card_of, items_of, learn, require_same_run
+from enclap.training.run import (
+    MODEL,
+    Prepared,
+    TrainingRun,
+    card_of,
+    items_of,
+    learn,
+    quiet_transformers,
+    require_same_run,
+)
 from enclap.training.start import Start, require_captions, start_from_model
 from enclap.training.trainer import BEST
 from enclap.training.vocabulary import (
@@ -77,8 +86,19 @@ def finetune(asked: FineTuning) -> Report:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("enclap finetune runs in one process; for many use `enclap extract` and `enclap train --from`")
     check_free(asked.output)
+    quiet_transformers()
     work = asked.output.with_name(asked.output.name + WORK)
     make_folders(work)
+    with locked(work / ".lock", str(asked.output)):
+        report = finetune_in(asked, work)
+        (work / MODEL).rename(asked.output)
+    if not asked.keep_work:
+        shutil.rmtree(work)
+    return report
+
+
+def finetune_in(asked: FineTuning, work: Path) -> Report:
+    """What came of it; the model with its report is in `work`/model."""
     dataset, _ = open_checked(asked.data, asked.audio)
     base = Captioner.from_pretrained(asked.base)
     extracted = extract_features(dataset, base, work / "features")
@@ -92,7 +112,7 @@ def finetune(asked: FineTuning) -> Report:
     before = captions_of(base, shown)
     best = work / BEST / "metrics.json"
     metrics = json.loads(best.read_text(encoding="utf-8")) if best.is_file() else {}
-    staged = work / "model"
+    staged = work / MODEL
     write_model(tuned, prepared.encoders, staged, card_of(prepared, metrics))
     after = captions_of(Captioner.from_pretrained(staged), shown)
     pairs = zip(shown, before, after, strict=True)
@@ -100,9 +120,6 @@ def finetune(asked: FineTuning) -> Report:
     clips = len(store) - len(prepared.validation)
     report = Report(asked.base, clips, compared if prepared.validation else (), compared, tuple(notes))
     write_report(report, work / "log.jsonl", staged)
-    staged.rename(asked.output)
-    if not asked.keep_work:
-        shutil.rmtree(work)
     return report
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from enclap.export.folder import export_folder
 from enclap.files import replacement_folder
 from enclap.hub.integrity import write_checksums
-from enclap.hub.layout import CARD, CLAP, CODEC, GENERATION, TOKENIZER, write_json
+from enclap.hub.layout import ATTRIBUTION, CARD, CLAP, CODEC, GENERATION, TOKENIZER, write_json
 from enclap.training.card import Card
 from enclap.training.start import Start
 
@@ -29,6 +29,8 @@ def write_model(start: Start, encoders: Path, target: Path, card: Card) -> None:
         for part in (CODEC, CLAP):
             if (encoders / part).is_dir():
                 shutil.copytree(encoders / part, folder / part)
+        if (encoders / ATTRIBUTION).is_file():  # the encoders go on being what they were made of
+            shutil.copyfile(encoders / ATTRIBUTION, folder / ATTRIBUTION)
         (folder / CARD).write_text(card.text(target.parent.name), encoding="utf-8")
         logger.info("%s: exporting graphs", target)
         export_folder(folder)

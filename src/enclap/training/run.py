@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from enclap.captioner import Captioner
 from enclap.convert.published_sizes import DEFAULT_GENERATION
@@ -32,7 +32,7 @@ from enclap.hub.resolve import find_model
 from enclap.text import printable
 from enclap.training.caption_recipe import CaptionTraining
 from enclap.training.captioning import count_batch
-from enclap.training.card import Card
+from enclap.training.card import Card, licence_of
 from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import EpochItems
 from enclap.training.estimate import Estimate, estimate
@@ -83,7 +83,7 @@ class Prepared:
 
 def prepare(run: TrainingRun) -> Prepared:
     """The checked parts of a run; one error for what does not fit. Features are extracted if there are none yet."""
-    disable_progress_bar()  # transformers shows one for every file
+    quiet_transformers()
     recipe = run.recipe
     store, named = features_of(run)
     encoders = find_model(run.encoders or named)
@@ -106,6 +106,12 @@ def prepare(run: TrainingRun) -> Prepared:
     require_captions(start, [captions[row] for row in [*rows, *validation]])
     items = items_of(store, rows, start, recipe)
     return Prepared(run, start, store, items, validation, recipe.planned(items.steps_per_epoch), encoders)
+
+
+def quiet_transformers() -> None:
+    """Have transformers show no bar for every file, and no remarks on what is meant to be so."""
+    disable_progress_bar()
+    set_verbosity_error()
 
 
 def items_of(store: FeatureStore, rows: Sequence[int], start: Start, recipe: CaptionTraining) -> EpochItems:
@@ -207,6 +213,7 @@ def validation_of(prepared: Prepared) -> Validation | None:
         return None
     settings, start = prepared.run.recipe.validation, prepared.start
     generation = {name: start.generation[name] for name in DEFAULT_GENERATION if name in start.generation}
+    generation["early_stopping"] = settings.beams > 1 and bool(generation.get("early_stopping"))
     return Validation(
         [prepared.store[row] for row in prepared.validation],
         start.tokenizer,
@@ -262,4 +269,5 @@ def card_of(prepared: Prepared, metrics: dict[str, float]) -> Card:
         validated=len(prepared.validation),
         recipe=prepared.run.recipe,
         metrics={name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")},
+        licence=licence_of(prepared.encoders),
     )

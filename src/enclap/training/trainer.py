@@ -2,6 +2,8 @@
 
 What is learned depends on the recipe alone. Processes, parts of a batch and workers divide the items of a step among
 them, and the losses are divided by what all of them count, so that any division gives the gradients of one large batch.
+Models whose training statistics are not gradients (batch norm, moving codebooks) or whose loss compares the items of a
+batch are the exception: they learn something else in many processes than in one.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -74,12 +77,14 @@ class JsonLog(TrainerCallback):  # type: ignore[misc]
     """Each of the trainer's records as a line of JSON in `path`, written by one process."""
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Remove what a run that was cut off logged after the checkpoint from which this one goes on."""
+        logger.info("%s: %d steps", self._path.parent, state.max_steps)
         if state.is_world_process_zero and self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines()
             records = [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut off
@@ -129,7 +134,8 @@ class ItemTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     ) -> None:
         self._published_decay = published_decay
         self.control: TrainerControl
-        super().__init__(**arguments)
+        super().__init__(**arguments, eval_dataset=arguments["train_dataset"])  # at which `evaluate` does not look
+        self.remove_callback(PrinterCallback)  # which prints to standard output
         self.loss_is_scaled_for_ga = count is not None  # or the Trainer divides by the number of batches of a step
         self._count = count
         self._validation = validation
@@ -256,44 +262,43 @@ def train_model(
     Item n of the training is `draw(n)`; it should depend on n alone. Checkpoints are in `output`/checkpoints, the log
     in `output`/log.jsonl; a run that was cut off goes on from its last complete checkpoint and ends with the weights of
     an uninterrupted run. count: see `ItemTrainer`; needed wherever the loss is no mean over equally many items.
-    validation: measures the model every so many steps; the training then ends with the weights that did best.
+    validation: measures the model at times; the training then ends with the weights that did best.
 
-    Under `torchrun` every process calls this alike, and all return the trained model. Models whose training statistics
-    are not gradients (batch norm, moving codebooks) or whose loss compares the items of a batch learn something else
-    in many processes than in one. UsageError when the items of a step cannot be divided equally, EnvironmentFault when
-    the disk is full, EnclapError when the loss is no number any more.
+    Under `torchrun` every process calls this alike, and all return the trained model. UsageError when the items of a
+    step cannot be divided equally, EnvironmentFault when the disk is full, EnclapError when the loss is no number.
     """
     set_seed(optimisation.seed)
-    output.mkdir(parents=True, exist_ok=True)
-    arguments = training_arguments(optimisation, output, validation)
-    last = newest_checkpoint(output / "checkpoints", tidy=arguments.process_index == 0)
+    args = training_arguments(optimisation, output, validation)
+    last = newest_checkpoint(output / "checkpoints", tidy=args.process_index == 0)
     average = None if optimisation.ema is None else WeightAverage(model, optimisation.ema, last)
     trainer = ItemTrainer(
         count=count,
         validation=validation,
         published_decay=optimisation.decay_embedding_norms,
-        model=model,
-        args=arguments,
+        **{"model": model, "args": args, "data_collator": collate},
         train_dataset=SampledDataset(draw, optimisation.steps * optimisation.batch_size),
-        eval_dataset=None if validation is None else SampledDataset(draw, 1),  # `evaluate` does not look at it
-        data_collator=collate,
         callbacks=[JsonLog(output / "log.jsonl"), *([] if average is None else [average]), ManyProcesses()],
     )
-    trainer.remove_callback(PrinterCallback)  # which prints to standard output
-    logger.info("%s: %d steps of %d items", output, optimisation.steps, optimisation.batch_size)
-    try:
+    with full_disk_told(output):
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         trainer.require_finite()
+    if average is not None:
+        average.load_into(model)
+    if validation is not None:
+        load_weights(model, output / BEST / WEIGHTS)
+    return model.eval()
+
+
+@contextmanager
+def full_disk_told(output: Path) -> Iterator[None]:
+    """Turns whatever the libraries say of a full disk into an EnvironmentFault of one line."""
+    try:
+        yield
     except Exception as error:
         if is_full(error):
             remedy = "free some, then go on from the last checkpoint (--resume)"
             raise EnvironmentFault(f"{printable(str(output))}: no room left on the disk; {remedy}") from error
         raise
-    if average is not None:
-        average.load_into(model)
-    if validation is not None and (output / BEST / WEIGHTS).is_file():
-        load_weights(model, output / BEST / WEIGHTS)
-    return model.eval()
 
 
 def newest_checkpoint(folder: Path, tidy: bool) -> Path | None:
@@ -346,6 +351,12 @@ def training_arguments(
         dataloader_pin_memory=accelerated,
         disable_tqdm=True,
     )
+    arguments.per_device_train_batch_size = items_of_a_part(optimisation, arguments)
+    return arguments
+
+
+def items_of_a_part(optimisation: Optimisation, arguments: TrainingArguments) -> int:
+    """Items that a process works through at once; UsageError when they cannot be divided equally."""
     if arguments.n_gpu > 1:
         start = f"start one process for each (torchrun --nproc-per-node {arguments.n_gpu} …)"
         raise UsageError(f"{arguments.n_gpu} GPUs for one process: {start}, or choose one with CUDA_VISIBLE_DEVICES=0")
@@ -353,5 +364,4 @@ def training_arguments(
     if optimisation.batch_size % parts:
         divided = f"{arguments.world_size} processes with {optimisation.accumulate} parts each"
         raise UsageError(f"batch_size {optimisation.batch_size} cannot be divided equally among {divided}")
-    arguments.per_device_train_batch_size = optimisation.batch_size // parts
-    return arguments
+    return optimisation.batch_size // parts

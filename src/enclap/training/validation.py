@@ -107,11 +107,12 @@ class Validation:
         mine += [0] * (most - len(mine))  # every process runs as many batches, as sharded weights need it
         found: list[Predicted] = []
         for start in range(0, len(mine), self._batch_size):
-            found += self._predict_batch(model, mine[start : start + self._batch_size], accelerator.device)
+            found += self.predict_batch(model, mine[start : start + self._batch_size], accelerator.device)
         gathered = found if ranks == 1 else gather_object(found)
         return [item for _, item in sorted({item.number: item for item in gathered}.items())]
 
-    def _predict_batch(self, model: Any, numbers: Sequence[int], device: torch.device) -> list[Predicted]:
+    def predict_batch(self, model: Any, numbers: Sequence[int], device: torch.device) -> list[Predicted]:
+        """What the model says of these clips."""
         clips = [self.clips[number] for number in numbers]
         batch = self._collate([plain_item(clip, self._tokenizer) for clip in clips])
         batch = {name: value.to(device) for name, value in batch.items() if name != "mcm_labels"}
