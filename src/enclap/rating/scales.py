@@ -1,0 +1,45 @@
+"""The questions that people answer about a caption, each on a scale of four points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POINTS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A question and what its points mean, the worst first. key: on the keyboard, which chooses the question."""
+
+    name: str
+    key: str
+    question: str
+    points: tuple[str, str, str, str]
+
+
+SCALES = (
+    Scale(
+        "grammaticality",
+        "g",
+        "Is it good English?",
+        ("not understandable", "several faults", "one small fault", "good English"),
+    ),
+    Scale(
+        "relevance",
+        "r",
+        "Does it say what can be heard?",
+        (
+            "nothing of it can be heard",
+            "little of it can be heard",
+            "most of it can be heard",
+            "all of it can be heard",
+        ),
+    ),
+    Scale(
+        "completeness",
+        "c",
+        "Does it name everything that matters?",
+        ("nothing", "little", "most", "everything"),
+    ),
+)
+SCALE_NAMES = tuple(scale.name for scale in SCALES)
