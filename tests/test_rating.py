@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rating_example
 from cli import Run
 from enclap.data.tables import ClipCaptions
 from enclap.errors import DataError, UsageError
 from enclap.rating.answers import ANSWERS, Answer, AnswerStore
-from enclap.rating.scales import SCALE_NAMES
+from enclap.rating.scales import SCALE_NAMES, SCALES
 from enclap.rating.statistics import agreement, holm, rating_results, sign_change_test
 from enclap.rating.study import (
     STUDY,
@@ -277,3 +278,15 @@ def test_what_is_wrong_is_one_line(enclap: Run, arguments: list[str], code: int,
     done = enclap("rate", *arguments)
     assert done.returncode == code and message in done.stderr and len(done.stderr.splitlines()) == 1
     assert "enclap rate report ratings" in enclap("rate", "--help").stdout
+
+
+def test_the_example_in_the_documents_is_what_the_report_says_today() -> None:
+    text = (rating_example.DOCS / rating_example.PAGE).read_text(encoding="utf-8")
+    assert text == rating_example.page()
+    assert "Nobody rated anything here" in text and (rating_example.DOCS / rating_example.FIGURE).is_file()
+
+
+def test_the_questions_in_the_documents_are_those_of_the_page() -> None:
+    guide = (rating_example.DOCS / "rating.md").read_text(encoding="utf-8")
+    for scale in SCALES:
+        assert f"| {scale.name} | {scale.question} | {' | '.join(scale.points)} |" in guide

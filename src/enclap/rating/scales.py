@@ -27,13 +27,8 @@ SCALES = (
     Scale(
         "relevance",
         "r",
-        "Does it say what can be heard?",
-        (
-            "nothing of it can be heard",
-            "little of it can be heard",
-            "most of it can be heard",
-            "all of it can be heard",
-        ),
+        "Can what it says be heard?",
+        ("nothing of it", "little of it", "most of it", "all of it"),
     ),
     Scale(
         "completeness",
