@@ -12,7 +12,7 @@ from enclap.evaluation.captioning.figures import draw_scores
 from enclap.evaluation.captioning.report import markdown_cell, write_csv
 from enclap.files import replacement_folder, write_whole
 from enclap.rating.answers import Answer
-from enclap.rating.scales import SCALE_NAMES, SCALES
+from enclap.rating.scales import POINTS, SCALE_NAMES, SCALES
 from enclap.rating.statistics import RatingResults
 from enclap.rating.study import HUMAN, Study
 
@@ -53,7 +53,7 @@ def draw_means(results: RatingResults, path: Path) -> None:
         }
         for system in results.means
     }
-    draw_scores(rows, path)
+    draw_scores(rows, path, (POINTS[0], POINTS[-1]))
 
 
 def report_lines(results: RatingResults, study: Study, has_figure: bool) -> list[str]:
