@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from enclap.data.splits import TEST
+from enclap.data.splits import EXTERNAL, TEST, VALIDATION
 from enclap.decoding.calibration import Calibration
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import (
@@ -67,7 +67,7 @@ def table(
         command=f"python benchmarks/confidence.py --model {options.model} --split {options.split}",
         date=today(),
         hardware=hardware(),
-        order=14 if options.split == TEST else 15,
+        order={TEST: 14, EXTERNAL: 15}.get(options.split, 16),
         place="card",
         note=f"Expected calibration error {calibration_error(bins):.3f}. Threshold {calibration.threshold:.3f}: "
         f"labels named {percent(plain[0])} without and {percent(vaguer[0])} with vaguer sentences, "
@@ -77,7 +77,7 @@ def table(
 
 def main() -> None:
     """Measure, print, write."""
-    parser = recordings_parser(__doc__)
+    parser = recordings_parser(__doc__, (VALIDATION, TEST, EXTERNAL))
     options = parser.parse_args()
     folder = find_model(options.model)
     calibration = Calibration.read(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from enclap import Captioner
@@ -92,11 +93,11 @@ def log_candidate(report: HearingReport, options: argparse.Namespace) -> None:
         stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def recordings_parser(description: str | None, split: str = VALIDATION) -> argparse.ArgumentParser:
-    """The arguments of a measurement on the recordings: the model, and which split of them unless it is `split`."""
+def recordings_parser(description: str | None, splits: Sequence[str] = (VALIDATION, TEST)) -> argparse.ArgumentParser:
+    """The arguments of a measurement on the recordings: the model, and which of the splits, the first if none."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", default="mini", help="model name or folder (default: mini)")
-    parser.add_argument("--split", choices=(VALIDATION, TEST), default=split)
+    parser.add_argument("--split", choices=splits, default=splits[0])
     parser.add_argument("--recordings", type=Path, default=RECORDINGS)
     parser.add_argument("--no-save", action="store_true", help="print only")
     return parser

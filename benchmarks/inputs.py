@@ -6,7 +6,7 @@ hidden, and with an embedding of zeros.
 
 from __future__ import annotations
 
-from enclap.data.splits import TEST
+from enclap.data.splits import TEST, VALIDATION
 from enclap.engines import load_engine
 from enclap.evaluation.mini_hearing import measure_inputs
 from enclap.evaluation.sound_pairs import PAIRS
@@ -18,7 +18,7 @@ from tables import Table, hardware, save, today
 
 def main() -> None:
     """Measure, print and store."""
-    options = recordings_parser(__doc__, TEST).parse_args()
+    options = recordings_parser(__doc__, (TEST, VALIDATION)).parse_args()
     folder = find_model(options.model)
     entries = int(read_json(folder / "config.json")["codebook_entries"])
     figures = measure_inputs(load_engine(folder), entries, options.recordings, options.split)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enclap.data.splits import TEST, VALIDATION
+from enclap.data.recordings import read_collection
+from enclap.data.splits import TEST, VALIDATION, select
 from enclap.decoding.options import DecodingOptions
 from enclap.errors import EnvironmentFault
 from enclap.evaluation import sound_pairs
@@ -28,17 +29,28 @@ from enclap.evaluation.hearing import (
 )
 from enclap.evaluation.mini_hearing import (
     COMMON_PAIRS,
+    COVERED,
     ESC,
     ESC_PAIRS,
     FAMILY,
     FAULTY,
+    LENGTH,
     NAMED,
+    ONCE,
     ORDER,
+    THREE,
+    VOCABULARY,
     is_faulty,
     measure_hearing,
     measure_inputs,
 )
-from enclap.evaluation.sound_pairs import labelled_clips
+from enclap.evaluation.sound_pairs import (
+    LEVELS,
+    cover_clip,
+    labelled_clips,
+    read_at_pair_rate,
+    root_mean_square,
+)
 from enclap.evaluation.wording import Wording
 from enclap.types import Candidate, Caption, CaptionResult, Features, Window, embedding_of
 from tiny_mini import write_recordings
@@ -182,18 +194,38 @@ def test_a_constant_caption_hears_what_chance_hears(recordings: Path) -> None:
         ESC,
         NAMED,
         FAMILY,
+        ONCE,
         ESC_PAIRS,
         ORDER.format(ESC_PAIRS),
         COMMON_PAIRS,
         ORDER.format(COMMON_PAIRS),
+        THREE,
+        *(COVERED.format("speech", decibels) for decibels in LEVELS),
         FAULTY,
+        LENGTH,
+        VOCABULARY,
     ]
     esc = report.figures[ESC]
-    assert esc.value == esc.shuffled == esc.constant == pytest.approx(1 / 7) and esc.items == 14
+    assert esc.value == esc.shuffled == esc.constant == pytest.approx(1 / 8) and esc.items == 16
     assert report.figures[ESC_PAIRS].value == 0.0 and report.figures[ORDER.format(ESC_PAIRS)].items == 0
-    assert (
-        report.figures[FAULTY].value == 0.0 and report.figures[FAULTY].items == len(report.captions) == 14 + 2 * PAIRS
-    )
+    assert report.figures[FAULTY].value == 0.0
+    assert report.figures[FAULTY].items == len(report.captions) == 16 + 3 * PAIRS
+    assert report.figures[ONCE].value == 1 and report.figures[LENGTH].value == report.figures[VOCABULARY].value == 2
+    assert 0.0 < report.figures[THREE].value < 1.0  # rain is one of three sounds in some rows
+    assert report.figures[COVERED.format("speech", -6.0)].value == pytest.approx(1 / 8)
+
+
+def test_a_covered_sound_has_its_level_beside_what_covers_it(recordings: Path) -> None:
+    sounds = {clip.label: clip for clip in select(read_collection(recordings), TEST)}
+    rain, speech = sounds["rain"], sounds["person speaking"]
+    alone = read_at_pair_rate(recordings, rain)
+    over = np.resize(read_at_pair_rate(recordings, speech), len(alone))
+    for decibels in LEVELS:
+        covered = cover_clip(recordings, rain, speech, decibels)
+        assert covered.labels == ("rain",) and len(covered.waveform.samples) == len(alone)
+        level = 10.0 ** (decibels / 20.0) * root_mean_square(over) / root_mean_square(alone)
+        mixed = over + level * alone
+        assert np.allclose(covered.waveform.samples, mixed / max(1.0, np.abs(mixed).max()), atol=1e-5)
 
 
 def test_pairs_whose_sounds_are_named_in_order_are_counted(recordings: Path) -> None:
@@ -219,7 +251,7 @@ def test_the_clips_of_a_split_are_its_recordings_and_pairs_of_them_the_same_each
     assert [clip.labels for clip in clips] == [clip.labels for clip in again]
     single = [clip for clip in clips if len(clip.labels) == 1]
     pairs = [clip for clip in clips if len(clip.labels) == 2]
-    assert len(single) == 5 and len(pairs) == PAIRS and all(len(set(clip.labels)) == 2 for clip in pairs)
+    assert len(single) == 6 and len(pairs) == PAIRS and all(len(set(clip.labels)) == 2 for clip in pairs)
     assert all(
         np.array_equal(one.waveform.samples, two.waveform.samples) for one, two in zip(clips, again, strict=True)
     )

@@ -132,12 +132,12 @@ def caption_clips(captioner: Captioner, clips: Sequence[LabelledClip]) -> list[L
 
 
 def measure_covered(captioner: Captioner, folder: Path, chosen: Sequence[Recording]) -> dict[str, Figure]:
-    """How often ESC-10's sounds are named under speech and under music of the same split."""
+    """How often ESC-10's sounds are named under speech and under music of the same split, where it has any."""
     sounds = [clip for clip in chosen if clip.fold is not None]
     figures = {}
     for family in COVER_FAMILIES:
         covers = draw_covers(chosen, family, len(sounds))
-        for decibels in LEVELS:
+        for decibels in LEVELS if covers else ():
             clips = [cover_clip(folder, *pair, decibels) for pair in zip(sounds, covers, strict=True)]
             found = caption_clips(captioner, clips)
             figures[COVERED.format(family, decibels)] = _compared(found, Hearing(), SOUND_NAMED)

@@ -90,10 +90,10 @@ def read_at_pair_rate(folder: Path, clip: Recording) -> FloatArray:
 
 
 def draw_covers(chosen: Sequence[Recording], family: str, count: int) -> list[Recording]:
-    """So many of the chosen recordings of a family of sounds, which are to cover others."""
-    groups = [clip for clip in chosen if load_lexicon()[clip.label].family == family]
+    """So many of the chosen recordings of a family of sounds, which are to cover others; none where there are none."""
+    fitting = [clip for clip in chosen if load_lexicon()[clip.label].family == family]
     generator = np.random.default_rng(COVER_SEED)
-    return [groups[int(generator.integers(len(groups)))] for _ in range(count)]
+    return [fitting[int(generator.integers(len(fitting)))] for _ in range(count if fitting else 0)]
 
 
 def cover_clip(folder: Path, clip: Recording, cover: Recording, decibels: float) -> LabelledClip:
