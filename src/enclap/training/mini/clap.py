@@ -210,19 +210,19 @@ class FineTuning(nn.Module):
 
     def __init__(self, tower: ConvTower, heads: TowerTraining) -> None:
         super().__init__()
-        self.tower, self.heads = tower, heads
+        self._tower = (tower,)  # whose other parts the heads hold: nothing is stored twice
+        self.input_norm, self.blocks, self.heads = tower.input_norm, tower.blocks, heads
 
     def train(self, mode: bool = True) -> FineTuning:
         """Switch dropout on or off; batch normalisation of the convolutions stays as it is."""
         super().train(mode)
-        self.tower.input_norm.eval()
-        for block in self.tower.blocks:
-            block.eval()
+        self.input_norm.eval()
+        self.blocks.eval()
         return self
 
     def forward(self, mel: Tensor, **targets: Tensor) -> dict[str, Tensor]:
         """TowerTraining's losses of mel [B, F, M] in dB."""
-        losses: dict[str, Tensor] = self.heads(self.tower.hidden(mel), **targets)
+        losses: dict[str, Tensor] = self.heads(self._tower[0].hidden(mel), **targets)
         return losses
 
 
