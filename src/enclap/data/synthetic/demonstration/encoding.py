@@ -11,26 +11,27 @@ import numpy as np
 from enclap.data.synthetic.signals import RATE
 from enclap.types import FloatArray
 
-LOSSY_BIT_RATE = 64_000  # bits per second
-
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """How FFmpeg calls a container, its codec and the codec's samples; rate: the samples per second that it takes."""
+    """How FFmpeg calls a container, its codec and the codec's samples.
+
+    bit_rate: bits per second, None for what loses nothing. rate: the samples per second that the codec takes.
+    """
 
     container: str
     codec: str
     samples: str
-    is_lossy: bool = False
+    bit_rate: int | None = None
     rate: int = RATE
 
 
 FORMATS = {
     "wav": FileFormat("wav", "pcm_s16le", "s16"),
     "flac": FileFormat("flac", "flac", "s16"),
-    "mp3": FileFormat("mp3", "libmp3lame", "fltp", is_lossy=True),
-    "m4a": FileFormat("ipod", "aac", "fltp", is_lossy=True),
-    "ogg": FileFormat("ogg", "libopus", "flt", is_lossy=True, rate=48_000),  # Opus takes no 32 kHz
+    "mp3": FileFormat("mp3", "libmp3lame", "fltp", 64_000),
+    "m4a": FileFormat("ipod", "aac", "fltp", 96_000),
+    "ogg": FileFormat("ogg", "libopus", "flt", 64_000, rate=48_000),  # Opus takes no 32 kHz
 }
 """By the ending of a file's name."""
 
@@ -46,8 +47,8 @@ def encode(samples: FloatArray, ending: str) -> bytes:
         stream.codec_context.layout = "mono"
         stream.codec_context.format = form.samples
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        if form.is_lossy:
-            stream.codec_context.bit_rate = LOSSY_BIT_RATE
+        if form.bit_rate is not None:
+            stream.codec_context.bit_rate = form.bit_rate
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return file.getvalue()

@@ -39,14 +39,14 @@ def rain(seconds: float, generator: np.random.Generator) -> FloatArray:
     canvas = convolve(blows, fast * np.exp(-fast * early) - slow * np.exp(-slow * early))
     canvas /= max(float(canvas.std()), 1e-9)
     canvas += 0.5 * noise(count, varied(1_140.0, 0.1, generator), varied(5_400.0, 0.1, generator), generator)
-    kinds = [_drop(generator) for _ in range(KINDS_OF_DROPS)]
+    kinds = [drop(generator) for _ in range(KINDS_OF_DROPS)]
     for _ in range(generator.poisson(NEAR_DROPS * seconds)):
         kind = kinds[generator.integers(KINDS_OF_DROPS)]
         add(canvas, kind, generator.uniform(0.0, seconds), 0.5 * generator.exponential())
     return finish(canvas)
 
 
-def _drop(generator: np.random.Generator) -> Signal:
+def drop(generator: np.random.Generator) -> Signal:
     """One near drop [N]."""
     low, high = varied(DULLEST, 0.4, generator), varied(BRIGHTEST, 0.3, generator)
     splash = burst(0.06, low, high, 0.0037 * generator.uniform(0.5, 2.0), generator)

@@ -84,7 +84,7 @@ def clock(seconds: float, generator: np.random.Generator) -> FloatArray:
     """
     period = varied(0.88, 0.03, generator)
     lowest, case = varied(600.0, 0.05, generator), varied(137.0, 0.05, generator)
-    beats = [_beat(lowest * step, case * step, generator) for step in (1.15, 0.87)]
+    beats = [escapement(lowest * step, case * step, generator) for step in (1.15, 0.87)]
     gap = varied(0.0168, 0.05, generator)  # seconds between the touches
     canvas = silence(seconds)
     at = 0.1
@@ -95,7 +95,7 @@ def clock(seconds: float, generator: np.random.Generator) -> FloatArray:
     return finish(in_room(canvas, 0.23, 0.16, generator))
 
 
-def _beat(lowest: float, case: float, generator: np.random.Generator) -> Signal:
+def escapement(lowest: float, case: float, generator: np.random.Generator) -> Signal:
     """One touch of the escapement [N]: clockwork, a click, and the case that answers."""
     time = time_axis(0.2)
     decays = 0.0046 * np.array((1.0, 0.8, 0.65, 0.5, 0.4))
