@@ -205,6 +205,18 @@ def test_without_pycocoevalcap_the_extra_is_named(
     assert "pip install 'enclap[eval]'" in reasons(done)["bleu_1"]
 
 
+def test_captions_of_any_system_are_evaluated_without_pytorch(java: StandIn, tables: list[str], tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'safetensors']));"
+        "from enclap.cli.main import main; main()"
+    )
+    models = ["--sentence-model", ".", "--fluency-model", "."]
+    command = [sys.executable, "-c", program, "evaluate", *tables, *models, "--comparison-clips", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "bleu_1" in done.stdout, done.stderr
+    assert "not computed: fense" in done.stderr
+
+
 def test_two_systems_are_compared_on_the_same_clips(
     enclap: Run, java: StandIn, tables: list[str], tmp_path: Path
 ) -> None:

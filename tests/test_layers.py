@@ -44,7 +44,7 @@ RUNTIME = {
     "hub",
 }
 RUNTIME |= {"output"}
-APPLICATIONS = {"cli", "__main__", "data", "evaluation", "serving", "batch", "search"}
+APPLICATIONS = {"cli", "__main__", "data", "evaluation", "rating", "serving", "batch", "search"}
 TORCH_PACKAGES = {"model", "export", "convert", "training"}
 HEAVY = {"torch", "transformers", "pyarrow", "yaml", "accelerate", "safetensors", "onnx", "pycocoevalcap", "matplotlib"}
 

@@ -3,5 +3,5 @@
 Commands import what they need when they run, so that `enclap --help` loads next to nothing.
 
 May import: audio, captioner, convert, data, decoding, engines, errors, evaluation, export, files, hub,
-output, serving, text, training, types.
+output, rating, serving, text, training, types.
 """

@@ -13,6 +13,7 @@ from enclap.cli.exit import handle_errors
 from enclap.cli.mcp import mcp
 from enclap.cli.metrics import metrics
 from enclap.cli.models import models
+from enclap.cli.rate import rate
 from enclap.cli.serve import serve
 
 app = typer.Typer(
@@ -51,3 +52,4 @@ app.command()(handle_errors(serve))
 app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")
 app.add_typer(metrics, name="metrics")
+app.add_typer(rate, name="rate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,19 +11,15 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported: it asks no other host for anything
-
-import gradio as gr
-
 from enclap.audio.read import open_audio
 from enclap.errors import EnclapError
 from enclap.serving.captions import CaptionForm, closing_stream
+from enclap.serving.gradio_app import gr, mount_page
 from enclap.serving.page_parts import captions_html, downloads_html, message_html, peaks_of, player_html
 from enclap.serving.problems import INTERNAL
 from enclap.serving.recordings import CaptionService, NamedFile
 from enclap.types import Caption
 
-HERE = Path(__file__).parent
 KEPT_SECONDS = 3600  # of what was uploaded on the page
 COLUMNS = ["start", "end", "caption", "score"]
 HEADING = """# What can be heard?
@@ -62,25 +57,16 @@ class View:
 
 def page_app(service: CaptionService) -> Starlette:
     """The page as an application of its own."""
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    head = f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>"
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    mounted: Starlette = gr.mount_gradio_app(
+    return mount_page(
         app,
         _blocks(service),
         path="/",
+        css="",
+        script="",
         root_path=service.settings.root_path or None,
-        show_error=False,
         max_file_size=service.settings.max_upload,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        theme=theme,
-        css=(HERE / "page.css").read_text(encoding="utf-8"),
-        head=head,
-        footer_links=[],
     )
-    return mounted
 
 
 def _blocks(service: CaptionService) -> Any:

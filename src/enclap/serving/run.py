@@ -40,12 +40,11 @@ def check_exposure(host: str, has_keys: bool, allow_anonymous: bool) -> None:
         raise UsageError(f"--host {host}: reached from other machines, and no key is asked for; {advice}")
 
 
-class _Server(uvicorn.Server):
+class AnnouncingServer(uvicorn.Server):
     """A server that says when it listens, and where: port 0 lets the system choose."""
 
-    def __init__(self, config: uvicorn.Config, service: CaptionService, on_listening: Callable[[int], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[int], None]) -> None:
         super().__init__(config)
-        self._service = service
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -53,6 +52,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_listening(self.servers[0].sockets[0].getsockname()[1])
+
+
+class _Server(AnnouncingServer):
+    """The server of captions, which drains its queue before it ends."""
+
+    def __init__(self, config: uvicorn.Config, service: CaptionService, on_listening: Callable[[int], None]) -> None:
+        super().__init__(config, on_listening)
+        self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new requests, not even over connections that are open, and wait for those that run."""

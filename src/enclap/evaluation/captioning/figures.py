@@ -18,23 +18,31 @@ STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "enclap", "font.size": 8, 
 METADATA = {"Date": None}  # the same figure on every run
 
 
-def draw_scores(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], path: Path) -> None:
-    """Draw value and interval of each metric, a panel each, the rows below each other."""
+def draw_scores(
+    rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], path: Path, limits: tuple[float, float] | None = None
+) -> None:
+    """Draw value and interval of each metric, a panel each, the rows below each other.
+
+    limits: of every axis; None for those that fit.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     metrics = list(dict.fromkeys(metric for values in rows.values() for metric in values))
-    lines = -(-len(metrics) // COLUMNS)
+    columns = min(COLUMNS, len(metrics))
+    lines = -(-len(metrics) // columns)
     height = lines * (PANEL_HEIGHT + ROW_HEIGHT * len(rows))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMNS * PANEL_WIDTH, height))
+        figure = Figure(figsize=(columns * PANEL_WIDTH, height))
         figure.subplots_adjust(left=LEFT, right=0.99, bottom=0.3 / height, top=1.0 - 0.3 / height, hspace=HSPACE)
-        panels = np.atleast_1d(figure.subplots(lines, COLUMNS, sharey=True, squeeze=False)).ravel()
+        panels = np.atleast_1d(figure.subplots(lines, columns, sharey=True, squeeze=False)).ravel()
         for panel, metric in zip(panels, metrics, strict=False):
             panel.set_title(metric)
             panel.grid(axis="x", alpha=0.3)
             panel.set_yticks(range(len(rows)), list(rows))
             panel.set_ylim(len(rows) - 0.5, -0.5)
+            if limits is not None:
+                panel.set_xlim(*limits)
             for number, values in enumerate(rows.values()):
                 item = values.get(metric, {})
                 value, low, high = (item.get(key) for key in ("value", "low", "high"))

@@ -35,11 +35,11 @@ def write_folder(evaluation: Evaluation, folder: Path, source: Mapping[str, str]
     captions = evaluation.captions
     with new_folder(folder) as temporary:
         write_whole(temporary / SCORES, json.dumps(as_table(evaluation, source), indent=1, allow_nan=False) + "\n")
-        _write_csv(temporary / CLIPS, *clip_table(evaluation))
+        write_csv(temporary / CLIPS, *clip_table(evaluation))
         for name, texts in ((PREDICTIONS, captions.predictions), (OTHER_PREDICTIONS, evaluation.compared)):
             if texts is not None:
-                _write_csv(temporary / name, ["path", "caption"], zip(captions.clips, texts, strict=True))
-        _write_csv(temporary / REFERENCES, *reference_table(captions))
+                write_csv(temporary / name, ["path", "caption"], zip(captions.clips, texts, strict=True))
+        write_csv(temporary / REFERENCES, *reference_table(captions))
         figures = draw_figures(evaluation, temporary)
         write_whole(temporary / REPORT, "\n".join(report_lines(evaluation, source, figures)) + "\n")
 
@@ -110,7 +110,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table in UTF-8 with a header."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -124,7 +125,7 @@ def report_lines(evaluation: Evaluation, source: Mapping[str, str], figures: Seq
         "# Evaluation",
         "",
         f"{len(evaluation.captions.clips)} clips. "
-        + ". ".join(f"{key}: {_cell(value)}" for key, value in source.items())
+        + ". ".join(f"{key}: {markdown_cell(value)}" for key, value in source.items())
         + ".",
         *(f"\n**Note:** {warning}." for warning in evaluation.warnings),
         "",
@@ -138,7 +139,7 @@ def report_lines(evaluation: Evaluation, source: Mapping[str, str], figures: Seq
     ]
     if evaluation.not_computed:
         lines += ["", "## Not computed", ""]
-        lines += [f"- {name}: {_cell(reason)}" for name, reason in evaluation.not_computed.items()]
+        lines += [f"- {name}: {markdown_cell(reason)}" for name, reason in evaluation.not_computed.items()]
     if evaluation.difference:
         lines += ["", "## Two systems", "", *difference_table(evaluation)]
     for name, meaning in figures:
@@ -146,7 +147,7 @@ def report_lines(evaluation: Evaluation, source: Mapping[str, str], figures: Seq
     if not figures:
         lines += ["", "Figures need the extra `plot`: pip install 'enclap[plot]'."]
     lines += best_and_worst(evaluation)
-    versions = ", ".join(f"{name} {_cell(version)}" for name, version in evaluation.versions.items())
+    versions = ", ".join(f"{name} {markdown_cell(version)}" for name, version in evaluation.versions.items())
     return [*lines, "", "## Repeat it", "", f"    {repeating_command(evaluation)}", "", f"Computed with {versions}."]
 
 
@@ -211,7 +212,7 @@ def best_and_worst(evaluation: Evaluation) -> list[str]:
                 captions.predictions[clip],
                 captions.references[clip][0],
             )
-            lines.append(f"| {' | '.join(map(_cell, texts))} |")
+            lines.append(f"| {' | '.join(map(markdown_cell, texts))} |")
     return lines
 
 
@@ -219,7 +220,7 @@ def _figure(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
-def _cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Text that neither ends a cell of a table nor is read as markup."""
     return "".join(f"\\{letter}" if letter in "\\|`*_[]<>" else letter for letter in printable(text))
 
