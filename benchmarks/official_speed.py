@@ -33,7 +33,8 @@ TARGET_GAIN = 1.2
 WRITE_FILE = """
 import sys, wave
 import numpy as np
-from enclap.data.synthetic.tones import RATE, synthesise
+from enclap.data.synthetic.signals import RATE
+from enclap.data.synthetic.tones import synthesise
 samples = synthesise("engine", float(sys.argv[2])).samples
 samples = samples + np.random.default_rng(int(sys.argv[3])).normal(0, 0.01, len(samples))
 with wave.open(sys.argv[1], "wb") as target:

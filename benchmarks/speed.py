@@ -27,7 +27,8 @@ BUSY = 0.5  # load average above which the figures say more about the other prog
 WRITE_FILE = """
 import sys, wave
 import numpy as np
-from enclap.data.synthetic.tones import RATE, synthesise
+from enclap.data.synthetic.signals import RATE
+from enclap.data.synthetic.tones import synthesise
 samples = synthesise("engine", float(sys.argv[2])).samples
 with wave.open(sys.argv[1], "wb") as target:
     target.setnchannels(1); target.setsampwidth(2); target.setframerate(RATE)

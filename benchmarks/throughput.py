@@ -24,7 +24,8 @@ TARGET_SPEED, TARGET_GROWTH = 60, 20  # times real time; MB
 WRITE_FILE = """
 import sys
 import av
-from enclap.data.synthetic.tones import RATE, SOUNDS, synthesise
+from enclap.data.synthetic.signals import RATE
+from enclap.data.synthetic.tones import SOUNDS, synthesise
 path, minutes, scene = sys.argv[1], float(sys.argv[2]), 17.0
 scenes = [synthesise(name, scene, seed).samples[None] for seed in range(2) for name in sorted(SOUNDS)]
 with av.open(path, "w") as output:

@@ -1,42 +1,28 @@
-"""The committed example sounds: what their script makes, small, and long enough to show windows."""
+"""The committed example sounds: what their script makes, small, captioned by the command, long enough for windows."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import json
+import runpy
 from pathlib import Path
-from types import ModuleType
 
-import av
 import numpy as np
 import pytest
 
-from enclap.data.synthetic.tones import RATE
+from cli import Run
+from enclap.audio.read import open_audio, read_audio
+from enclap.audio.resample import resample
+from enclap.audio.window import split_windows
+from enclap.data.synthetic.demonstration.scenes import EXAMPLES, Example
+from enclap.data.synthetic.signals import RATE
 from enclap.types import FloatArray
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+FOLDER = Path(__file__).resolve().parents[1] / "examples"
 LARGEST_FILE = 300_000  # bytes
 DELAY = 0.1  # seconds by which a lossy codec may shift a sound
+BY_NAME = {example.name: example for example in EXAMPLES}
 
-
-def load_script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("rebuild_examples", EXAMPLES / "rebuild.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up by name
-    specification.loader.exec_module(module)
-    return module
-
-
-rebuild = load_script()
-
-
-def decode(path: Path) -> FloatArray:
-    """Mono float32 at the rate of the synthesis."""
-    resampler = av.AudioResampler("flt", "mono", RATE)
-    with av.open(str(path)) as container:
-        parts = [part.to_ndarray()[0] for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-    return np.concatenate(parts)
+each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 
 
 def best_similarity(first: FloatArray, second: FloatArray) -> float:
@@ -49,33 +35,58 @@ def best_similarity(first: FloatArray, second: FloatArray) -> float:
     return float(near.max() / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
-@pytest.mark.parametrize("example", rebuild.EXAMPLES, ids=lambda example: example.name)
-def test_a_committed_file_holds_what_the_script_makes(example: object) -> None:
-    path = EXAMPLES / example.name
-    made, stored = example.samples(), decode(path)
+@each_example
+def test_a_committed_file_holds_what_the_script_makes(example: Example) -> None:
+    path = FOLDER / example.name
+    made, stored = example.samples(), resample(read_audio(path), RATE)
     assert len(stored) / RATE == pytest.approx(example.seconds, abs=DELAY)
     assert best_similarity(made, stored) > 0.97
     assert path.stat().st_size <= LARGEST_FILE
 
 
-@pytest.mark.parametrize("name", ["bell.wav", "footsteps.flac"])
+@pytest.mark.parametrize("name", ["bell.wav", "telephone.flac"])
 def test_lossless_files_are_exact_to_one_step_of_sixteen_bits(name: str) -> None:
-    example = next(example for example in rebuild.EXAMPLES if example.name == name)
-    np.testing.assert_allclose(decode(EXAMPLES / name), example.samples(), atol=1.01 / 32_768)
+    np.testing.assert_allclose(read_audio(FOLDER / name).samples, BY_NAME[name].samples(), atol=1.01 / 32_768)
 
 
-def test_rebuilding_gives_the_same_bytes_twice(tmp_path: Path) -> None:
-    for example in rebuild.EXAMPLES[:4]:
-        for copy in ("first", "second"):
-            (tmp_path / copy).mkdir(exist_ok=True)
-            rebuild.write(example, tmp_path / copy / example.name)
-        assert (tmp_path / "first" / example.name).read_bytes() == (tmp_path / "second" / example.name).read_bytes()
+@pytest.mark.parametrize("name", ["bell.wav", "telephone.flac", "clock.m4a", "engine.mp3", "steam_whistle.ogg"])
+def test_encoding_again_gives_the_same_bytes(name: str) -> None:
+    assert BY_NAME[name].encoded() == BY_NAME[name].encoded()
 
 
 def test_the_folder_holds_these_files_and_nothing_else_to_caption() -> None:
-    found = {path.name for path in EXAMPLES.iterdir() if path.suffix not in (".py", ".md", "")}
-    assert found == {example.name for example in rebuild.EXAMPLES}
+    found = {path.name for path in FOLDER.iterdir() if path.suffix not in (".py", ".md", "")}
+    assert found == set(BY_NAME) and len(found) == 8
+
+
+def test_the_readme_of_the_folder_says_what_is_in_each() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert [name for name in BY_NAME if f"| `{name}` | " not in text] == []
+
+
+def test_the_script_writes_every_file_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(FOLDER / "rebuild.py"))["write_examples"](tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(BY_NAME)
+    assert len(capsys.readouterr().out.splitlines()) == len(EXAMPLES)
+
+
+@each_example
+def test_each_window_of_the_captioner_holds_one_part(example: Example) -> None:
+    with open_audio(FOLDER / example.name) as audio:
+        windows = list(split_windows(audio.blocks, audio.rate))
+    assert len(windows) == len(example.parts)
+    lengths = [window.end - window.start for window in windows]
+    np.testing.assert_allclose(lengths, [part.seconds for part in example.parts], atol=DELAY)
 
 
 def test_one_example_is_long_enough_for_several_windows() -> None:
-    assert max(example.seconds for example in rebuild.EXAMPLES) > 20.0
+    assert max(len(example.parts) for example in EXAMPLES) == 3
+
+
+def test_the_command_captions_every_example(enclap: Run) -> None:
+    done = enclap("caption", FOLDER, "--model", "mini", "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    captions = {Path(line["source"]).name: [window["text"] for window in line["captions"]] for line in lines}
+    assert {name: len(texts) for name, texts in captions.items()} == {e.name: len(e.parts) for e in EXAMPLES}
+    assert all(text.endswith(".") and len(text.split()) > 1 for texts in captions.values() for text in texts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from enclap.data.synthetic.tones import PEAK, RATE, SOUNDS, synthesise
+from enclap.data.synthetic.signals import PEAK, RATE
+from enclap.data.synthetic.tones import SOUNDS, synthesise
 from enclap.errors import UsageError
 from enclap.types import FloatArray
 

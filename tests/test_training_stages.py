@@ -22,7 +22,7 @@ from enclap.model.conv_clap import ConvTower
 from enclap.training.dataset import CaptionItem, CaptionItems, Perturbation
 from enclap.training.mini import clap as clap_stage
 from enclap.training.mini import codec as codec_stage
-from enclap.training.mini.augment import Augmentation, MelBank, View, draw_view
+from enclap.training.mini.augment import Augmentation, MelBank
 from enclap.training.mini.distillation import DistillationRecipe
 from enclap.training.mini.opinions import TeacherRecipe
 from enclap.training.mini.scenes import CaptionRecipe
@@ -194,9 +194,8 @@ def small_tower() -> tuple[ConvTower, clap_stage.TowerTraining, Targets]:
     """A tower of 8 mel bands and the training of its projection on three labels."""
     recordings = [recording(label, number) for number, label in enumerate(["dog barking", "rain", "bell ringing"] * 3)]
     targets = make_targets(recordings, seen=range(9))
-    recipe = clap_stage.ClapRecipe(
-        text={}, views=1, optimisation=Optimisation(steps=1, batch_size=1, learning_rate=1.0)
-    )
+    one = Optimisation(steps=1, batch_size=1, learning_rate=1.0)
+    recipe = clap_stage.ClapRecipe(text={}, views=1, optimisation=one, fine_tuning=one)
     torch.manual_seed(0)
     tower = ConvTower(8, (8, 16), 16)
     return tower, clap_stage.TowerTraining(tower, targets, recipe), targets
@@ -232,20 +231,28 @@ def test_a_tower_learns_what_is_heard_and_in_which_half() -> None:
     assert (found == halves.reshape(48, 2, -1).bool()).float().mean() > 0.9
 
 
-def maps_of_views(tower: ConvTower, targets: Targets, follow: Augmentation) -> clap_stage.ViewMaps:
-    """Twenty views of nine recordings, 20 frames long."""
+def small_sampler(targets: Targets, augmentation: Augmentation) -> clap_stage.ViewSampler:
+    """Views of nine recordings, 20 frames long."""
     bank = MelBank(np.full((90, 8), -60.0, dtype=np.float16), np.arange(0, 91, 10), 20)
-    weights = np.cumsum(np.full(9, 1 / 9))
+    return clap_stage.ViewSampler(bank, np.cumsum(np.full(9, 1 / 9)), augmentation, targets, seed=0)
 
-    def draw(number: int) -> View:
-        return draw_view(bank, weights, follow, np.random.default_rng(number))
 
-    return clap_stage.map_views(tower, draw, 20, targets, seed=0)
+def test_fine_tuning_trains_the_convolutions_but_not_their_batch_statistics() -> None:
+    tower, heads, targets = small_tower()
+    sampler = small_sampler(targets, Augmentation())
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    model = clap_stage.FineTuning(tower, heads).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model(**clap_stage.stack([sampler(number) for number in range(6)]))["loss"].backward()
+    optimiser.step()
+    changed = {name for name, value in tower.state_dict().items() if not torch.equal(value, before[name])}
+    assert "blocks.0.0.weight" in changed and "projection.weight" in changed
+    assert not {name for name in changed if name.startswith(("input_norm.running", "blocks")) and "running" in name}
 
 
 def test_the_halves_of_a_view_hold_the_words_of_what_sounds_in_them() -> None:
     tower, _, targets = small_tower()
-    draw = maps_of_views(tower, targets, Augmentation(mixture=0.0, sequence=1.0))
+    draw = clap_stage.map_views(tower, small_sampler(targets, Augmentation(mixture=0.0, sequence=1.0)), 20)
     for number in range(20):
         item = draw(number)
         first, second = item["halves"].reshape(2, -1)
@@ -255,12 +262,13 @@ def test_the_halves_of_a_view_hold_the_words_of_what_sounds_in_them() -> None:
 
 def test_every_sampler_can_be_sent_to_a_worker_of_the_data_loader(tmp_path: Path) -> None:
     tower, _, targets = small_tower()
-    view = maps_of_views(tower, targets, Augmentation())
+    view = small_sampler(targets, Augmentation())
+    maps = clap_stage.map_views(tower, view, 8)
     tokenizer = train_tokenizer(["A dog barks."], 300)
     pair = make_pair_sampler(np.eye(2, dtype=np.float32), ["dog barking", "rain"], tokenizer, seed=0)
     write_shard(tmp_path / "00000.parquet", HEADER, clips(8))
     items = CaptionItems(FeatureStore(tmp_path), np.ones(8), tokenizer, 32, Perturbation(), batch_size=2, seed=0)
-    for draw, field in ((view, "hidden"), (pair, "ids"), (items, "codes")):
+    for draw, field in ((view, "mel"), (maps, "hidden"), (pair, "ids"), (items, "codes")):
         found, wanted = (
             item if isinstance(item, dict) else vars_of(item) for item in (pickle.loads(pickle.dumps(draw))(5), draw(5))
         )

@@ -106,6 +106,8 @@ def recipes(steps: int) -> dict[str, dict[str, Any]]:
                 "max_position_embeddings": 66,
             },
             "optimisation": phase(1, 4, ema=0.9),
+            "frames": 64,
+            "fine_tuning": phase(11, 4, ema=0.9),
         },
         "text": {"views": 30, "optimisation": phase(5, 6)},
         "caption": {

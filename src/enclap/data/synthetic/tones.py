@@ -7,18 +7,26 @@ the same samples. The recipes are ordinary additive and subtractive synthesis; f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from enclap.data.synthetic.signals import (
+    RATE,
+    add,
+    chirp,
+    count_of,
+    drift,
+    finish,
+    noise,
+    ring,
+    room_noise,
+    silence,
+    time_axis,
+)
 from enclap.errors import UsageError
 from enclap.types import FloatArray, Waveform
 
-RATE = 32_000  # Hz, as the recordings that the bundled model learned from
-PEAK = 0.5  # of full scale: 6 dB of room for mixing
-
-Signal = NDArray[np.float64]
 Maker = Callable[[float, np.random.Generator], FloatArray]
 
 
@@ -55,31 +63,31 @@ def bell(seconds: float, generator: np.random.Generator) -> FloatArray:
         0.15,
     )  # seconds to 1/e: high partials die first
     prime = generator.uniform(480.0, 560.0)  # Hz
-    canvas = _silence(seconds)
+    canvas = silence(seconds)
     at = 0.05
     while at < seconds:
-        time = _time(min(6.0, seconds - at))
-        strike = _ring(time, [prime * ratio for ratio in ratios], loudness, decays)
-        strike += _ring(time, [1.003 * prime * ratio for ratio in ratios], loudness, decays)  # beats
-        clapper = _noise(len(time), 2_000.0, 9_000.0, generator) * np.exp(-time / 0.012)
-        _add(canvas, strike + clapper, at, generator.uniform(0.8, 1.0))
+        time = time_axis(min(6.0, seconds - at))
+        strike = ring(time, [prime * ratio for ratio in ratios], loudness, decays)
+        strike += ring(time, [1.003 * prime * ratio for ratio in ratios], loudness, decays)  # beats
+        clapper = noise(len(time), 2_000.0, 9_000.0, generator) * np.exp(-time / 0.012)
+        add(canvas, strike + clapper, at, generator.uniform(0.8, 1.0))
         at += generator.uniform(1.8, 2.1)
-    return _finish(canvas + _room(len(canvas), generator))
+    return finish(canvas + room_noise(len(canvas), generator))
 
 
 def footsteps(seconds: float, generator: np.random.Generator) -> FloatArray:
     """Someone walking on gravel, about 110 steps a minute, each a heel, then a sole: float32 [N]."""
-    canvas = _silence(seconds)
+    canvas = silence(seconds)
     at = 0.1
     while at < seconds:
         for delay, strength, spread in ((0.0, 1.0, 0.03), (generator.uniform(0.09, 0.13), 0.6, 0.06)):
-            time = _time(0.3)
+            time = time_axis(0.3)
             thump = np.sin(2 * np.pi * generator.uniform(70.0, 95.0) * time) * np.exp(-time / 0.035)
-            grit = _noise(len(time), 900.0, 6_500.0, generator) * np.exp(-time / spread)
+            grit = noise(len(time), 900.0, 6_500.0, generator) * np.exp(-time / spread)
             stones = grit * (generator.random(len(time)) < 0.12) * 2.5
-            _add(canvas, strength * (thump + 0.35 * grit + stones), at + delay, generator.uniform(0.7, 1.0))
+            add(canvas, strength * (thump + 0.35 * grit + stones), at + delay, generator.uniform(0.7, 1.0))
         at += generator.uniform(0.52, 0.58)
-    return _finish(canvas + _room(len(canvas), generator))
+    return finish(canvas + room_noise(len(canvas), generator))
 
 
 def engine(seconds: float, generator: np.random.Generator) -> FloatArray:
@@ -87,9 +95,9 @@ def engine(seconds: float, generator: np.random.Generator) -> FloatArray:
 
     One pulse per firing rings in the exhaust (a low and a middle resonance); intake noise follows the firing.
     """
-    time = _time(seconds)
+    time = time_axis(seconds)
     revs = 26.0 + 26.0 * np.clip(np.sin(2 * np.pi * time / 4.0 - 1.2), 0.0, None) ** 2  # firings per second
-    revs *= 1.0 + 0.03 * _drift(len(time), 3.0, generator)
+    revs *= 1.0 + 0.03 * drift(len(time), 3.0, generator)
     phase = np.cumsum(revs) / RATE
     tone = np.zeros_like(time)
     for harmonic in range(1, 40):
@@ -99,62 +107,62 @@ def engine(seconds: float, generator: np.random.Generator) -> FloatArray:
         tone += (low + 0.35 * middle + 0.02) * np.sin(2 * np.pi * (harmonic * phase + generator.random()))
     uneven = 1.0 + 0.35 * np.sin(np.pi * phase)  # neighbouring cylinders never fire quite alike
     firing = (0.5 + 0.5 * np.cos(2 * np.pi * phase)) ** 3
-    hiss = _noise(len(time), 300.0, 5_000.0, generator) * (0.15 + 0.6 * firing) * (revs / 52.0)
-    return _finish(uneven * tone + 0.5 * hiss)
+    hiss = noise(len(time), 300.0, 5_000.0, generator) * (0.15 + 0.6 * firing) * (revs / 52.0)
+    return finish(uneven * tone + 0.5 * hiss)
 
 
 def wind(seconds: float, generator: np.random.Generator) -> FloatArray:
     """Gusts of wind with a faint whistle that rises and falls with them: float32 [N]."""
-    count = _count(seconds)
-    gust = np.clip(0.55 + 0.35 * _drift(count, 0.5, generator), 0.08, None)
-    rumble = _noise(count, 40.0, 350.0, generator) * gust
-    body = _noise(count, 250.0, 1_100.0, generator) * gust**2
-    rush = _noise(count, 900.0, 4_000.0, generator) * gust**3 * 0.35
+    count = count_of(seconds)
+    gust = np.clip(0.55 + 0.35 * drift(count, 0.5, generator), 0.08, None)
+    rumble = noise(count, 40.0, 350.0, generator) * gust
+    body = noise(count, 250.0, 1_100.0, generator) * gust**2
+    rush = noise(count, 900.0, 4_000.0, generator) * gust**3 * 0.35
     pitch = 500.0 + 450.0 * gust  # Hz
-    waver = np.sin(2 * np.pi * np.cumsum(pitch) / RATE + 6.0 * _drift(count, 25.0, generator))
-    return _finish(rumble + body + rush + 0.25 * waver * gust**3)
+    waver = np.sin(2 * np.pi * np.cumsum(pitch) / RATE + 6.0 * drift(count, 25.0, generator))
+    return finish(rumble + body + rush + 0.25 * waver * gust**3)
 
 
 def rain(seconds: float, generator: np.random.Generator) -> FloatArray:
     """Steady rain: a bright hiss of many far drops and some near ones heard singly: float32 [N]."""
-    count = _count(seconds)
-    canvas = _noise(count, 700.0, 12_000.0, generator) * (1.0 + 0.08 * _drift(count, 2.0, generator))
+    count = count_of(seconds)
+    canvas = noise(count, 700.0, 12_000.0, generator) * (1.0 + 0.08 * drift(count, 2.0, generator))
     for _ in range(generator.poisson(70.0 * seconds)):  # near drops per second
-        time = _time(0.02)
+        time = time_axis(0.02)
         pitch = generator.uniform(1_500.0, 7_000.0)
         drop = np.sin(2 * np.pi * pitch * time) * np.exp(-time / generator.uniform(0.001, 0.004))
-        _add(canvas, drop, generator.uniform(0.0, seconds), generator.exponential(3.0))
-    return _finish(canvas)
+        add(canvas, drop, generator.uniform(0.0, seconds), generator.exponential(3.0))
+    return finish(canvas)
 
 
 def bird(seconds: float, generator: np.random.Generator) -> FloatArray:
     """A small bird that repeats a phrase of falling chirps and a trill, with rests between: float32 [N]."""
-    canvas = _silence(seconds)
+    canvas = silence(seconds)
     notes = [(generator.uniform(4_800.0, 6_200.0), generator.uniform(2_600.0, 3_600.0)) for _ in range(3)]
     at = 0.15
     while at < seconds:
         start = at
         for high, low in notes:
-            _add(canvas, _chirp(high, low, generator.uniform(0.09, 0.13)), start, generator.uniform(0.7, 1.0))
+            add(canvas, chirp(high, low, generator.uniform(0.09, 0.13)), start, generator.uniform(0.7, 1.0))
             start += 0.18
         for _ in range(generator.integers(4, 8)):
-            _add(canvas, _chirp(4_200.0, 5_400.0, 0.035), start, 0.6)
+            add(canvas, chirp(4_200.0, 5_400.0, 0.035), start, 0.6)
             start += 0.055
         at = start + generator.uniform(0.35, 0.8)
-    return _finish(canvas + _room(len(canvas), generator))
+    return finish(canvas + room_noise(len(canvas), generator))
 
 
 def beeps(seconds: float, generator: np.random.Generator) -> FloatArray:
     """An alarm clock: groups of four short beeps of one pitch: float32 [N]. The generator picks the pitch."""
     pitch = generator.uniform(1_900.0, 2_200.0)  # Hz
-    canvas = _silence(seconds)
-    time = _time(0.08)
+    canvas = silence(seconds)
+    time = time_axis(0.08)
     tone = np.sin(2 * np.pi * pitch * time) + 0.3 * np.sin(6 * np.pi * pitch * time)
     tone *= np.minimum(1.0, np.minimum(time, time[::-1]) / 0.004)  # soft edges, no clicks
     for group in np.arange(0.1, seconds, 1.0):
         for beep in range(4):
-            _add(canvas, tone, group + 0.14 * beep, 1.0)
-    return _finish(canvas)
+            add(canvas, tone, group + 0.14 * beep, 1.0)
+    return finish(canvas)
 
 
 SOUNDS: dict[str, Maker] = {
@@ -166,76 +174,3 @@ SOUNDS: dict[str, Maker] = {
     "bird": bird,
     "beeps": beeps,
 }
-
-
-def _count(seconds: float) -> int:
-    return max(1, round(seconds * RATE))
-
-
-def _time(seconds: float) -> Signal:
-    return np.arange(_count(seconds)) / RATE
-
-
-def _silence(seconds: float) -> Signal:
-    return np.zeros(_count(seconds))
-
-
-def _ring(time: Signal, frequencies: Sequence[float], loudness: Sequence[float], decays: Sequence[float]) -> Signal:
-    """The sum of sines [N] that start together and die away, each with its loudness and decay in seconds."""
-    total = np.zeros_like(time)
-    for frequency, gain, decay in zip(frequencies, loudness, decays, strict=True):
-        total += gain * np.sin(2 * np.pi * frequency * time) * np.exp(-time / decay)
-    return total
-
-
-def _chirp(start: float, end: float, seconds: float) -> Signal:
-    """One note [N] that glides from `start` to `end` Hz and swells and fades over its length."""
-    time = _time(seconds)
-    pitch = start * (end / start) ** (time / seconds)
-    note: Signal = np.sin(2 * np.pi * np.cumsum(pitch) / RATE) * np.sin(np.pi * time / seconds) ** 2
-    return note
-
-
-def _noise(count: int, low: float, high: float, generator: np.random.Generator) -> Signal:
-    """Noise [N] of unit RMS between two frequencies in Hz, with slopes of 12 dB per octave outside them."""
-    spectrum = np.fft.rfft(generator.standard_normal(count))
-    frequency = np.fft.rfftfreq(count, 1.0 / RATE)
-    below = np.minimum(1.0, frequency / low)
-    above = np.minimum(1.0, high / np.maximum(frequency, 1.0))
-    shaped: Signal = np.fft.irfft(spectrum * (below * above) ** 2, count)
-    shaped /= max(float(np.sqrt(np.mean(shaped**2))), 1e-9)
-    return shaped
-
-
-def _drift(count: int, rate: float, generator: np.random.Generator) -> Signal:
-    """A smooth random curve [N] around 0, about -2..2, that turns some `rate` times per second."""
-    knots = generator.standard_normal(int(count / RATE * rate) + 4)
-    position = np.arange(count) / RATE * rate + 1.0
-    left = position.astype(int)
-    blend = 0.5 - 0.5 * np.cos(np.pi * (position - left))
-    curve: Signal = knots[left] * (1.0 - blend) + knots[left + 1] * blend
-    return curve
-
-
-def _room(count: int, generator: np.random.Generator) -> Signal:
-    """The faint noise [N] of a quiet place and its microphone: no recording is ever digitally silent."""
-    return 0.002 * _noise(count, 60.0, 3_000.0, generator)
-
-
-def _add(canvas: Signal, sound: Signal, at: float, gain: float) -> None:
-    """Adds `sound` to `canvas` from `at` seconds on, in place; what would stand past the end is left out."""
-    start = round(at * RATE)
-    length = min(len(sound), len(canvas) - start)
-    if length > 0:
-        canvas[start : start + length] += gain * sound[:length]
-
-
-def _finish(signal: Signal) -> FloatArray:
-    """The signal as float32 [N] with its peak at `PEAK` and 10 ms fades, so that nothing clips or clicks."""
-    ramp = min(len(signal) // 2, RATE // 100)
-    if ramp:
-        fade = np.linspace(0.0, 1.0, ramp)
-        signal[:ramp] *= fade
-        signal[-ramp:] *= fade[::-1]
-    loudest = float(np.max(np.abs(signal)))
-    return (signal * (PEAK / loudest if loudest > 0 else 0.0)).astype(np.float32)

@@ -1,12 +1,13 @@
 """Training of mini's CLAP: what its audio tower sees is projected to tell labels apart; `text` then adds sentences.
 
-The tower's convolutions stay as distillation left them, so their maps of all views are computed once.
+At first the tower's convolutions stay as distillation left them, so their maps of all views are computed once; then all
+of the tower is fine-tuned for a while.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from enclap.data.recordings import Recording
 from enclap.model.conv_clap import ConvClapConfig, ConvClapModel, ConvTower
-from enclap.training.mini.augment import Augmentation, View
+from enclap.training.mini.augment import Augmentation, MelBank, View, draw_view
 from enclap.training.mini.distillation import DistillationRecipe
 from enclap.training.mini.targets import Targets
 from enclap.training.recipe import Optimisation, Settings
@@ -36,8 +37,9 @@ MAPS_TOGETHER = 8
 class ClapRecipe(Settings):
     """mini's CLAP: the training of its audio tower's projection.
 
-    text: as ConvClapConfig's text_config names them. views: random views of whole windows, of which maps are kept. The
-    weights multiply the losses that `TowerTraining` names.
+    text: as ConvClapConfig's text_config names them. views: random views of whole windows, of which maps are kept.
+    optimisation: of the projection on these. frames: of the views in `fine_tuning`, which trains the convolutions too;
+    they are cheaper than whole windows. The weights multiply the losses that `TowerTraining` names.
     """
 
     text: dict[str, Any]
@@ -48,6 +50,8 @@ class ClapRecipe(Settings):
     temperature: float = 0.07
     augmentation: Augmentation = Augmentation()
     optimisation: Optimisation
+    frames: int = 256
+    fine_tuning: Optimisation
 
 
 def recording_weights(recordings: Sequence[Recording], seen: Sequence[int], power: float = 0.3) -> NDArray[np.float64]:
@@ -60,6 +64,27 @@ def recording_weights(recordings: Sequence[Recording], seen: Sequence[int], powe
     for index in seen:
         weights[index] = counts[recordings[index].label] ** -power
     return np.cumsum(weights / weights.sum())
+
+
+@dataclass(frozen=True)
+class ViewSampler:
+    """Views by number, and TowerTraining's inputs for them with the spectrogram in the place of maps."""
+
+    bank: MelBank
+    cumulative_weights: NDArray[np.float64]
+    augmentation: Augmentation
+    targets: Targets
+    seed: int
+
+    def view(self, number: int) -> View:
+        """View `number`, drawn from (seed, number)."""
+        generator = np.random.default_rng((self.seed, number))
+        return draw_view(self.bank, self.cumulative_weights, self.augmentation, generator)
+
+    def __call__(self, number: int) -> dict[str, NDArray[np.float32]]:
+        """FineTuning's inputs for one view: {mel [F, M]} and what `target_rows` gives."""
+        view = self.view(number)
+        return {"mel": view.mel, **target_rows(view, self.targets)}
 
 
 @dataclass(frozen=True)
@@ -99,16 +124,16 @@ def target_rows(view: View, targets: Targets) -> dict[str, NDArray[np.float32]]:
 
 
 @torch.inference_mode()
-def map_views(tower: ConvTower, draw: Callable[[int], View], count: int, targets: Targets, seed: int) -> ViewMaps:
-    """The maps of the first `count` views that `draw` gives; their spectrograms are not kept."""
+def map_views(tower: ConvTower, sampler: ViewSampler, count: int) -> ViewMaps:
+    """The maps of the first `count` views; their spectrograms are not kept."""
     tower.eval()
     maps, views = [], []
     for start in range(0, count, MAPS_TOGETHER):
-        batch = [draw(number) for number in range(start, min(count, start + MAPS_TOGETHER))]
+        batch = [sampler.view(number) for number in range(start, min(count, start + MAPS_TOGETHER))]
         mel = torch.from_numpy(np.stack([view.mel for view in batch]))
         maps.append(tower.hidden(mel).numpy().astype(np.float16))
         views += [replace(view, mel=view.mel[:0]) for view in batch]
-    return ViewMaps(np.concatenate(maps), views, targets, seed)
+    return ViewMaps(np.concatenate(maps), views, sampler.targets, sampler.seed)
 
 
 def stack(items: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, Tensor]:
@@ -157,7 +182,8 @@ class TowerTraining(nn.Module):
 
         Targets: [B, labels], [B, families], [B, words], [B, 2 * words].
         """
-        tower = self._tower[0].train(self.training)
+        tower = self._tower[0]
+        tower.dropout.train(self.training)
         features = tower.pool(hidden)
         dropped = tower.dropout(features)
         embedding = tower.embed(features)
@@ -177,6 +203,27 @@ class TowerTraining(nn.Module):
 
     def _nearness(self, embedding: Tensor, bank: Tensor) -> Tensor:
         return embedding @ functional.normalize(bank, dim=-1).T / self._recipe.temperature
+
+
+class FineTuning(nn.Module):
+    """The whole tower with the heads of its projection; batch statistics stay those of distillation."""
+
+    def __init__(self, tower: ConvTower, heads: TowerTraining) -> None:
+        super().__init__()
+        self._tower = (tower,)  # whose other parts the heads hold: nothing is stored twice
+        self.input_norm, self.blocks, self.heads = tower.input_norm, tower.blocks, heads
+
+    def train(self, mode: bool = True) -> FineTuning:
+        """Switch dropout on or off; batch normalisation of the convolutions stays as it is."""
+        super().train(mode)
+        self.input_norm.eval()
+        self.blocks.eval()
+        return self
+
+    def forward(self, mel: Tensor, **targets: Tensor) -> dict[str, Tensor]:
+        """TowerTraining's losses of mel [B, F, M] in dB."""
+        losses: dict[str, Tensor] = self.heads(self._tower[0].hidden(mel), **targets)
+        return losses
 
 
 binary = functional.binary_cross_entropy_with_logits

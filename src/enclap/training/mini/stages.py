@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,7 +29,7 @@ from enclap.model.codec import Codec
 from enclap.model.conv_clap import ConvClapModel, ConvTower
 from enclap.training import captioning
 from enclap.training.mini import clap, codec, text
-from enclap.training.mini.augment import Augmentation, View, draw_view
+from enclap.training.mini.augment import Augmentation, draw_view
 from enclap.training.mini.calibrate import calibrate
 from enclap.training.mini.context import FRONT_END, MiniRun
 from enclap.training.mini.distillation import DistillationRecipe, distil
@@ -67,18 +67,19 @@ def decode_recordings(run: MiniRun) -> None:
 def train_projection(run: MiniRun) -> None:
     """Write projection/model.safetensors: the audio tower with its projection, trained to tell labels apart."""
     recipe = run.recipe(clap.ClapRecipe, "clap")
-    folder, optimisation = run.output / "projection", recipe.optimisation
+    folder = run.output / "projection"
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(optimisation.seed)
+    torch.manual_seed(recipe.optimisation.seed)
     tower = new_tower(run)
     tower.load_state_dict(load_file(run.output / "distillation" / "model.safetensors"))
-    weights, seed = drawing_weights(run), optimisation.seed
-
-    def draw(number: int) -> View:
-        return draw_view(run.mels, weights, recipe.augmentation, np.random.default_rng((seed, number)))
-
-    maps = clap.map_views(tower, draw, recipe.views, run.targets, seed)
-    train_model(clap.TowerTraining(tower, run.targets, recipe), maps, clap.stack, optimisation, folder)
+    sampler = clap.ViewSampler(
+        run.mels, drawing_weights(run), recipe.augmentation, run.targets, recipe.optimisation.seed
+    )
+    heads = clap.TowerTraining(tower, run.targets, recipe)
+    train_model(heads, clap.map_views(tower, sampler, recipe.views), clap.stack, recipe.optimisation, folder)
+    short = replace(run.mels, frames=recipe.frames)
+    sampler = replace(sampler, bank=short, seed=recipe.fine_tuning.seed)
+    train_model(clap.FineTuning(tower, heads), sampler, clap.stack, recipe.fine_tuning, folder / "fine-tuning")
     save_file(tower.state_dict(), folder / "model.safetensors")
 
 
