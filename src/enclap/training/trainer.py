@@ -360,7 +360,7 @@ def items_of_a_part(optimisation: Optimisation, arguments: TrainingArguments) ->
     if arguments.n_gpu > 1:
         start = f"start one process for each (torchrun --nproc-per-node {arguments.n_gpu} …)"
         raise UsageError(f"{arguments.n_gpu} GPUs for one process: {start}, or choose one with CUDA_VISIBLE_DEVICES=0")
-    parts = arguments.world_size * optimisation.accumulate
+    parts: int = arguments.world_size * optimisation.accumulate
     if optimisation.batch_size % parts:
         divided = f"{arguments.world_size} processes with {optimisation.accumulate} parts each"
         raise UsageError(f"batch_size {optimisation.batch_size} cannot be divided equally among {divided}")
