@@ -57,7 +57,7 @@ def run_all(run: MiniRun) -> None:
 
 
 def run_logged(run: MiniRun, name: str) -> None:
-    """Run one stage; what it logs, with the commit that it ran at and the minutes it took, goes to logs/NAME.log too."""
+    """Run one stage; its log, with the commit that it ran at and the minutes it took, goes to logs/NAME.log too."""
     folder, start = run.output / "logs", time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
