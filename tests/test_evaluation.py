@@ -28,6 +28,7 @@ from enclap.evaluation.hearing import (
     mentions_label,
 )
 from enclap.evaluation.mini_hearing import (
+    BANDED,
     COMMON_PAIRS,
     COVERED,
     ESC,
@@ -45,9 +46,11 @@ from enclap.evaluation.mini_hearing import (
     measure_inputs,
 )
 from enclap.evaluation.sound_pairs import (
+    BANDS,
     LEVELS,
     cover_clip,
     labelled_clips,
+    limit_band,
     read_at_pair_rate,
     root_mean_square,
 )
@@ -201,6 +204,7 @@ def test_a_constant_caption_hears_what_chance_hears(recordings: Path) -> None:
         ORDER.format(COMMON_PAIRS),
         THREE,
         *(COVERED.format("speech", decibels) for decibels in LEVELS),
+        *(BANDED.format(name) for name in BANDS),
         FAULTY,
         LENGTH,
         VOCABULARY,
@@ -237,6 +241,15 @@ def test_pairs_whose_sounds_are_named_in_order_are_counted(recordings: Path) -> 
     order = report.figures[ORDER.format(ESC_PAIRS)]
     assert order.items == len(both)
     assert order.value == pytest.approx(np.mean([pair == ("dog barking", "rain") for pair in both]))
+
+
+def test_a_band_limited_clip_holds_nothing_outside_its_band(recordings: Path) -> None:
+    rain = next(clip for clip in select(read_collection(recordings), TEST) if clip.label == "rain")
+    samples = limit_band(recordings, rain, 300.0, 3_400.0).waveform.samples
+    power = np.square(np.abs(np.fft.rfft(samples)))
+    hertz = np.fft.rfftfreq(len(samples), 1.0 / 32_000)
+    inside = (hertz >= 300.0) & (hertz <= 3_400.0)
+    assert power[~inside].sum() < 1e-9 * power[inside].sum()
 
 
 def test_faulty_captions_repeat_a_phrase_or_do_not_end() -> None:

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from cli import Run
+from enclap import Captioner
 from enclap.audio.read import open_audio, read_audio
 from enclap.audio.resample import resample
 from enclap.audio.window import split_windows
 from enclap.data.synthetic.demonstration.scenes import EXAMPLES, Example
+from enclap.data.synthetic.demonstration.sounds import SOUNDS
+from enclap.data.synthetic.demonstration.variations import variations
 from enclap.data.synthetic.signals import RATE
+from enclap.evaluation.demonstration import is_named, wrong_captions
 from enclap.types import FloatArray
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
@@ -90,3 +94,23 @@ def test_the_command_captions_every_example(enclap: Run) -> None:
     captions = {Path(line["source"]).name: [window["text"] for window in line["captions"]] for line in lines}
     assert {name: len(texts) for name, texts in captions.items()} == {e.name: len(e.parts) for e in EXAMPLES}
     assert all(text.endswith(".") and len(text.split()) > 1 for texts in captions.values() for text in texts)
+
+
+def test_mini_says_of_every_example_what_a_listener_would() -> None:
+    results = Captioner.from_pretrained("mini").caption([FOLDER / example.name for example in EXAMPLES])
+    captions = {
+        example.name: [caption.text for caption in result.captions]
+        for example, result in zip(EXAMPLES, results, strict=True)
+    }
+    assert wrong_captions(captions) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SOUNDS))
+def test_mini_names_variations_of_every_example(name: str, tmp_path: Path) -> None:
+    takes = variations(name)
+    for number, take in enumerate(takes):
+        (tmp_path / f"{number:02}.{take.ending}").write_bytes(take.encoded())
+    results = Captioner.from_pretrained("mini").caption(sorted(tmp_path.iterdir()))
+    named = [is_named(result.text, SOUNDS[name]) for result in results]
+    assert sum(named) >= 0.85 * len(takes), [result.text for result in results]

@@ -23,6 +23,7 @@ from enclap.decoding.options import DecodingOptions
 from enclap.output.formats import FORMATS, as_table
 from enclap.serving import gate
 from enclap.serving.settings import ServeSettings
+from enclap.serving.window_queue import EndOfRecording
 from fakes import EchoEngine
 from servers import PATIENCE, GatedEngine, Running, running
 from sounds import noise, write_audio
@@ -325,11 +326,17 @@ def test_a_wrong_method_is_told_the_right_ones(echo: Running) -> None:
 
 def test_requests_share_batches(gated: tuple[Running, GatedEngine]) -> None:
     server, engine = gated
-    server.service.worker.windows.most_waiting = PATIENCE  # a busy machine may take longer than 20 ms to read
+
+    def both_are_read() -> bool:  # the first batch waits at the gate, all other windows and both ends in the queue
+        streams = list(server.service.worker.windows._streams)
+        return len(streams) == 2 and all(
+            stream.pending and isinstance(stream.pending[-1], EndOfRecording) for stream in streams
+        )
+
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(server.post, **form(wav(0.5), window="0.1"))
         second = pool.submit(server.post, **form(wav(0.6), window="0.1"))
-        wait_until(lambda: server.service.active == 2)
+        wait_until(both_are_read)
         engine.let_all_through()
         assert first.result().status_code == second.result().status_code == 200
     assert sum(engine.batches) == 1 + 5 + 6

@@ -17,6 +17,7 @@ from enclap.engines.base import Engine
 from enclap.evaluation.baselines import compare_with_baselines, score_named
 from enclap.evaluation.hearing import FAMILY_NAMED, ORDER_CORRECT, SOUND_NAMED, WORDS_READ, Hearing, mentions_label
 from enclap.evaluation.sound_pairs import (
+    BANDS,
     COMMON_LABELS,
     COVER_FAMILIES,
     LEVELS,
@@ -27,6 +28,7 @@ from enclap.evaluation.sound_pairs import (
     esc_pairs,
     esc_threes,
     join_row,
+    limit_band,
 )
 from enclap.evaluation.wording import PHRASE_WORDS, is_unfinished, words_of
 from enclap.types import Features, Window, embedding_of
@@ -41,6 +43,7 @@ COMMON_PAIRS = f"two sounds of the {COMMON_LABELS} commonest labels: both named"
 ORDER = "{}, of those: order right"
 THREE = "three ESC-10 sounds in a window: named on average, of 3"
 COVERED = "ESC-10 under {}, {:.0f} dB beside it: the sound named"
+BANDED = "ESC-10, {}: the caption names the sound"
 FAULTY = "captions with a repeated phrase or without an end"
 LENGTH = "words of a caption, mean"
 VOCABULARY = "different words in the captions of all ESC-10 clips and the split"
@@ -108,7 +111,7 @@ def measure_hearing(captioner: Captioner, folder: Path, split: str) -> HearingRe
     captions = [*captions, *threes]
     counts = [sum(mentions_label(item.text, label) for label in item.labels) for item in threes]
     figures[THREE] = Figure(float(np.mean(counts)), len(counts), number=True)
-    figures |= measure_covered(captioner, folder, chosen)
+    figures |= measure_covered(captioner, folder, chosen) | measure_banded(captioner, folder, chosen)
     faulty = [is_faulty(caption.text) for caption in captions]
     figures[FAULTY] = Figure(float(np.mean(faulty)), len(faulty))
     rest = [recording for recording in first if recording.fold is not None and recording not in chosen]
@@ -141,6 +144,15 @@ def measure_covered(captioner: Captioner, folder: Path, chosen: Sequence[Recordi
             clips = [cover_clip(folder, *pair, decibels) for pair in zip(sounds, covers, strict=True)]
             found = caption_clips(captioner, clips)
             figures[COVERED.format(family, decibels)] = _compared(found, Hearing(), SOUND_NAMED)
+    return figures
+
+
+def measure_banded(captioner: Captioner, folder: Path, chosen: Sequence[Recording]) -> dict[str, Figure]:
+    """How often ESC-10's sounds are named when parts of their spectrum are missing."""
+    figures = {}
+    for name, limits in BANDS.items():
+        clips = [limit_band(folder, clip, *limits) for clip in chosen if clip.fold is not None]
+        figures[BANDED.format(name)] = _compared(caption_clips(captioner, clips), Hearing(), SOUND_NAMED)
     return figures
 
 

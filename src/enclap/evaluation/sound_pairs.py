@@ -24,6 +24,7 @@ WINDOW = 10.0  # seconds that the sounds in a row fill at most
 ESC_SEED, COMMON_SEED, THREE_SEED, COVER_SEED = 1, 2, 3, 4
 COVER_FAMILIES = ("speech", "music")
 LEVELS = (0.0, -6.0, -12.0)  # decibels of a sound beside what covers it
+BANDS = {"a telephone (300 to 3,400 Hz)": (300.0, 3_400.0), "nothing above 4 kHz": (0.0, 4_000.0)}
 
 Row = tuple[Recording, ...]
 """Recordings that follow each other."""
@@ -104,6 +105,14 @@ def cover_clip(folder: Path, clip: Recording, cover: Recording, decibels: float)
     mixed = over + np.float32(level) * sound
     peak = max(1.0, float(np.abs(mixed).max()))
     return LabelledClip((clip.label,), Waveform((mixed / np.float32(peak)).astype(np.float32), PAIR_RATE))
+
+
+def limit_band(folder: Path, clip: Recording, lowest: float, highest: float) -> LabelledClip:
+    """A recording of which only the frequencies between two limits, in Hz, are left."""
+    samples = read_at_pair_rate(folder, clip)
+    spectrum, hertz = np.fft.rfft(samples), np.fft.rfftfreq(len(samples), 1.0 / PAIR_RATE)
+    spectrum[(hertz < lowest) | (hertz > highest)] = 0.0
+    return LabelledClip((clip.label,), Waveform(np.fft.irfft(spectrum, len(samples)).astype(np.float32), PAIR_RATE))
 
 
 def root_mean_square(samples: FloatArray) -> float:

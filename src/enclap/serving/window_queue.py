@@ -46,7 +46,7 @@ class WindowQueue:
 
     def __init__(self, batch_size: int, most_waiting: float = MOST_WAITING) -> None:
         self._size = batch_size
-        self.most_waiting = most_waiting
+        self._most_waiting = most_waiting
         self._streams: deque[WindowStream] = deque()  # the one whose turn is next stands first
         self._held = 0  # samples that wait
         self._changed = threading.Condition()
@@ -105,7 +105,7 @@ class WindowQueue:
         with self._changed:
             while not batch and not self._stopped:
                 self._changed.wait_for(lambda: self._stopped or any(stream.pending for stream in self._streams))
-                until = time.monotonic() + self.most_waiting
+                until = time.monotonic() + self._most_waiting
                 while not self._stopped and more_may_come() and (left := until - time.monotonic()) > 0:
                     self._changed.wait(left)
                 batch = self._take_batch()

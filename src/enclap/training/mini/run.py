@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +25,8 @@ from enclap.hub.integrity import write_checksums
 from enclap.training.mini.context import TEACHERS, MiniRun
 from enclap.training.mini.stages import STAGES
 from enclap.training.stage import run_side_by_side, run_stage
+
+logger = logging.getLogger(__name__)
 
 CARD = ("README.md", "reliability.svg")
 """Files of a model folder that are written after a measurement, not by a stage."""
@@ -51,6 +56,31 @@ def run_all(run: MiniRun) -> None:
     run_side_by_side(STAGES, lambda name: [*command, f"--stage={name}"], run.markers, processes)
 
 
+def run_logged(run: MiniRun, name: str) -> None:
+    """Run one stage; its log, with the commit that it ran at and the minutes it took, goes to logs/NAME.log too."""
+    folder, start = run.output / "logs", time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        logger.info("%s: runs at %s", name, revision())
+        run_stage(STAGES, name, run, run.markers)
+        logger.info("%s: took %.1f minutes", name, (time.monotonic() - start) / 60.0)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def revision() -> str:
+    """The commit of the code that runs, or its version where it is no clone."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return f"commit {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}"
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return f"version {version('enclap')}"
+
+
 def main(
     recordings: Annotated[Path, typer.Option(help="Folder that holds manifest.csv and the recordings.")],
     output: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the finished model/.")],
@@ -71,7 +101,7 @@ def main(
             install(run, install_into)
         elif stage:
             for name in stage:
-                run_stage(STAGES, name, run, run.markers)
+                run_logged(run, name)
         else:
             run_all(run)
     except EnclapError as error:
