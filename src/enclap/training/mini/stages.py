@@ -216,12 +216,18 @@ def train_captioner(run: MiniRun) -> None:
         np.full(len(store), weight)
         for store, weight in zip(stores, (1.0, recipe.unseen_weight, recipe.filled_weight), strict=True)
     ]
+    # Scenes that are described vaguely teach what families are; in the end they would make the captioner too vague.
+    labels = set(run.targets.label_names)
+    named = [
+        weight * np.asarray([labels.issuperset(clip.labels) for clip in store])
+        for weight, store in zip(weights, stores, strict=True)
+    ]
     features = [run.output / "features" / scenes.name for scenes in scene_sets(run)]
     phases = [
-        captioning.Phase(FeatureStore(*features[:count]), np.concatenate(weights[:count]), perturbation, optimisation)
-        for count, perturbation, optimisation in (
-            (2, recipe.perturbation, recipe.optimisation),
-            (3, recipe.second_phase_perturbation, recipe.second_phase),
+        captioning.Phase(FeatureStore(*features[: len(drawn)]), np.concatenate(drawn), perturbation, optimisation)
+        for drawn, perturbation, optimisation in (
+            (weights[:2], recipe.perturbation, recipe.optimisation),
+            (named, recipe.second_phase_perturbation, recipe.second_phase),
         )
     ]
     captioning.train_captioner(model, tokenizer, phases, run.output / "training", run.output / "caption")
