@@ -10,6 +10,7 @@ from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
 from enclap.cli.evaluate import evaluate
 from enclap.cli.exit import handle_errors
+from enclap.cli.experiment import experiment
 from enclap.cli.mcp import mcp
 from enclap.cli.metrics import metrics
 from enclap.cli.models import models
@@ -48,6 +49,7 @@ def _enclap(
 app.command()(handle_errors(caption))
 app.command()(handle_errors(doctor))
 app.command()(handle_errors(evaluate))
+app.command()(handle_errors(experiment))
 app.command()(handle_errors(serve))
 app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")
