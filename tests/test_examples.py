@@ -91,7 +91,7 @@ def test_the_command_captions_every_example(enclap: Run) -> None:
     done = enclap("caption", FOLDER, "--model", "mini", "--format", "jsonl")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    captions = {Path(line["source"]).name: [window["text"] for window in line["captions"]] for line in lines}
+    captions = {Path(line["path"]).name: [window["text"] for window in line["captions"]] for line in lines}
     assert {name: len(texts) for name, texts in captions.items()} == {e.name: len(e.parts) for e in EXAMPLES}
     assert all(text.endswith(".") and len(text.split()) > 1 for texts in captions.values() for text in texts)
 

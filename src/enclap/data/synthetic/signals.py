@@ -6,6 +6,7 @@ A signal is float64 [N] at `RATE`; times are in seconds, frequencies in Hz.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ RATE = 32_000  # Hz, as the recordings that the bundled model learned from
 PEAK = 0.5  # of full scale: 6 dB of room for mixing
 
 Signal = NDArray[np.float64]
+Numbers = Sequence[float] | NDArray[np.floating[Any]]
 
 
 def count_of(seconds: float) -> int:
@@ -34,7 +36,7 @@ def silence(seconds: float) -> Signal:
     return np.zeros(count_of(seconds))
 
 
-def ring(time: Signal, frequencies: Sequence[float], loudness: Sequence[float], decays: Sequence[float]) -> Signal:
+def ring(time: Signal, frequencies: Numbers, loudness: Numbers, decays: Numbers) -> Signal:
     """The sum of sines [N] that start together and die away, each with its loudness and decay in seconds."""
     total = np.zeros_like(time)
     for frequency, gain, decay in zip(frequencies, loudness, decays, strict=True):

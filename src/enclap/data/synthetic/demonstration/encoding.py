@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import numpy as np
@@ -43,7 +44,7 @@ def encode(samples: FloatArray, ending: str) -> bytes:
     frame.sample_rate = RATE
     file = io.BytesIO()
     with av.open(file, "w", form.container, options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(form.codec, rate=form.rate)
+        stream = cast(av.AudioStream, container.add_stream(form.codec, rate=form.rate))
         stream.codec_context.layout = "mono"
         stream.codec_context.format = form.samples
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
