@@ -10,6 +10,7 @@ from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
 from enclap.cli.evaluate import evaluate
 from enclap.cli.exit import handle_errors
+from enclap.cli.experiment import experiment
 from enclap.cli.extract import extract
 from enclap.cli.finetune import finetune
 from enclap.cli.mcp import mcp
@@ -54,6 +55,7 @@ app.command()(handle_errors(evaluate))
 app.command()(handle_errors(extract))
 app.command()(handle_errors(train))
 app.command()(handle_errors(finetune))
+app.command()(handle_errors(experiment))
 app.command()(handle_errors(serve))
 app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")
