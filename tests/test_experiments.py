@@ -66,8 +66,8 @@ def test_rows_of_the_same_training_share_its_runs() -> None:
 def test_the_plan_names_every_run_and_what_is_left(enclap: Run, tmp_path: Path) -> None:
     done = enclap("experiment", "components", "--dry-run", "--seeds", "2")
     lines = done.stdout.splitlines()
-    assert done.returncode == 0 and lines[8].startswith("8 of 8 runs are left: 3200 steps of 48 items")
-    assert "time unknown before a first run" in lines[8]
+    assert done.returncode == 0 and lines[-1].startswith("8 of 8 runs are left: 3200 steps of 48 items")
+    assert "time unknown before a first run" in lines[-1]
     assert any(line.startswith("cannot be run yet: log-mel alone: ") for line in lines)
     assert list(tmp_path.iterdir()) == []
     wrong = enclap("experiment", "nothing")
@@ -127,7 +127,7 @@ def test_rows_of_one_training_are_captioned_from_it(mini: MiniRun, tmp_path: Pat
         "greedy",
         "clap",
     ]
-    assert list(planned([run], tmp_path, BUDGET))[-1].startswith("0 of 1 runs are left")
+    assert list(planned(grid, [run], tmp_path, BUDGET))[-1].startswith("0 of 1 runs are left")
 
 
 class FakeLaboratory:
