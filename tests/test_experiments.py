@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cli import Run
-from enclap.data.feature_store import Clip
+from enclap.data.feature_store import Clip, FeatureStore, StoreHeader, write_shard
 from enclap.decoding.options import DecodingOptions
 from enclap.errors import DataError
 from enclap.experiments import harness
@@ -19,10 +19,12 @@ from enclap.experiments.table import RowResult, event_counts, f1_of_sums, grid_r
 from enclap.experiments.trial import Budget, ClipView, Laboratory, masks_of
 from enclap.training.mini.context import MiniRun
 from enclap.types import Features
-from tiny_mini import tiny_run, train_in_this_process
+from tiny import CLAP_DIM, CODEBOOKS, ENTRIES, save_clap, save_codec
+from tiny_mini import SOUNDS, tiny_run, train_in_this_process, write_recipes
 
 BUDGET = Budget(steps=4, batch=6, scenes=12)
 pytestmark = pytest.mark.timeout(600)
+FRAME_RATE = 25.0
 SMALL = ["--steps", "4", "--batch", "6", "--scenes", "12"]
 
 
@@ -32,11 +34,41 @@ def tiny_model() -> Path:
     return Path("no-model")
 
 
+def made_store(folder: Path, count: int, seed: int) -> FeatureStore:
+    """A store of clips of random codes and embeddings, each with a label and a caption that names it."""
+    generator = np.random.default_rng(seed)
+    header = StoreHeader(CODEBOOKS, ENTRIES, CLAP_DIM, FRAME_RATE, "made")
+    clips = []
+    for number in range(count):
+        label = list(SOUNDS)[number % len(SOUNDS)]
+        embedding = generator.normal(size=CLAP_DIM).astype(np.float32)
+        codes = generator.integers(ENTRIES, size=(5 + number % 3, CODEBOOKS))
+        features = Features(codes, embedding / np.linalg.norm(embedding))
+        clips.append(Clip(f"{folder.name}/{number}", features, (f"The sound of a {label}.",), (label,), 1.0))
+    folder.mkdir(parents=True)
+    write_shard(folder / "00000.parquet", header, clips)
+    return FeatureStore(folder)
+
+
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> MiniRun:
-    run = tiny_run(tmp_path_factory.mktemp("mini"), 2)
-    train_in_this_process(run, last="caption")
+    """What experiments read of a finished training of mini, made up."""
+    folder = tmp_path_factory.mktemp("mini")
+    recipes = write_recipes(folder / "recipes", 2, folder / "teachers")
+    run = MiniRun(folder / "sounds", folder / "out", recipes, folder / "teachers")
+    for number, name in enumerate(("seen", "unseen")):
+        made_store(run.output / "features" / name, 20, number)
+    save_codec(run.output / "codec")
+    save_clap(run.output / "clap", "clap")
+    run.markers.mark("caption")
     return run
+
+
+@pytest.fixture
+def scenes(mini: MiniRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes to caption that are not composed."""
+    store = made_store(tmp_path / "scenes", BUDGET.scenes, 9)
+    monkeypatch.setattr(Laboratory, "scenes", store)
 
 
 def places(run: MiniRun) -> list[str]:
@@ -66,8 +98,8 @@ def test_rows_of_the_same_training_share_its_runs() -> None:
 def test_the_plan_names_every_run_and_what_is_left(enclap: Run, tmp_path: Path) -> None:
     done = enclap("experiment", "components", "--dry-run", "--seeds", "2")
     lines = done.stdout.splitlines()
-    assert done.returncode == 0 and lines[8].startswith("8 of 8 runs are left: 3200 steps of 48 items")
-    assert "time unknown before a first run" in lines[8]
+    assert done.returncode == 0 and lines[-1].startswith("8 of 8 runs are left: 3200 steps of 48 items")
+    assert "time unknown before a first run" in lines[-1]
     assert any(line.startswith("cannot be run yet: log-mel alone: ") for line in lines)
     assert list(tmp_path.iterdir()) == []
     wrong = enclap("experiment", "nothing")
@@ -87,6 +119,7 @@ def test_a_view_shows_what_a_training_may_see() -> None:
     assert masks_of(Training(mcm=0.0)) == {"mask_span": 10, "mask_probability": 0.0}
 
 
+@pytest.mark.usefixtures("scenes")
 def test_an_experiment_runs_once_and_its_page_says_what_is_shown(enclap: Run, mini: MiniRun, tmp_path: Path) -> None:
     arguments = [*places(mini), *SMALL, "--seeds", "2", "--output", "out", "--pages", "pages"]
     done = enclap("experiment", "cost", *arguments)
@@ -111,6 +144,17 @@ def test_an_experiment_runs_once_and_its_page_says_what_is_shown(enclap: Run, mi
     assert without[0]["parameters"] < min(item["parameters"] for item in tables if item not in without)
 
 
+@pytest.mark.slow
+def test_scenes_are_composed_of_recordings_that_nobody_trained_on(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, 2)
+    train_in_this_process(run, last="caption")
+    laboratory = Laboratory(run, tmp_path / "experiments", BUDGET)
+    scenes = laboratory.scenes
+    assert len(scenes) == BUDGET.scenes and scenes.header == laboratory.clips.header
+    make_runs(runs_of(Grid("tiny", "Tiny", "Does it run?", (FULL,), seeds=1)), laboratory, resume=False)
+
+
+@pytest.mark.usefixtures("scenes")
 def test_rows_of_one_training_are_captioned_from_it(mini: MiniRun, tmp_path: Path) -> None:
     rows = (
         Row("beam"),
@@ -127,7 +171,7 @@ def test_rows_of_one_training_are_captioned_from_it(mini: MiniRun, tmp_path: Pat
         "greedy",
         "clap",
     ]
-    assert list(planned([run], tmp_path, BUDGET))[-1].startswith("0 of 1 runs are left")
+    assert list(planned(grid, [run], tmp_path, BUDGET))[-1].startswith("0 of 1 runs are left")
 
 
 class FakeLaboratory:

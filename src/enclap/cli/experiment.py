@@ -45,6 +45,7 @@ def experiment(
     made them. Needs the extra train, and a training of mini (`make mini`).
     """
     try:
+        from enclap.experiments.grids import find_grid
         from enclap.experiments.harness import make_runs, planned, runs_of
         from enclap.experiments.page import result_table, write_page
         from enclap.experiments.table import grid_results
@@ -52,20 +53,14 @@ def experiment(
         from enclap.training.mini.context import MiniRun
     except ModuleNotFoundError as error:
         raise MissingExtra("enclap experiment", "train") from error
-    from enclap.experiments.grids import find_grid
 
     grid, budget, folder = find_grid(name), Budget(steps, batch, scenes), Path(output)
     runs = runs_of(grid, seeds)
     if dry_run:
-        for line in planned(runs, folder, budget):
-            typer.echo(line)
-        for row in grid.rows:
-            if row.missing:
-                typer.echo(f"cannot be run yet: {row.name}: {row.missing}")
+        typer.echo("\n".join(planned(grid, runs, folder, budget)))
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     make_runs(runs, Laboratory(MiniRun(Path(recordings), Path(mini), Path(recipes)), folder, budget), resume)
     results = grid_results(grid, runs, folder, budget)
-    for line in result_table(results):
-        typer.echo(line)
+    typer.echo("\n".join(result_table(results)))
     print_error(f"enclap: page in {write_page(grid, results, budget, Path(pages))}")

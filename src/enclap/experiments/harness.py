@@ -113,13 +113,14 @@ def train(run: Run, folder: Path, laboratory: Laboratory, resume: bool) -> dict[
     return result
 
 
-def planned(runs: Sequence[Run], output: Path, budget: Budget) -> Iterator[str]:
-    """A line for each run, what it costs, and a last one for all of them.
+def planned(grid: Grid, runs: Sequence[Run], output: Path, budget: Budget) -> Iterator[str]:
+    """A line for each row that cannot be run and for each run, and a last one with what all of them cost.
 
     Seconds are the mean of the runs that are there; before the first one nobody knows them.
     """
     results = [read_result(path.parent) for path in sorted(output.glob(f"runs/*/*/{RESULT}"))]
     known = [float(result["seconds"]) for result in results if result is not None]
+    yield from (f"cannot be run yet: {row.name}: {row.missing}" for row in grid.rows if row.missing)
     left = 0
     for run in runs:
         done = is_done(run, run.folder(output, budget))
