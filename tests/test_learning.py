@@ -23,8 +23,8 @@ ABOVE_CHANCE = 3.0
 
 
 @pytest.fixture(scope="module")
-def encoders(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fresh_model(tiny_folder, tmp_path_factory.mktemp("encoders") / "model")
+def encoders(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fresh_model(tiny_model, tmp_path_factory.mktemp("encoders") / "model")
 
 
 def test_eight_clips_are_learnt_by_heart(encoders: Path, tmp_path: Path) -> None:

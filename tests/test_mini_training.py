@@ -148,7 +148,10 @@ def test_make_mini_killed_in_the_middle_goes_on_and_learns_the_same(tmp_path: Pa
     assert "begins" not in again.stderr
     early = [*command[:-1], "--recipes=nowhere", f"--output={tmp_path / 'new'}", "--stage=scenes"]
     refused = subprocess.run(early, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "error: scenes: needs codec, not done yet; run that first" in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "error: scenes: needs codec, opinions, not done yet; run that first" in refused.stderr
+    )
 
 
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

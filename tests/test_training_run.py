@@ -34,8 +34,8 @@ CLIPS, VALIDATION = 19, 5  # 14 clips with two captions: seven steps of four an 
 
 
 @pytest.fixture(scope="module")
-def encoders(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fresh_model(tiny_folder, tmp_path_factory.mktemp("encoders") / "model")
+def encoders(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fresh_model(tiny_model, tmp_path_factory.mktemp("encoders") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -43,10 +43,10 @@ def bart_folder(folder: Path, tokenizer: Path, head: bool = False, positions: in
 
 
 @pytest.mark.parametrize("head", [False, True])
-def test_a_bart_gives_all_of_its_weights(tiny_folder: Path, tmp_path: Path, head: bool) -> None:
-    folder = bart_folder(tmp_path / "bart", tiny_folder / "tokenizer.json", head)
+def test_a_bart_gives_all_of_its_weights(tiny_model: Path, tmp_path: Path, head: bool) -> None:
+    folder = bart_folder(tmp_path / "bart", tiny_model / "tokenizer.json", head)
     bart = BartModel.from_pretrained(folder).eval()
-    start = start_from_bart(str(folder), header_of(tiny_folder), seed=3)
+    start = start_from_bart(str(folder), header_of(tiny_model), seed=3)
     model = start.model.eval()
     wanted = {f"bart.{name}": value for name, value in bart.state_dict().items()}
     found = model.state_dict()
@@ -54,7 +54,7 @@ def test_a_bart_gives_all_of_its_weights(tiny_folder: Path, tmp_path: Path, head
         torch.testing.assert_close(found[name], value, rtol=0, atol=0)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert (model.config.codebooks, model.config.codebook_entries, model.config.frame_rate) == (4, 16, 25.0)
-    again = start_from_bart(str(folder), header_of(tiny_folder), seed=3).model
+    again = start_from_bart(str(folder), header_of(tiny_model), seed=3).model
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in found.items())
     tokens = torch.tensor([[0, 5, 6, 2]])
     ours = model.get_decoder()(input_ids=tokens, encoder_hidden_states=torch.ones(1, 3, 16)).last_hidden_state
@@ -62,13 +62,13 @@ def test_a_bart_gives_all_of_its_weights(tiny_folder: Path, tmp_path: Path, head
     torch.testing.assert_close(ours, theirs)
 
 
-def test_what_is_no_bart_is_told_in_one_line(tiny_folder: Path, tmp_path: Path) -> None:
-    header = header_of(tiny_folder)
+def test_what_is_no_bart_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    header = header_of(tiny_model)
     with pytest.raises(ModelError, match="no such BART; give a folder, or a name on the hub"):
         start_from_bart("bart", header, 0)
     with pytest.raises(ModelError, match="a model of type enclap; name it with --from"):
-        start_from_bart(str(tiny_folder), header, 0)
-    folder = bart_folder(tmp_path / "bart", tiny_folder / "tokenizer.json")
+        start_from_bart(str(tiny_model), header, 0)
+    folder = bart_folder(tmp_path / "bart", tiny_model / "tokenizer.json")
     table = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**table, "d_model": 32}))
     with pytest.raises(ModelError, match=r"its weights do not fit its config\.json"):
@@ -78,29 +78,29 @@ def test_what_is_no_bart_is_told_in_one_line(tiny_folder: Path, tmp_path: Path) 
         start_from_bart(str(folder), header, 0)
 
 
-def test_a_bart_is_fetched_from_the_hub(tiny_folder: Path, tmp_path: Path, online: Hub) -> None:  # noqa: F811
-    folder = bart_folder(tmp_path / "bart", tiny_folder / "tokenizer.json")
+def test_a_bart_is_fetched_from_the_hub(tiny_model: Path, tmp_path: Path, online: Hub) -> None:  # noqa: F811
+    folder = bart_folder(tmp_path / "bart", tiny_model / "tokenizer.json")
     online.put("model/facebook/bart-base", folder)
-    fetched = start_from_bart("facebook/bart-base", header_of(tiny_folder), 0).model.state_dict()
-    local = start_from_bart(str(folder), header_of(tiny_folder), 0).model.state_dict()
+    fetched = start_from_bart("facebook/bart-base", header_of(tiny_model), 0).model.state_dict()
+    local = start_from_bart(str(folder), header_of(tiny_model), 0).model.state_dict()
     assert all(torch.equal(fetched[name], value) for name, value in local.items())
 
 
 @pytest.fixture
-def prepared(tiny_folder: Path, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def prepared(tiny_model: Path, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """A recipe that starts from a BART in a folder, and features."""
-    bart = bart_folder(tmp_path / "bart", tiny_folder / "tokenizer.json")
+    bart = bart_folder(tmp_path / "bart", tiny_model / "tokenizer.json")
     table = recipe(**{"epochs": 2, "start": str(bart)}).model_dump(mode="json")
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(table))
-    yield path, write_features(tmp_path / "features", tiny_folder, made_up_clips(10, validation=3))
+    yield path, write_features(tmp_path / "features", tiny_model, made_up_clips(10, validation=3))
 
 
 def test_a_dry_run_shows_the_recipe_the_steps_and_what_it_takes(
-    enclap: Run, prepared: tuple[Path, Path], tiny_folder: Path, tmp_path: Path
+    enclap: Run, prepared: tuple[Path, Path], tiny_model: Path, tmp_path: Path
 ) -> None:
     path, features = prepared
-    command = ["train", str(path), "--data", str(features), "--model", str(tiny_folder), "--output", "run", "--dry-run"]
+    command = ["train", str(path), "--data", str(features), "--model", str(tiny_model), "--output", "run", "--dry-run"]
     done = enclap(*command, "--set", "optimisation.seed=9", "--set", "epochs=7")
     assert done.returncode == 0, done.stderr
     shown = done.stdout
@@ -118,10 +118,10 @@ def test_a_dry_run_shows_the_recipe_the_steps_and_what_it_takes(
 
 
 def test_the_command_trains_a_model_that_captions(
-    enclap: Run, prepared: tuple[Path, Path], tiny_folder: Path, tmp_path: Path, recording: object
+    enclap: Run, prepared: tuple[Path, Path], tiny_model: Path, tmp_path: Path, recording: object
 ) -> None:
     path, features = prepared
-    command = ["train", str(path), "--data", str(features), "--model", str(tiny_folder), "--output", "run"]
+    command = ["train", str(path), "--data", str(features), "--model", str(tiny_model), "--output", "run"]
     done = enclap(*command)
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert "clips/s" in done.stderr and "step 4 of 4" in done.stderr

@@ -46,16 +46,16 @@ def composed_recordings(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-def test_the_papers_recipe_from_a_manifest_to_a_caption(enclap: Run, tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_papers_recipe_from_a_manifest_to_a_caption(enclap: Run, tiny_model: Path, tmp_path: Path) -> None:
     manifest = composed_recordings(tmp_path / "data")
-    done = enclap("extract", str(manifest), "--model", str(tiny_folder), "--output", "features")
+    done = enclap("extract", str(manifest), "--model", str(tiny_model), "--output", "features")
     assert done.returncode == 0, done.stderr
-    bart = bart_folder(tmp_path / "bart", tiny_folder / "tokenizer.json", positions=300)
+    bart = bart_folder(tmp_path / "bart", tiny_model / "tokenizer.json", positions=300)
     settings = {"start": str(bart), "epochs": 4, "optimisation.batch_size": 4, "optimisation.trackers": "[tensorboard]"}
     settings |= {"optimisation.log_every": 1, "optimisation.learning_rate": 1e-3, "optimisation.warmup_steps": 4}
     chosen = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "enclap"]
-    command = ["train", "audiocaps-base", "--data", "features", "--model", str(tiny_folder), "--output", "run", *chosen]
+    command = ["train", "audiocaps-base", "--data", "features", "--model", str(tiny_model), "--output", "run", *chosen]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
         [*launch, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -102,8 +102,8 @@ def test_a_caption_that_would_be_cut_is_refused(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("clips", "held"), [(99, 0), (100, 10), (150, 15)])
-def test_of_few_clips_nothing_is_held_out(tiny_folder: Path, tmp_path: Path, clips: int, held: int) -> None:
-    store = FeatureStore(write_features(tmp_path, tiny_folder, made_up_clips(clips)))
+def test_of_few_clips_nothing_is_held_out(tiny_model: Path, tmp_path: Path, clips: int, held: int) -> None:
+    store = FeatureStore(write_features(tmp_path, tiny_model, made_up_clips(clips)))
     rows, validation, notes = divided(store)
     assert (len(validation), len(rows)) == (held, clips - held) and not set(rows) & set(validation)
     assert ("nothing was held out" in notes[0]) == (held == 0)
@@ -111,12 +111,12 @@ def test_of_few_clips_nothing_is_held_out(tiny_folder: Path, tmp_path: Path, cli
     assert again == (rows, validation, notes)
 
 
-def test_a_split_of_the_table_is_kept(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_split_of_the_table_is_kept(tiny_model: Path, tmp_path: Path) -> None:
     clips = made_up_clips(10, validation=3)
     clips[0] = replace(clips[0], split="test")
-    rows, validation, _ = divided(FeatureStore(write_features(tmp_path / "a", tiny_folder, clips)))
+    rows, validation, _ = divided(FeatureStore(write_features(tmp_path / "a", tiny_model, clips)))
     assert (rows, validation) == (list(range(1, 7)), [7, 8, 9])
-    only = write_features(tmp_path / "b", tiny_folder, made_up_clips(3, validation=3))
+    only = write_features(tmp_path / "b", tiny_model, made_up_clips(3, validation=3))
     with pytest.raises(DataError, match="no clips to train on"):
         divided(FeatureStore(only))
 
@@ -127,8 +127,8 @@ def test_many_clips_get_fewer_epochs_and_large_models_the_papers_rate() -> None:
     assert recipe_for(mini, 10_000, ("epochs=3",)).epochs == 3
 
 
-def test_the_recipe_of_a_published_size(tiny_folder: Path, tmp_path: Path) -> None:
-    table = json.loads((tiny_folder / "config.json").read_text())
+def test_the_recipe_of_a_published_size(tiny_model: Path, tmp_path: Path) -> None:
+    table = json.loads((tiny_model / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**table, "d_model": 768}))
     recipe = recipe_for(tmp_path, 32, ())
     assert (recipe.optimisation.learning_rate, recipe.epochs, recipe.optimisation.time_scale) == (2e-5, 15, 1000)
