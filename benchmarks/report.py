@@ -27,7 +27,12 @@ CONSTANT = ("best constant caption", None, "best constant caption")
 TRANSFORMERS = ("plain transformers", "10-s recording, plain transformers loop", "measured")
 SUMMARY = (
     SummaryRow("mini: names the sound, ESC-10", HEARING, "ESC-10: the caption names the sound", CONSTANT),
-    SummaryRow("mini: names the sound, all labels", HEARING, "all labels: named, mean over labels", CONSTANT),
+    SummaryRow(
+        "mini: names the sound, all labels",
+        HEARING,
+        "all labels of the first collection: named, mean over labels",
+        CONSTANT,
+    ),
     SummaryRow("mini: names both of two ESC-10 sounds", HEARING, "two ESC-10 sounds in order: both named", CONSTANT),
     SummaryRow(
         "mini: 5-s file, cold start", "Speed of mini", "`enclap caption` of a 5-s file, cold process, 2 cores: time"
