@@ -85,6 +85,7 @@ FULL_SIZE = 50_000
 
 PROGRAM = """
 import sys
+import psutil
 from pathlib import Path
 import numpy as np
 from enclap.data.feature_store import FeatureStore
