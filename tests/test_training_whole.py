@@ -13,13 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tokenizers import Tokenizer
 
 from cli import Run
 from enclap.data.feature_store import Clip, FeatureStore, StoreHeader, write_shard
 from enclap.data.recordings import open_corpus
 from enclap.data.synthetic.grammar import canonical
 from enclap.data.synthetic.scenes import SceneComposer, SceneMix
+from enclap.hub.resolve import find_model
 from enclap.training.caption_recipe import read_caption_recipe
+from enclap.training.collate import CaptionCollator
+from enclap.training.dataset import EpochItems
 from enclap.types import Features
 from sounds import write_wav
 from test_training_start import bart_folder
@@ -83,8 +87,41 @@ def test_the_papers_recipe_from_a_manifest_to_a_caption(enclap: Run, tiny_model:
 HEADER = StoreHeader(codebooks=16, entries=1024, embedding=512, frame_rate=75.0, encoders="made up")
 FULL_SIZE = 50_000
 
+LEAST_RATE = 1_000
+"""Clips that one core must load, mask and collate in a second of its own: 2,000 on two cores."""
+
+
+def full_size_clips(count: int) -> list[Clip]:
+    """Clips of 10 s at the published size, with random codes."""
+    generator = np.random.default_rng(0)
+    clips = []
+    for number in range(count):
+        vector = generator.standard_normal(512).astype(np.float32)
+        features = Features(generator.integers(0, 1024, (750, 16)), vector / np.linalg.norm(vector))
+        clips.append(Clip(f"{number}", features, ("A dog barks while rain falls on a roof.",), (), 10.0))
+    return clips
+
+
+def test_loading_masking_and_collating_keep_up_with_a_gpu(tmp_path: Path) -> None:
+    """By the processor's time, which other programs on the machine do not change much."""
+    write_shard(tmp_path / "00000.parquet", HEADER, full_size_clips(256))
+    tokenizer = Tokenizer.from_file(str(find_model("mini") / "tokenizer.json"))
+    masking = read_caption_recipe("audiocaps-base").perturbation
+    store = FeatureStore(tmp_path)
+    items = EpochItems(store, range(256), tokenizer, 1024, 1021, masking, batch_size=64, seed=0)
+    collate = CaptionCollator(1024, 1021)
+    rates = []
+    for _ in range(3):
+        started = time.process_time()
+        for start in range(0, 512, 64):
+            collate([items(number) for number in range(start, start + 64)])
+        rates.append(512 / (time.process_time() - started))
+    assert max(rates) > LEAST_RATE, rates
+
+
 PROGRAM = """
 import sys
+import psutil
 from pathlib import Path
 import numpy as np
 from enclap.data.feature_store import FeatureStore
@@ -101,14 +138,7 @@ print(psutil.Process().memory_full_info().uss - before, total)
 @pytest.mark.timeout(1_200)
 def test_fifty_thousand_clips_take_a_process_less_than_200_megabytes_of_its_own(tmp_path: Path) -> None:
     """Clips of 10 s at the published size, of which 250 differ; 1.2 GB of Arrow, which all processes share."""
-    generator = np.random.default_rng(0)
-    different = []
-    for number in range(250):
-        vector = generator.standard_normal(512).astype(np.float32)
-        codes = generator.integers(0, 1024, (750, 16))
-        features = Features(codes, vector / np.linalg.norm(vector))
-        different.append(Clip(f"{number}", features, ("A dog barks.",), (), 10.0))
-    write_shard(tmp_path / "00000.parquet", HEADER, different)
+    write_shard(tmp_path / "00000.parquet", HEADER, full_size_clips(250))
     content = (tmp_path / "00000.parquet").read_bytes()
     for shard in range(1, FULL_SIZE // 250):
         (tmp_path / f"{shard:05d}.parquet").write_bytes(content)
