@@ -171,7 +171,7 @@ class Laboratory:
             shown, _ = mask_codes(codes, hidden, model.config.codebook_entries)
             embedding = clip.features.embedding
             inputs = EncoderInputs(
-                torch.from_numpy(shown)[None], None, None if embedding is None else torch.from_numpy(embedding)[None]
+                torch.from_numpy(shown)[None], None, None if embedding is None else torch.tensor(embedding)[None]
             )
             frames = model.encode(inputs)[0].last_hidden_state[0, LEADING_SLOTS : LEADING_SLOTS + len(codes)]
             for number, head in enumerate(model.mcm_heads):
