@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
@@ -22,6 +22,7 @@ from enclap.captioner import Captioner, caption_plainly
 from enclap.decoding.options import DecodingOptions
 from enclap.output.formats import FORMATS, as_table
 from enclap.serving import gate
+from enclap.serving.captions import FormatName
 from enclap.serving.settings import ServeSettings
 from enclap.serving.window_queue import EndOfRecording
 from fakes import EchoEngine
@@ -341,6 +342,10 @@ def test_requests_share_batches(gated: tuple[Running, GatedEngine]) -> None:
         assert first.result().status_code == second.result().status_code == 200
     assert sum(engine.batches) == 1 + 5 + 6
     assert len(engine.batches) <= 1 + 4, "eleven windows in batches of up to four"
+
+
+def test_the_server_offers_every_format() -> None:
+    assert set(get_args(FormatName)) == set(FORMATS)
 
 
 def test_figures_are_told(echo: Running) -> None:

@@ -3,7 +3,7 @@
 Every format shows the same caption, `Caption.text`; where candidates were asked for, they follow it and are marked.
 
 To add a format: write a function from one `CaptionResult` to text and put a `Format` into `FORMATS`, and its name into
-`FORMAT_NAMES` of cli/choices.py.
+`FORMAT_NAMES` of cli/choices.py, and `FormatName` of serving/captions.py where the server is to offer it.
 """
 
 from __future__ import annotations

@@ -81,8 +81,7 @@ class ResumeLog:
     def _append(self, entry: dict[str, Any]) -> int:
         """The offset in the file of the new line."""
         offset = self._end
-        checksum = zlib.crc32(json.dumps(entry).encode())
-        self._write(json.dumps(entry | {CHECKSUM: checksum}).encode() + b"\n")
+        self._write(line_of(entry))
         return offset
 
     def _write(self, line: bytes) -> None:
@@ -139,6 +138,11 @@ class ResumeLog:
             return True
         fault = "not a resume log of enclap, but has the name of one; move it"
         raise EnvironmentFault(f"{printable(self._shown)}: {fault}")
+
+
+def line_of(entry: dict[str, Any]) -> bytes:
+    """The line that holds an entry, with its checksum."""
+    return json.dumps(entry | {CHECKSUM: zlib.crc32(json.dumps(entry).encode())}).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from enclap.types import Caption, CaptionResult
 Result = TypeVar("Result")
 
 DEFAULT_BEAMS = DecodingOptions().beams
+FormatName = Literal["json", "jsonl", "text", "srt", "vtt", "csv", "tsv"]
+"""The keys of FORMATS, for the OpenAPI document and the type checker."""
 EVENT_STREAM = "text/event-stream"
 EXAMPLES = {
     "application/json": '{"schema": 1, "model": "mini", "results": [{"path": "dog.wav", "captions": […]}]}',
@@ -62,7 +64,7 @@ class CaptionForm(BaseModel):
 class CaptionRequest(CaptionForm):
     """The options of POST /v1/captions."""
 
-    format: Literal["json", "jsonl", "text", "srt", "vtt", "csv", "tsv"] = "json"
+    format: FormatName = "json"
     stream: bool = Field(False, description="Answer with server-sent events, a caption as soon as it is there.")
 
 

@@ -6,13 +6,13 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from enclap.output.formats import FORMATS, caption_table
-from enclap.serving.captions import EVENT_STREAM, CaptionForm, HeldResponse, formatted, server_event
+from enclap.serving.captions import EVENT_STREAM, CaptionForm, FormatName, HeldResponse, formatted, server_event
 from enclap.serving.documents import answers, header, problems, upload_body
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.job_store import DONE, UNFINISHED, Job, result_of
@@ -95,9 +95,7 @@ class JobRoutes:
         progress = {"seconds": round(seconds, 3), "captions": [caption_table(caption) for caption in captions]}
         return job_table(found) | progress
 
-    async def captions(
-        self, id: str, request: Request, format: Literal["json", "jsonl", "text", "srt", "vtt", "csv", "tsv"] = "json"
-    ) -> Response:
+    async def captions(self, id: str, request: Request, format: FormatName = "json") -> Response:
         """The same bytes as the command line writes."""
         found = await self.find(id, request)
         if found.state != DONE:
