@@ -131,6 +131,7 @@ def recipes(steps: int) -> dict[str, dict[str, Any]]:
             "second_phase_perturbation": {"codes_dropout": 0.2},
             "optimisation": phase(6, 6, ema=0.9),
             "second_phase": phase(16, 6, ema=0.9),
+            "third_phase": phase(26, 6, ema=0.9),
         },
     }
 

@@ -24,6 +24,8 @@ from enclap.types import Block, FloatArray, embedding_of
 logger = logging.getLogger(__name__)
 
 THRESHOLDS = np.linspace(0.0, 0.6, 25)
+LONGEST_OF_ONE_SOUND = 8
+"""Words that a sentence about one sound mostly has at most; longer ones are about several, and stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,15 @@ def fit_calibration(captions: Sequence[ScoredCaption]) -> Calibration:
     scores = np.array([caption.score for caption in captions])
     slope, offset = fit_logistic(scores, np.array([float(caption.is_correct) for caption in captions]))
     vague = vague_sentences()
-    curve = Calibration(version=VERSION, slope=slope, offset=offset, threshold=0.0, vague=vague, phrase=PHRASE_WORDS)
+    curve = Calibration(
+        version=VERSION,
+        slope=slope,
+        offset=offset,
+        threshold=0.0,
+        longest=LONGEST_OF_ONE_SOUND,
+        vague=vague,
+        phrase=PHRASE_WORDS,
+    )
     rates = []
     for threshold in THRESHOLDS:
         named, family = named_shares(captions, curve.model_copy(update={"threshold": float(threshold)}))

@@ -55,7 +55,8 @@ class CaptionRecipe(Settings):
     scenes: made of recordings that CLAP was trained on. unseen_scenes: made of others, which are drawn `unseen_weight`
     times as often, because CLAP knows its own recordings too well. filled_scenes: of both, like the windows of a long
     recording; only `second_phase`, which goes on from the first phase's average, draws them, `filled_weight` times as
-    often as the first. captions: wordings of a scene.
+    often as the first. third_phase: goes on from the second's average with the same scenes, with a rate that rises and
+    falls again (arXiv 1608.03983). captions: wordings of a scene.
     """
 
     vocabulary: int = Field(gt=300)
@@ -70,6 +71,7 @@ class CaptionRecipe(Settings):
     second_phase_perturbation: Perturbation = Perturbation()
     optimisation: Optimisation
     second_phase: Optimisation
+    third_phase: Optimisation
 
 
 @dataclass(frozen=True)

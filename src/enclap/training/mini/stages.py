@@ -228,6 +228,7 @@ def train_captioner(run: MiniRun) -> None:
         for drawn, perturbation, optimisation in (
             (weights[:2], recipe.perturbation, recipe.optimisation),
             (named, recipe.second_phase_perturbation, recipe.second_phase),
+            (named, recipe.second_phase_perturbation, recipe.third_phase),
         )
     ]
     captioning.train_captioner(model, tokenizer, phases, run.output / "training", run.output / "caption")
