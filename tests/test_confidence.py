@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from enclap import Captioner
 from enclap.decoding.calibration import FILE_NAME, Calibration
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.selection import is_doubtful, repeats_last, repeats_phrase
+from enclap.decoding.selection import SentenceSelector, is_doubtful, repeats_last, repeats_phrase, weigh
 from enclap.engines import load_engine
 from enclap.errors import ModelError
+from enclap.evaluation import calibration
 from enclap.evaluation.calibration import (
     THRESHOLDS,
     ScoredCaption,
@@ -27,7 +29,7 @@ from enclap.evaluation.calibration import (
     vague_sentences,
 )
 from enclap.evaluation.sound_pairs import LabelledClip
-from enclap.types import Candidate, Waveform
+from enclap.types import Candidate, Features, FloatArray, Waveform
 from sounds import noise
 
 CURVE = Calibration(version=1, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
@@ -71,7 +73,10 @@ def test_vaguer_sentences_that_never_help_are_left_out() -> None:
     assert found.threshold == 0.0 and found.vague == ()
 
 
-def test_scores_are_those_of_the_model_without_its_calibration(tmp_path: Path, tiny_model: Path) -> None:
+def test_scores_are_those_of_the_model_without_its_calibration(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "SIMILARITY", 0.0)
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     CURVE.write(folder)
@@ -99,6 +104,7 @@ def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Pat
 def test_captions_that_tell_several_sounds_stay() -> None:
     assert is_doubtful(CURVE, "A clock ticks.", 0.1) and not is_doubtful(CURVE, "A clock ticks.", 0.5)
     assert not is_doubtful(CURVE, "A clock ticks, and then a dog barks.", 0.1)
+    assert not is_doubtful(CURVE, "A clock ticks while it rains.", 0.1)
     assert not is_doubtful(CURVE.model_copy(update={"vague": ()}), "A clock ticks.", 0.1)
 
 
@@ -159,3 +165,32 @@ def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp
     for count in (1, 2, 4):
         told = captioner.caption(source, options.model_copy(update={"candidates": count})).captions[0]
         assert told.text == wanted[0] and [item.text for item in told.candidates] == wanted[:count]
+
+
+def test_nearness_to_the_sound_counts_in_the_score_and_orders_the_beam() -> None:
+    texts, scores = ("A bell rings.", "A dog barks.", "Rain falls."), (-0.5, -0.6, -3.0)
+    beam = [Candidate((), text, score) for text, score in zip(texts, scores, strict=True)]
+    found, nearness = weigh(beam, np.float32([0.1, 0.4, 0.9]), 2.0)
+    assert [item.text for item in found] == ["A dog barks.", "A bell rings.", "Rain falls."]
+    assert [item.score for item in found] == pytest.approx([0.2, -0.3, -1.2]) and nearness[0] == np.float32(0.4)
+
+
+class NearnessModel:
+    """Gives three candidates of a beam; the last of them is nearest to every sound."""
+
+    def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
+        texts = ("A bell rings.", "A dog barks.", "Rain falls.")[: options.candidates]
+        return [[Candidate((), text, -0.1 * number) for number, text in enumerate(texts)] for _ in features]
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        return np.float32([[1.0, 0.0] if text == "Rain falls." else [0.0, 1.0] for text in texts])
+
+
+def test_the_whole_beam_is_ordered_before_candidates_are_cut() -> None:
+    clip = Features(np.zeros((4, 2), np.int64), np.float32([1.0, 0.0]))
+    model, options = NearnessModel(), DecodingOptions(beams=3, candidates=1)
+    assert SentenceSelector(model, None).select([clip], options)[0].text == "A bell rings."
+    weighed = CURVE.model_copy(update={"similarity": 1.0, "threshold": 0.0})
+    assert SentenceSelector(model, weighed).select([clip], options)[0].text == "Rain falls."
+    by_clap = options.model_copy(update={"rerank": "clap"})
+    assert SentenceSelector(model, None).select([clip], by_clap)[0].text == "Rain falls."

@@ -20,7 +20,7 @@ from enclap.hub.integrity import check_folder
 from enclap.hub.resolve import find_model
 from enclap.types import Features, Waveform, Window
 
-LARGEST = 30_000_000  # bytes of safetensors and ONNX together
+LARGEST = 40_000_000  # bytes of weights
 CLIPS = 200
 
 

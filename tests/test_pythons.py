@@ -11,7 +11,7 @@ from packaging.version import Version
 import check_pythons
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = {"train", "eval", "serve", "batch", "ray", "search", "plot", "docs", "all", "dev"}
+EXTRAS = {"data", "train", "eval", "serve", "batch", "ray", "search", "plot", "docs", "all", "dev"}
 BROKEN_BY_A_MAJOR_VERSION = {"numpy", "av", "huggingface_hub", "pydantic", "transformers", "pyyaml", "gradio", "mcp"}
 
 

@@ -19,10 +19,12 @@ class Calibration(BaseModel):
     """A model's calibration, measured on recordings that it was not trained on.
 
     slope, offset: of the logistic curve from a candidate's score to the probability that it names what is heard
-    (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they have more than
-    `longest` words: a long caption names several sounds, and a vague one names one. vague: the vaguer sentences, one
+    (Platt scaling). threshold: captions less probable than this give way to a vaguer one, unless they name several
+    sounds, as those of more than `longest` words do: a vague one names one. vague: the vaguer sentences, one
     for each family of sounds; empty where captions are never replaced. phrase: a candidate that says so many words in
-    a row twice gives way to the next of the beam, and the last of them to a vaguer sentence; 0: none does.
+    a row twice gives way to the next of the beam, and the last of them to a vaguer sentence; 0: none does. similarity:
+    what a candidate's nearness to the sound (cosine of CLAP's embeddings) counts beside its mean log-probability in
+    its score, by which the beam is ordered; 0: nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +36,7 @@ class Calibration(BaseModel):
     longest: int = Field(default=6, gt=0)
     vague: tuple[str, ...] = ()
     phrase: int = Field(default=0, ge=0)
+    similarity: float = Field(default=0.0, ge=0)
 
     @classmethod
     def read(cls, folder: Path) -> Calibration | None:

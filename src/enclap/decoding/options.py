@@ -11,7 +11,8 @@ class DecodingOptions(BaseModel):
     """Decoding settings; None leaves the choice to the model folder's generation_config.json.
 
     beams: 1 is greedy search. candidates: sentences returned per window, at most `beams` unless sampling.
-    rerank: what orders the candidates: their "likelihood", their similarity to the sound by "clap", or "both".
+    rerank: what orders the candidates: their "likelihood" (with mini beside their similarity to the sound, as its
+    calibration weighs it), their similarity by "clap" alone, or "both", standardised.
     Lengths count tokens with start and end tokens, as transformers counts them.
     """
 

@@ -19,6 +19,8 @@ from enclap.decoding.calibration import Calibration
 from enclap.decoding.options import DecodingOptions
 from enclap.types import Candidate, Features, FloatArray, embedding_of
 
+SEVERAL = re.compile(r",|\b(?:then|before|while|followed by|along with|at the same time|over the sound of)\b")
+"""What joins two sounds in a sentence of mini's grammar."""
 WORD = re.compile(r"[a-z0-9'-]+")
 
 
@@ -69,34 +71,55 @@ class SentenceSelector:
         return selections
 
     def _propose(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
-        """Candidates per clip in the order that the options ask for; those that repeat a phrase come last."""
-        length = 0 if self._calibration is None else self._calibration.phrase
-        searched = options
-        if length and not options.sample:  # of the whole beam, where some may repeat a phrase
-            searched = options.model_copy(update={"candidates": options.beams})
+        """Candidates per clip in the order that the options ask for; those that repeat a phrase come last.
+
+        Of a beam all are ordered, before `options.candidates` of them are kept.
+        """
+        calibration = self._calibration
+        length, weight = (0, 0.0) if calibration is None else (calibration.phrase, calibration.similarity)
+        whole_beam = (length or weight or options.rerank != "likelihood") and not options.sample
+        searched = options.model_copy(update={"candidates": options.beams}) if whole_beam else options
         found = self._model.generate(features, searched)
-        if not options.sample:
-            found = [repeats_last(candidates, length)[: options.candidates] for candidates in found]
-        if options.rerank == "likelihood":
-            return found
-        texts = sorted({candidate.text for candidates in found for candidate in candidates})
-        embeddings = dict(zip(texts, self._model.embed_text(texts), strict=True))
-        reranked = []
-        for clip, candidates in zip(features, found, strict=True):
-            rows = np.stack([embeddings[candidate.text] for candidate in candidates])  # [N, E]
-            order = rerank(candidates, rows @ embedding_of(clip), options.rerank)
-            reranked.append(repeats_last(order, length))
-        return reranked
+        if weight or options.rerank != "likelihood":
+            nearness = self._similarities(features, found)
+            if weight:
+                weighed = [weigh(*clip, weight) for clip in zip(found, nearness, strict=True)]
+                found, nearness = [clip[0] for clip in weighed], [clip[1] for clip in weighed]
+            if options.rerank != "likelihood":
+                found = [rerank(*clip, options.rerank) for clip in zip(found, nearness, strict=True)]
+        kept = None if options.sample else options.candidates
+        return [repeats_last(candidates, 0 if options.sample else length)[:kept] for candidates in found]
+
+    def _similarities(self, features: Sequence[Features], found: Sequence[Sequence[Candidate]]) -> list[FloatArray]:
+        """Cosines [N] of each clip's candidates with its sound.
+
+        Clip by clip: in one batch, texts are padded to the longest, and a cosine would depend on other clips' texts.
+        """
+        return [
+            self._model.embed_text([candidate.text for candidate in candidates]) @ embedding_of(clip)
+            for clip, candidates in zip(features, found, strict=True)
+        ]
 
 
 def is_doubtful(calibration: Calibration, text: str, probability: float) -> bool:
     """Whether a vaguer sentence takes the place of a caption that is right with this probability.
 
-    It does for improbable captions that are short enough to name one sound, and for those that repeat a phrase.
+    It does for improbable captions of one sound, and for those that repeat a phrase.
     """
     repeats = bool(calibration.phrase) and repeats_phrase(text, calibration.phrase)
-    improbable = probability < calibration.threshold and len(text.split()) <= calibration.longest
+    is_single = len(text.split()) <= calibration.longest and not SEVERAL.search(text)
+    improbable = probability < calibration.threshold and is_single
     return bool(calibration.vague) and (repeats or improbable)
+
+
+def weigh(candidates: Sequence[Candidate], similarity: FloatArray, weight: float) -> tuple[list[Candidate], FloatArray]:
+    """The candidates with `weight` times their similarity added to their scores, best first; and the similarities."""
+    scored = [
+        replace(item, score=item.score + weight * float(near))
+        for item, near in zip(candidates, similarity, strict=True)
+    ]
+    order = np.argsort([-item.score for item in scored], kind="stable")
+    return [scored[index] for index in order], similarity[order]
 
 
 def rerank(candidates: Sequence[Candidate], similarity: FloatArray, by: str) -> list[Candidate]:

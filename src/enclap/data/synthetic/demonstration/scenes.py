@@ -45,9 +45,9 @@ EXAMPLES = (
     Example("bell.wav", (Part(SOUNDS["church bell"], 4.5),)),
     Example("clapping.flac", (Part(SOUNDS["clapping"], 6.0),)),
     Example("clock.m4a", (Part(SOUNDS["clock"], 8.0),)),
-    Example("engine.mp3", (Part(SOUNDS["engine"], 8.0),)),
+    Example("engine.mp3", (Part(SOUNDS["engine"], 8.0, seed=10),)),
     Example("siren.ogg", (Part(SOUNDS["siren"], 9.0),)),
-    Example("steam_whistle.ogg", (Part(SOUNDS["steam whistle"], 6.0),)),
+    Example("steam_whistle.ogg", (Part(SOUNDS["steam whistle"], 6.0, seed=5),)),
     Example("telephone.flac", (Part(SOUNDS["telephone"], 6.0),)),
     Example(
         "long_scene.mp3", (Part(SOUNDS["rain"], 10.0), Part(SOUNDS["crickets"], 10.0), Part(SOUNDS["waves"], 10.0))
