@@ -24,6 +24,7 @@ from sounds import noise
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
+PACKAGE = f"{Path(inspect.getfile(Captioner)).parent}/"
 RATE = 8000
 
 
@@ -168,13 +169,13 @@ def test_the_plain_route_is_one_screen_and_enters_few_modules(mini: Captioner) -
     entered = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event != "call" or "/enclap/" not in frame.f_code.co_filename:
+        if event != "call" or not frame.f_code.co_filename.startswith(PACKAGE):
             return
         caller = frame.f_back
         while caller is not None and caller.f_code.co_filename.endswith("contextlib.py"):
             caller = caller.f_back
         if caller is not None and caller.f_code is caption_plainly.__code__:
-            entered.add(frame.f_code.co_filename.rpartition("/enclap/")[2])
+            entered.add(frame.f_code.co_filename.removeprefix(PACKAGE))
 
     sys.setprofile(note)
     try:
