@@ -72,8 +72,11 @@ def first_take(recording: Recording) -> PurePosixPath:
 
 
 def link_of(recording: Recording) -> str:
-    """The page of the original, or the file in its repository, or the page of the Debian package that holds it."""
-    if recording.source_url:
+    """The page of the original, or the file in its repository, or the page of the Debian package that holds it.
+
+    Some sources tell in the place of an address how a sound was recorded.
+    """
+    if recording.source_url.startswith(("https://", "http://")):
         return recording.source_url
     if recording.source_repo.startswith(DEBIAN_PACKAGE):
         name = recording.source_repo.removeprefix(DEBIAN_PACKAGE).split()[0]
