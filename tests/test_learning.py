@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,8 @@ def test_german_captions_come_back(enclap: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "german" / "confidence.json").exists()
     table = (folder / "captions.csv").read_text(encoding="utf-8").splitlines()[1:]
     wanted = {line.split(",", 1)[0]: line.split(",", 1)[1].strip('"') for line in table}
-    shown = enclap("caption", *sorted(folder.glob("*.wav")), "--model", "german", "--engine", "onnx", "--window", "0")
-    right = sum(wanted[Path(line.split("\t")[0]).name] == line.split("\t")[1] for line in shown.stdout.splitlines())
+    options = ("--model", "german", "--engine", "onnx", "--window", "0", "--format", "jsonl")
+    shown = enclap("caption", *sorted(folder.glob("*.wav")), *options)
+    found = [json.loads(line) for line in shown.stdout.splitlines()]
+    right = sum(wanted[Path(item["path"]).name] == item["captions"][0]["text"] for item in found)
     assert right >= 0.7 * 32, shown.stdout

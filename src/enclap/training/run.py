@@ -190,9 +190,11 @@ def require_same_run(prepared: Prepared) -> None:
             raise UsageError(f"{shown}: was begun otherwise ({'; '.join(differing)}); choose another output")
     elif newest_checkpoint(prepared.run.output / "checkpoints", tidy=False) is not None:
         raise UsageError(f"{shown}: holds checkpoints of another program; choose another output")
-    elif PartialState().is_main_process:
-        prepared.run.output.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(identity, indent=1) + "\n")
+    else:
+        PartialState().wait_for_everyone()  # or a slower process would find what the first one has just written
+        if PartialState().is_main_process:
+            prepared.run.output.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(identity, indent=1) + "\n")
 
 
 def differences(found: Any, wanted: Any, key: str = "") -> list[str]:
