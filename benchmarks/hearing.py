@@ -87,7 +87,10 @@ def log_candidate(report: HearingReport, options: argparse.Namespace) -> None:
         "date": today(),
         "split": options.split,
         "settings": options.note,
-        "figures": {what: round(100 * figure.value, 1) for what, figure in report.figures.items()},
+        "figures": {
+            what: round(figure.value if figure.number else 100 * figure.value, 2)
+            for what, figure in report.figures.items()
+        },
     }
     with (RESULTS.parent / "candidates.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, ensure_ascii=False) + "\n")
