@@ -50,7 +50,7 @@ HEAVY = {"torch", "transformers", "pyarrow", "yaml", "accelerate", "safetensors"
 
 UPWARD_EDGES = {("engines", "engines.torch"), ("hub.official_release", "convert")}
 """The two ways from the runtime into PyTorch, by name and when asked for: `load_engine` and the converter."""
-TORCH_ENGINE = "engines.torch"
+TORCH_ENGINE = {"engines.torch", "engines.torch_features"}
 
 LONGEST_FUNCTION, LONGEST_FILE = 40, 400
 LONG_FUNCTIONS = {
@@ -167,7 +167,7 @@ def test_imports_are_those_of_the_table(path: Path) -> None:
     if not here:
         return  # enclap/__init__.py imports its version alone, which test_imports holds it to
     allowed = may_import(package(here)) | {package(here), "version"}
-    strict = here != TORCH_ENGINE
+    strict = here not in TORCH_ENGINE
     for other in own_modules_imported(path, everywhere=True):
         if (here, other) in UPWARD_EDGES or not strict:
             continue
@@ -185,7 +185,7 @@ def test_modules_import_each_other_in_no_circle() -> None:
 @pytest.mark.parametrize("path", files(), ids=lambda path: module_name(path) or "enclap")
 def test_heavy_packages_are_imported_only_where_they_may_be(path: Path) -> None:
     here = module_name(path)
-    if package(here) in TORCH_PACKAGES or here == TORCH_ENGINE:
+    if package(here) in TORCH_PACKAGES or here in TORCH_ENGINE:
         return
     light = package(here) in RUNTIME or not here
     refused = HEAVY - ({"matplotlib"} if here == "output.plot" else set())

@@ -15,7 +15,13 @@ def resample(waveform: Waveform, rate: int) -> FloatArray:
     """
     if waveform.rate == rate:
         return waveform.samples
-    converted: FloatArray = soxr.resample(waveform.samples, waveform.rate, rate).astype(np.float32, copy=False)
+    converted = convert(waveform.samples, waveform.rate, rate)
     if len(converted) == 0 and len(waveform.samples) > 0:
         return waveform.samples[:1].copy()
+    return converted
+
+
+def convert(samples: FloatArray, source: int, target: int) -> FloatArray:
+    """Float32 [N * target / source, rounded] of samples [N], by soxr in high quality."""
+    converted: FloatArray = soxr.resample(samples, source, target).astype(np.float32, copy=False)
     return converted

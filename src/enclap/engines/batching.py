@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,9 @@ Result = TypeVar("Result")
 
 MAX_BATCH = 16
 """Clips that run together on a processor: more gain nothing there and cost memory."""
+
+LEAST_LENGTH = Fraction(4, 5)
+"""Of the longest item of a batch, for those that are padded to its length."""
 
 
 def in_groups(
@@ -42,17 +46,19 @@ def in_groups(
     return [results[index] for index in range(len(items))]
 
 
-def similar_lengths(lengths: Sequence[int], limit: Callable[[int], int]) -> list[list[int]]:
+def similar_lengths(
+    lengths: Sequence[int], limit: Callable[[int], int], least: Fraction = LEAST_LENGTH
+) -> list[list[int]]:
     """Batches of indices of items that may run together, each index once, longest items first.
 
     limit: how many items of a length may run together. Items are padded to the longest of their batch, so a batch
-    holds none of less than 4/5 of its length.
+    holds none of less than `least` times its length.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches = []
     while order:
         longest = lengths[order[0]]
-        batches.append([index for index in order[: limit(longest)] if 5 * lengths[index] >= 4 * longest])
+        batches.append([index for index in order[: limit(longest)] if lengths[index] >= least * longest])
         order = order[len(batches[-1]) :]
     return batches
 

@@ -26,6 +26,7 @@ from enclap.engines.batching import (
     log_mel,
     no_codes,
 )
+from enclap.engines.torch_features import TorchExtractor
 from enclap.errors import EnvironmentFault, ModelError, UsageError
 from enclap.hub.layout import CLAP, CODEC, TOKENIZER, WEIGHTS
 from enclap.hub.model_folder import ModelFolder
@@ -59,9 +60,9 @@ class TorchEngine:
         self.code_rate = self.folder.caption.frame_rate
         self.max_frames = self.folder.max_frames
         self._device = _device(device)
-        on_processor = self._device == "cpu"
-        self._batch_size = MAX_BATCH if on_processor else ACCELERATED_BATCH
-        self.windows_together = PROCESSOR_WINDOWS if on_processor else ACCELERATED_BATCH
+        self._on_processor = self._device == "cpu"
+        self._batch_size = MAX_BATCH if self._on_processor else ACCELERATED_BATCH
+        self.windows_together = PROCESSOR_WINDOWS if self._on_processor else ACCELERATED_BATCH
         disable_progress_bar()  # transformers shows one for every load, even where no terminal is
         self.folder.require(WEIGHTS)
         self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])
@@ -75,6 +76,8 @@ class TorchEngine:
 
     def extract(self, windows: Sequence[Window], *, whole: bool = False) -> list[Features]:
         """One Features per window, in order; a window's features do not depend on its neighbours."""
+        if not self._on_processor:
+            return self.extractor(windows, whole)
         features = [no_codes(self.folder)] * len(windows)
         if self.folder.codec_rate is not None:
             rate, readable = self.folder.codec_rate, self.folder.max_frames * self._codec.hop
@@ -172,6 +175,13 @@ class TorchEngine:
     @cached_property
     def _clap(self) -> Clap:
         return Clap.from_folder(self.folder.path / CLAP, self._device)
+
+    @cached_property
+    def extractor(self) -> TorchExtractor:
+        """What computes features on the device; its codec and CLAP are loaded when it is first used."""
+        codec = None if self.folder.codec_rate is None else self._codec
+        clap = None if self.folder.clap is None else self._clap
+        return TorchExtractor(self.folder, codec, clap, torch.device(self._device))
 
 
 def _mean_log_probabilities(output: Any, rules: TokenRules) -> list[float]:

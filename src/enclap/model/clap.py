@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from enclap.audio.crops import mean_direction
 from enclap.errors import ModelError
@@ -42,6 +43,20 @@ class Clap:
         embeddings = self.encoder.embed(crops).cpu().numpy()
         ends = np.cumsum([len(clip) for clip in clips])[:-1]
         return [mean_direction(part) for part in np.split(embeddings, ends)]
+
+    @torch.inference_mode()
+    def embed_tensors(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Embeddings float32 [C, E] of each clip's crops [C, channels, F, M], all on the network's device.
+
+        Clips of one number of channels are computed together.
+        """
+        found: dict[int, Tensor] = {}
+        for channels in sorted({clip.shape[1] for clip in clips}):
+            indices = [index for index, clip in enumerate(clips) if clip.shape[1] == channels]
+            embeddings = self.encoder.embed(torch.cat([clips[index] for index in indices]))
+            parts = torch.split(embeddings, [len(clips[index]) for index in indices])
+            found |= zip(indices, parts, strict=True)
+        return [found[index] for index in range(len(clips))]
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> FloatArray:
