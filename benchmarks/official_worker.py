@@ -19,10 +19,11 @@ from enclap import Captioner, DecodingOptions
 from enclap.audio.read import read_audio
 from enclap.audio.resample import resample
 from enclap.engines.batching import clap_input, encoder_inputs, frame_count
+from enclap.engines.devices import usable_cores
 from enclap.engines.onnx.decoder import CrossAttentionCache
 from enclap.engines.onnx.engine import GRAPH_SUFFIXES, OnnxEngine
 from enclap.engines.onnx.features import load_codec
-from enclap.engines.onnx.sessions import Sessions, providers, usable_cores
+from enclap.engines.onnx.sessions import Sessions, providers
 from enclap.hub.layout import SPECIAL_SLOTS, Graph
 from enclap.hub.model_folder import ModelFolder
 from enclap.types import Features, Waveform, Window

@@ -17,12 +17,13 @@ class EchoEngine:
     code_rate = 25.0
     max_frames = 1021
     windows_together = 4
+    recordings_together = 1
     can_embed_text = False
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def extract(self, windows: Sequence[Window]) -> list[Features]:
+    def extract(self, windows: Sequence[Window], *, whole: bool = False) -> list[Features]:
         self.batches.append(len(windows))
         return [self._features(window) for window in windows]
 

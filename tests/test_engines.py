@@ -127,7 +127,7 @@ class OneByOne:
     def __init__(self, folder: Path, **choices: Any) -> None:
         self._inner = load_engine(folder, REFERENCE, **choices)
         self.code_rate, self.max_frames = self._inner.code_rate, self._inner.max_frames
-        self.windows_together = 1
+        self.windows_together = self.recordings_together = 1
         self.can_embed_text = self._inner.can_embed_text
 
     def extract(self, windows: Sequence[Window]) -> list[Features]:

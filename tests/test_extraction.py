@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -108,6 +109,21 @@ def test_runs_that_are_killed_lose_nothing_and_repeat_nothing(table: Path, tiny_
     assert rows(parts) == rows(whole) and len(rows(parts)) == 11
     assert kept and all((parts / name).stat().st_mtime_ns == changed for name, changed in kept.items())
     assert not [path for path in parts.iterdir() if "partial" in path.name and not path.name.startswith(".")]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_decoding_several_clips_at_a_time_changes_nothing(table: Path, tiny_model: Path, tmp_path: Path) -> None:
+    dataset, _ = open_checked([str(table)])
+    captioner = Captioner.from_pretrained(tiny_model)
+    assert captioner.engine.recordings_together == 1
+    extract_features(dataset, captioner, tmp_path / "one")
+    captioner.engine.recordings_together = 3
+    threads = threading.active_count()
+    extract_features(dataset, captioner, tmp_path / "three")
+    (tmp_path / "three" / "00001.parquet").unlink()  # as if it had been killed there
+    extract_features(dataset, captioner, tmp_path / "three")
+    assert rows(tmp_path / "three") == rows(tmp_path / "one") and len(rows(tmp_path / "one")) == 11
+    assert threading.active_count() == threads
 
 
 @pytest.mark.usefixtures("small_shards")

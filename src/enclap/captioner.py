@@ -26,9 +26,10 @@ from enclap.decoding.options import DecodingOptions
 from enclap.decoding.selection import Selection, SentenceSelector
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
+from enclap.engines.devices import device_names
 from enclap.errors import AudioNotFinite, AudioRefused, InputError, ModelError, UsageError
 from enclap.hub.resolve import DEFAULT_MODEL, find_model
-from enclap.prefetch import Prefetcher
+from enclap.prefetch import CLOSING_SECONDS, Prefetcher, in_turn
 from enclap.text import printable
 from enclap.types import Block, Caption, CaptionResult, Features, Window
 
@@ -37,7 +38,6 @@ logger = logging.getLogger("enclap")
 SHORTEST_WINDOW = 0.1  # seconds
 LONG_WINDOW = "%s: %.1f s in one window; the model reads the first %.1f s closely, use shorter windows"
 PREFETCHED_BATCHES = 1  # turned into features ahead of the search; as many windows are decoded
-CLOSING_SECONDS = 1.0  # to wait, when a stream ends early, for a read that may never return
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class _WindowRead:
     name: str | None
     window: Window
     declared: float | None
+    silent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,10 @@ class Captioner:
     ) -> Captioner:
         """A captioner over a bundled model, a model folder, or a repository on the hub.
 
-        engine: auto, onnx or torch. device: auto, cpu, cuda or mps. threads: of the processor, None for all.
-        Raises ModelError, MissingExtra or EnvironmentFault.
+        engine: auto, onnx or torch. device: auto, cpu, cuda, cuda:1 or mps; several, as cuda:0,1, share each batch.
+        threads: of the processor, None for all. Raises ModelError, MissingExtra, EnvironmentFault or UsageError.
         """
+        device_names(device)  # before a model is downloaded
         folder = find_model(name_or_folder)
         loaded = load_engine(folder, engine=engine, device=device, precision=precision, threads=threads)
         return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder), folder)
@@ -202,7 +204,8 @@ class Captioner:
 
         Windows of neighbouring sources share batches; a result or failure that is passed in comes out at its position.
         Two threads prefetch: one takes the sources and decodes, one makes the features of the next batch while the
-        sentences of this one are searched. Close the generator, or walk to its end, to end them.
+        sentences of this one are searched. Where the engine leaves the processor idle, several files are decoded at a
+        time, each in a thread of its own. Close the generator, or walk to its end, to end them.
         """
         self.check_window(window)
         options = options or DecodingOptions()
@@ -270,18 +273,16 @@ class Captioner:
     ) -> Generator[list[_WindowReady | _EndOfInput], None, None]:
         """The batches with features in the place of audio."""
         for batch in batches:
-            windows = [event.window for event in batch if isinstance(event, _WindowRead)]
-            silent = [is_silent(window.waveform.samples) for window in windows]
-            audible = [window for window, quiet in zip(windows, silent, strict=True) if not quiet]
+            audible = [event.window for event in batch if isinstance(event, _WindowRead) and not event.silent]
             with self._extracting:
-                found = iter(self.engine.extract(audible) if audible else [])
-            features = iter([None if quiet else next(found) for quiet in silent])
+                features = iter(self.engine.extract(audible) if audible else [])
             ready: list[_WindowReady | _EndOfInput] = []
             for event in batch:
                 if isinstance(event, _EndOfInput):
                     ready.append(event)
                     continue
-                window, item, fault = event.window, next(features), None
+                window, fault = event.window, None
+                item = None if event.silent else next(features)
                 try:
                     if item is not None:
                         check_finite(item, window, event.name)
@@ -293,20 +294,33 @@ class Captioner:
     def _read(
         self, sources: Iterable[Source | CaptionResult | Failure], window: float, limits: ReadLimits
     ) -> Generator[_WindowRead | _EndOfInput, None, None]:
-        """The windows of each source, then its end."""
-        for source in sources:
-            if isinstance(source, CaptionResult | Failure):
-                yield _EndOfInput(source.path, source)
-                continue
-            name = source_name(source)
-            try:
-                with closing(self.windows(source, window, limits)) as pieces:
-                    for piece, declared in pieces:
-                        yield _WindowRead(name, piece, declared)
-            except InputError as error:
-                yield _EndOfInput(name, Failure(name, error))
-            else:
-                yield _EndOfInput(name)
+        """The windows of each source, then its end; as many files are decoded at a time as the engine can use."""
+        together = self.engine.recordings_together
+
+        def begun() -> Iterator[Iterator[_WindowRead | _EndOfInput]]:
+            for source in sources:
+                events = self._read_one(source, window, limits)
+                is_apart = isinstance(source, str | os.PathLike | bytes) and source != "-"  # two may be one open file
+                ahead = max(1, self.engine.windows_together // together)
+                yield Prefetcher(events, ahead) if together > 1 and is_apart else events
+
+        return in_turn(begun(), together)
+
+    def _read_one(
+        self, source: Source | CaptionResult | Failure, window: float, limits: ReadLimits
+    ) -> Generator[_WindowRead | _EndOfInput, None, None]:
+        if isinstance(source, CaptionResult | Failure):
+            yield _EndOfInput(source.path, source)
+            return
+        name = source_name(source)
+        try:
+            with closing(self.windows(source, window, limits)) as pieces:
+                for piece, declared in pieces:
+                    yield _WindowRead(name, piece, declared, is_silent(piece.waveform.samples))
+        except InputError as error:
+            yield _EndOfInput(name, Failure(name, error))
+        else:
+            yield _EndOfInput(name)
 
     def windows(
         self, source: Source, window: float = DEFAULT_WINDOW, limits: ReadLimits | None = None, *, warn: bool = True

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+CLOSING_SECONDS = 1.0
+"""To wait, when no more items are wanted, for a read that may never return."""
 
 
 class Prefetcher(Iterator[Item], Generic[Item]):
@@ -69,3 +72,30 @@ class Prefetcher(Iterator[Item], Generic[Item]):
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+
+def in_turn(parts: Iterable[Iterator[Item]], together: int) -> Generator[Item, None, None]:
+    """The items of each part, one part after the other; `together` parts are taken from `parts` at a time.
+
+    A part that is a Prefetcher makes its items from when it is taken. Those that are not walked to their end are
+    stopped, or closed, when this generator is.
+    """
+    held: deque[Iterator[Item]] = deque()
+    try:
+        for part in parts:
+            held.append(part)
+            if len(held) == together:
+                yield from held[0]
+                held.popleft()
+        while held:
+            yield from held[0]
+            held.popleft()
+    finally:
+        running = [part for part in held if isinstance(part, Prefetcher)]
+        for part in running:
+            part.stop()
+        for part in running:
+            part.join(CLOSING_SECONDS)
+        for part in held:
+            if isinstance(part, Generator):
+                part.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enclap.cli import caption_options as options
-from enclap.cli.choices import DeviceName, EngineName, PrecisionName, RerankName, chosen_formats
+from enclap.cli.choices import EngineName, PrecisionName, RerankName, chosen_formats
 from enclap.cli.exit import SOME_FAILED
 from enclap.cli.memory import require_address_space
 from enclap.cli.progress import ProgressBar
@@ -32,7 +32,7 @@ def caption(
     seed: options.Seed = None,
     model: options.Model = "mini",
     engine: options.Engine = EngineName.auto,
-    device: options.Device = DeviceName.auto,
+    device: options.Device = "auto",
     precision: options.Precision = PrecisionName.float32,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
@@ -84,7 +84,7 @@ def caption(
 
             target = check_plot(plot, inputs, plan, overwrite)
         job = Job(decoding, window, plan, resume, overwrite, quiet, verbose, target)
-        model_options = ModelOptions(model, engine.value, device.value, precision.value, threads)
+        model_options = ModelOptions(model, engine.value, device, precision.value, threads)
         if execute(inputs, job, model_options, bar):
             raise SystemExit(SOME_FAILED)
 

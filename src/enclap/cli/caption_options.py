@@ -8,7 +8,6 @@ import typer
 
 from enclap.cli.choices import (
     FORMAT_NAMES,
-    DeviceName,
     EngineName,
     PrecisionName,
     RerankName,
@@ -63,7 +62,9 @@ Model = Annotated[
     str, typer.Option(metavar="NAME", help="mini, official, a model folder, or a repository on the Hugging Face hub.")
 ]
 Engine = Annotated[EngineName, typer.Option(help="Inference engine.")]
-Device = Annotated[DeviceName, typer.Option(help="Device to run on.")]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps, cuda:1, or several that share the work: cuda:0,1.")
+]
 Precision = Annotated[PrecisionName, typer.Option(help="Numeric precision of the caption model.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=MOST_THREADS, metavar="N", help="CPU threads. [default: all cores]")

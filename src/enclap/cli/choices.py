@@ -20,15 +20,6 @@ class EngineName(StrEnum):
     torch = "torch"
 
 
-class DeviceName(StrEnum):
-    """Where an engine may run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
 class PrecisionName(StrEnum):
     """Numeric precisions that an engine may compute in."""
 

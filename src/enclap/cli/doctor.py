@@ -33,7 +33,7 @@ class SelfTest:
 def doctor(
     model: Annotated[str, typer.Option(metavar="NAME", help="Model to test; nothing is downloaded.")] = "mini",
     engine: Annotated[str, typer.Option(metavar="NAME", help="auto, onnx or torch.")] = "auto",
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
     """Report versions and test this installation.
 

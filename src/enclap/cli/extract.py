@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from enclap.cli.choices import DeviceName, EngineName
+from enclap.cli.caption_options import Device
+from enclap.cli.choices import EngineName
 from enclap.cli.exit import SOME_FAILED, print_error
 
 Manifest = Annotated[
@@ -21,7 +22,6 @@ Audio = Annotated[
 SkipFaulty = Annotated[bool, typer.Option("--skip-faulty", help="Leave out rows that have a fault, and list them.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first clip that cannot be extracted.")]
 Engine = Annotated[EngineName, typer.Option(help="What runs the encoders.")]
-Device = Annotated[DeviceName, typer.Option(help="Where they run; torch on cuda batches them there.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=512, metavar="N", help="Of the processor; without it all.")]
 
 
@@ -33,7 +33,7 @@ def extract(
     skip_faulty: SkipFaulty = False,
     strict: Strict = False,
     engine: Engine = EngineName.auto,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     threads: Threads = None,
 ) -> None:
     """Compute codes and embeddings of a data set, for `enclap train`.
@@ -68,7 +68,7 @@ def extract(
 
     with messages_shown():
         dataset, faults = open_checked(manifest, audio, skip_faulty)
-        captioner = Captioner.from_pretrained(model, engine.value, device.value, threads=threads)
+        captioner = Captioner.from_pretrained(model, engine.value, device, threads=threads)
         result = extract_features(dataset, captioner, output, faults=faults, strict=strict, on_progress=show)
     if result.failures:
         print_error(f"{result.failures} clips left out; see {output / 'failures.jsonl'}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from enclap.cli import caption_options as options
-from enclap.cli.choices import DeviceName, EngineName, PrecisionName
+from enclap.cli.choices import EngineName, PrecisionName
 from enclap.errors import MissingExtra, UsageError
 from enclap.text import printable
 
@@ -20,7 +20,7 @@ def mcp(
     ] = None,
     model: options.Model = "mini",
     engine: options.Engine = EngineName.auto,
-    device: options.Device = DeviceName.auto,
+    device: options.Device = "auto",
     precision: options.Precision = PrecisionName.float32,
     threads: options.Threads = None,
 ) -> None:
@@ -42,4 +42,4 @@ def mcp(
     for item in folders:
         if not item.is_dir():
             raise UsageError(f"{printable(str(item))}: no such folder; --folder names one whose files may be read")
-    serve_stdio(Captioner.from_pretrained(model, engine.value, device.value, precision.value, threads), folders)
+    serve_stdio(Captioner.from_pretrained(model, engine.value, device, precision.value, threads), folders)

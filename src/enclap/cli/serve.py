@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from enclap.cli import caption_options as options
-from enclap.cli.choices import DeviceName, EngineName, PrecisionName
+from enclap.cli.choices import EngineName, PrecisionName
 from enclap.cli.exit import print_error
 from enclap.errors import MissingExtra, UsageError
 
@@ -26,7 +26,7 @@ def serve(
     ] = 8000,
     model: options.Model = "mini",
     engine: options.Engine = EngineName.auto,
-    device: options.Device = DeviceName.auto,
+    device: options.Device = "auto",
     precision: options.Precision = PrecisionName.float32,
     threads: options.Threads = None,
     max_upload: Annotated[str, typer.Option(metavar="SIZE", help="Largest request.")] = "512MB",
@@ -110,7 +110,7 @@ def serve(
     )
     listening = Listening(host, port, grace, existing(ssl_certfile), existing(ssl_keyfile), page, log_requests)
     logging.basicConfig(format="%(message)s", level=logging.INFO if log_requests else logging.WARNING)
-    captioner = Captioner.from_pretrained(model, engine.value, device.value, precision.value, threads)
+    captioner = Captioner.from_pretrained(model, engine.value, device, precision.value, threads)
 
     def announce(port: int) -> None:
         scheme = "https" if ssl_certfile else "http"

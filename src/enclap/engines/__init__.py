@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from enclap.engines.base import Engine
+from enclap.engines.devices import device_names, usable_cores
+from enclap.engines.parallel import ParallelEngine
 from enclap.errors import MissingExtra, UsageError
 from enclap.hub.layout import GRAPHS, WEIGHTS
 
@@ -29,8 +31,8 @@ def load_engine(
     """An engine for a model folder; ModelError when the folder is incomplete, damaged or of an unknown version.
 
     engine: a name in ENGINES, or "auto" (onnx where the folder holds its graphs, else torch). device: "auto" takes the
-    first accelerator that the engine can use. threads: of the processor, 1 to MOST_THREADS, None for all. Raises
-    UsageError for a choice that there is not.
+    first accelerator that the engine can use; "cuda:0,1" takes both, which share each batch. threads: of the processor,
+    1 to MOST_THREADS, None for all; several devices divide them. Raises UsageError for a choice that there is not.
     """
     path = Path(folder)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
@@ -40,7 +42,11 @@ def load_engine(
         engine = REFERENCE if has_weights_only else DEFAULT
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}; use auto, {' or '.join(ENGINES)}")
-    return ENGINES[engine]()(path, device=device, precision=precision, threads=threads)
+    kind, names = ENGINES[engine](), device_names(device)
+    if len(names) == 1:
+        return kind(path, device=names[0], precision=precision, threads=threads)
+    threads = max(1, (threads or usable_cores()) // len(names))
+    return ParallelEngine([kind(path, device=name, precision=precision, threads=threads) for name in names])
 
 
 def _onnx_engine() -> Callable[..., Engine]:

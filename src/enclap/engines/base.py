@@ -34,6 +34,8 @@ class Engine(Protocol):
     """Code frames that fit into the model's positions; a longer window is cut there."""
     windows_together: int
     """How many windows of 10 s the captioner should give in one call."""
+    recordings_together: int
+    """How many recordings the captioner should decode at a time: one where the engine itself fills the processor."""
 
     @property
     def can_embed_text(self) -> bool:

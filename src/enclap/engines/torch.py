@@ -26,6 +26,7 @@ from enclap.engines.batching import (
     log_mel,
     no_codes,
 )
+from enclap.engines.devices import recordings_to_decode
 from enclap.engines.torch_features import TorchExtractor
 from enclap.errors import EnvironmentFault, ModelError, UsageError
 from enclap.hub.layout import CLAP, CODEC, TOKENIZER, WEIGHTS
@@ -45,8 +46,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class TorchEngine:
     """Runs the weights of `folder` in PyTorch.
 
-    device: "cpu", "cuda", "mps" or "auto" (the first accelerator there is). precision: "float32" or "bfloat16", of the
-    caption model; codec and CLAP always run in float32. threads: of PyTorch on the CPU; None leaves them as they are.
+    device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the first accelerator there is). precision: "float32" or
+    "bfloat16", of the caption model; codec and CLAP always run in float32. threads: of PyTorch on the CPU; None leaves
+    them as they are.
     """
 
     name = "torch"
@@ -61,6 +63,7 @@ class TorchEngine:
         self.max_frames = self.folder.max_frames
         self._device = _device(device)
         self._on_processor = self._device == "cpu"
+        self.recordings_together = recordings_to_decode(self._on_processor)
         self._batch_size = MAX_BATCH if self._on_processor else ACCELERATED_BATCH
         self.windows_together = PROCESSOR_WINDOWS if self._on_processor else ACCELERATED_BATCH
         disable_progress_bar()  # transformers shows one for every load, even where no terminal is
@@ -207,8 +210,9 @@ def _device(device: str) -> str:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if device not in there:
+    kind, _, number = device.partition(":")
+    if kind not in there:
         raise UsageError(f"the torch engine knows the devices auto, cpu, cuda and mps, not {device!r}")
-    if not there[device]:
+    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
         raise EnvironmentFault(f"PyTorch finds no {device} here; use --device cpu")
     return device

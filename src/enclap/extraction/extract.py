@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,7 +19,7 @@ from enclap.data.feature_store import Clip, StoreHeader, fingerprint, read_failu
 from enclap.errors import DataError, InputError, UsageError
 from enclap.files import locked, make_folders, write_whole
 from enclap.hub.layout import read_configuration
-from enclap.prefetch import Prefetcher
+from enclap.prefetch import CLOSING_SECONDS, Prefetcher, in_turn
 from enclap.text import printable
 from enclap.types import Window
 
@@ -31,6 +30,9 @@ CLIPS_PER_SHARD = 64
 FAILURES = "failures.jsonl"
 PLAN = "extraction.json"
 """What the features are of; a run with another plan is refused in the same folder."""
+
+_ClipRead = tuple[CaptionedClip, Window | InputError]
+"""A clip with its sound, or with what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +66,17 @@ def extract_features(
         require_plan(output, plan_of(dataset, header, captioner.model))
         paths = [output / f"{number:05d}.parquet" for number in range(-(-clips // CLIPS_PER_SHARD))]
         failures = [failure for path in paths if path.exists() for failure in read_failures(path)]
-        source = iter(dataset)
-        for number, path in enumerate(paths, start=1):
-            part = islice(source, CLIPS_PER_SHARD)
-            if path.exists():
-                deque(part, maxlen=0)  # walked past
-            else:
-                failures += write_features(path, header, clip_features(part, captioner, dataset.hashes, strict))
-            if on_progress is not None:
-                on_progress(Extracted(min(clips, number * CLIPS_PER_SHARD), clips, len(failures)))
+        missing = [not path.exists() for path in paths]
+        features = Prefetcher(shard_features(dataset, missing, captioner, strict), depth=1)  # one is written meanwhile
+        try:
+            for number, (path, is_missing) in enumerate(zip(paths, missing, strict=True), start=1):
+                if is_missing:
+                    failures += write_features(path, header, next(features))
+                if on_progress is not None:
+                    on_progress(Extracted(min(clips, number * CLIPS_PER_SHARD), clips, len(failures)))
+        finally:
+            features.stop()
+            features.join(CLOSING_SECONDS)
         left_out = [{"table": fault.table, "line": fault.line, "error": fault.text} for fault in faults]
         lines = [json.dumps(failure, ensure_ascii=False) + "\n" for failure in [*left_out, *failures]]
         write_whole(output / FAILURES, "".join(lines))
@@ -114,7 +118,7 @@ def require_plan(output: Path, plan: dict[str, Any]) -> None:
             raise DataError(f"{printable(str(output))}: holds features of {what}; choose another output folder")
 
 
-def write_features(path: Path, header: StoreHeader, features: Iterator[Clip | dict[str, Any]]) -> list[dict[str, Any]]:
+def write_features(path: Path, header: StoreHeader, features: Iterable[Clip | dict[str, Any]]) -> list[dict[str, Any]]:
     """Write one shard; returns the failures of its clips."""
     clips: list[Clip] = []
     failures: list[dict[str, Any]] = []
@@ -127,47 +131,75 @@ def write_features(path: Path, header: StoreHeader, features: Iterator[Clip | di
     return failures
 
 
-def clip_features(
-    clips: Iterator[CaptionedClip], captioner: Captioner, hashes: dict[str, str], strict: bool
-) -> Iterator[Clip | dict[str, Any]]:
-    """Each clip with its features, or what is known of why it has none; decoding runs ahead of the encoders."""
-    together = captioner.engine.windows_together
-    read = Prefetcher(clip_windows(clips, captioner), together)
+def shard_features(
+    dataset: CheckedDataset, missing: Sequence[bool], captioner: Captioner, strict: bool
+) -> Generator[list[Clip | dict[str, Any]], None, None]:
+    """For each missing shard its clips with their features, or what is known of why a clip has none.
+
+    Decoding runs ahead of the encoders, from one shard into the next. Batches do not: what is computed of a shard does
+    not depend on which others were there already.
+    """
+    together, readers = captioner.engine.windows_together, captioner.engine.recordings_together
+
+    def begun() -> Iterator[Iterator[_ClipRead | None]]:
+        clips = iter(dataset)
+        for is_missing in missing:
+            for clip in islice(clips, CLIPS_PER_SHARD):
+                if is_missing:  # else it is walked past
+                    part = clip_window(clip, captioner)
+                    yield Prefetcher(part, depth=1) if readers > 1 else part
+            if is_missing:
+                yield iter([None])  # the end of a shard
+
+    read = Prefetcher(in_turn(begun(), readers), together)
     try:
-        while batch := list(islice(read, together)):
-            windows = [window for _, window in batch if isinstance(window, Window)]
-            found = iter(captioner.engine.extract(windows, whole=True) if windows else [])
-            for clip, window in batch:
-                error: InputError | None = None if isinstance(window, Window) else window
-                if isinstance(window, Window):
-                    features = next(found)
-                    try:
-                        check_finite(features, window, clip.name)
-                        seconds, digest = window.waveform.seconds, hashes[clip.name]
-                        yield Clip(clip.name, features, clip.captions, clip.labels, seconds, clip.split, digest)
-                    except InputError as fault:
-                        error = fault
-                if error is not None:
-                    if strict:
-                        raise error
-                    logger.warning("%s", error)
-                    yield {"name": clip.name, "table": clip.table, "line": clip.line, "error": str(error)}
+        batch: list[_ClipRead] = []
+        found: list[Clip | dict[str, Any]] = []
+        for item in read:
+            if item is not None:
+                batch.append(item)
+            if len(batch) == together or item is None:
+                found += clip_features(batch, captioner, dataset.hashes, strict)
+                batch = []
+            if item is None:
+                yield found
+                found = []
     finally:
         read.stop()
-        read.join(1.0)
+        read.join(CLOSING_SECONDS)
 
 
-def clip_windows(
-    clips: Iterator[CaptionedClip], captioner: Captioner
-) -> Generator[tuple[CaptionedClip, Window | InputError], None, None]:
-    """The single window of each clip, or what is wrong with it."""
-    for clip in clips:
-        try:
-            with closing(captioner.windows(source_of(clip), WHOLE, warn=False)) as pieces:
-                [window] = [window for window, _ in pieces]
-            if is_silent(window.waveform.samples):
-                raise InputError(f"{printable(clip.name)}: silence, about which captioning never asks a model")
-        except InputError as error:
-            yield clip, error
-        else:
-            yield clip, window
+def clip_features(
+    batch: Sequence[_ClipRead], captioner: Captioner, hashes: dict[str, str], strict: bool
+) -> Iterator[Clip | dict[str, Any]]:
+    """Each clip with its features, or what is known of why it has none."""
+    windows = [window for _, window in batch if isinstance(window, Window)]
+    found = iter(captioner.engine.extract(windows, whole=True) if windows else [])
+    for clip, window in batch:
+        error: InputError | None = None if isinstance(window, Window) else window
+        if isinstance(window, Window):
+            features = next(found)
+            try:
+                check_finite(features, window, clip.name)
+                seconds, digest = window.waveform.seconds, hashes[clip.name]
+                yield Clip(clip.name, features, clip.captions, clip.labels, seconds, clip.split, digest)
+            except InputError as fault:
+                error = fault
+        if error is not None:
+            if strict:
+                raise error
+            logger.warning("%s", error)
+            yield {"name": clip.name, "table": clip.table, "line": clip.line, "error": str(error)}
+
+
+def clip_window(clip: CaptionedClip, captioner: Captioner) -> Generator[_ClipRead, None, None]:
+    """The clip and its single window, or what is wrong with it."""
+    try:
+        with closing(captioner.windows(source_of(clip), WHOLE, warn=False)) as pieces:
+            [window] = [window for window, _ in pieces]
+        if is_silent(window.waveform.samples):
+            raise InputError(f"{printable(clip.name)}: silence, about which captioning never asks a model")
+    except InputError as error:
+        yield clip, error
+    else:
+        yield clip, window

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from enclap.engines.onnx.sessions import usable_cores
+from enclap.engines.devices import usable_cores
 from enclap.errors import EnclapError, UsageError
 from enclap.files import write_whole
 

@@ -16,9 +16,10 @@ from enclap.decoding.options import DecodingOptions
 from enclap.decoding.sampling import SamplingSettings, sample
 from enclap.decoding.token_rules import TokenRules
 from enclap.engines.batching import MAX_BATCH, candidates, encoder_inputs, frame_count, similar_lengths
+from enclap.engines.devices import recordings_to_decode, usable_cores
 from enclap.engines.onnx.decoder import CrossAttentionCache, OnnxDecoderStep
 from enclap.engines.onnx.features import Extractor
-from enclap.engines.onnx.sessions import CPU, Sessions, providers, usable_cores
+from enclap.engines.onnx.sessions import CPU, Sessions, providers
 from enclap.engines.onnx.threads import CancelToken, ThreadPolicy, run_parallel
 from enclap.errors import ModelError, UsageError
 from enclap.hub.layout import CLAP, INT8_SUFFIX, SPECIAL_SLOTS, Graph, graph_file
@@ -57,6 +58,7 @@ class OnnxEngine:
         cores, available = threads or usable_cores(), providers(device)
         self._threads = ThreadPolicy(cores if available == [CPU] else 1)
         self.windows_together = min(MAX_WINDOWS, WINDOWS_PER_CORE * cores)
+        self.recordings_together = recordings_to_decode(available == [CPU])
         self._sessions = Sessions(self.folder, cores, available)
         self._extractor = Extractor(self.folder, self._sessions)
         for graph in (Graph.ENCODER, Graph.DECODER):

@@ -5,7 +5,6 @@ A graph must have the sizes that the folder's config.json names; another would f
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -21,6 +20,8 @@ from enclap.text import first_line, printable
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+Provider = str | tuple[str, dict[str, str]]
+"""A provider of onnxruntime, by name, with options or without."""
 SILENT = 4
 """onnxruntime's log severity that lets only fatal faults through; the others reach the caller as exceptions."""
 Sizes = dict[str, dict[int, int]]
@@ -48,7 +49,7 @@ def share_memory() -> None:
     onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, 0, -1, -1))
 
 
-def open_session(path: Path, threads: int, providers: Sequence[str] = (CPU,), *, quantised: bool = False) -> Any:
+def open_session(path: Path, threads: int, providers: Sequence[Provider] = (CPU,), *, quantised: bool = False) -> Any:
     """A session over the graph at `path`; ModelError when it is damaged.
 
     threads: per operator, 0 for all cores. quantised: whether the graph multiplies 8-bit matrices.
@@ -77,7 +78,7 @@ def open_session(path: Path, threads: int, providers: Sequence[str] = (CPU,), *,
 class Sessions:
     """The sessions of one engine. threads: of the processor; providers: of onnxruntime, the first that can is used."""
 
-    def __init__(self, folder: ModelFolder, threads: int, providers: Sequence[str]) -> None:
+    def __init__(self, folder: ModelFolder, threads: int, providers: Sequence[Provider]) -> None:
         self.folder = folder
         self.threads = threads
         self.providers = tuple(providers)
@@ -158,18 +159,14 @@ def needed_inputs(caption: CaptionTable, graph: str) -> list[str]:
     return list(FIXED_INPUTS[Graph(graph)])
 
 
-def providers(device: str) -> list[str]:
+def providers(device: str) -> list[Provider]:
     """onnxruntime's execution providers for a device; UsageError or EnvironmentFault when there is none."""
-    if device not in ("auto", "cpu", "cuda"):
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda"):
         raise UsageError(f"the onnx engine knows the devices auto, cpu and cuda, not {device!r}")
     offered = CUDA in onnxruntime.get_available_providers()
-    if device == "cuda" and not offered:
+    if kind == "cuda" and not offered:
         raise EnvironmentFault("this onnxruntime has no CUDA: pip install onnxruntime-gpu, or use --device cpu")
-    return [CPU] if device == "cpu" or not offered else [CUDA, CPU]
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if kind == "cpu" or not offered:
+        return [CPU]
+    return [(CUDA, {"device_id": number}) if number else CUDA, CPU]

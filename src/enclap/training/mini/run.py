@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from enclap.engines.onnx.sessions import usable_cores
+from enclap.engines.devices import usable_cores
 from enclap.errors import EnclapError, UsageError
 from enclap.files import replacement_folder
 from enclap.hub.integrity import write_checksums
