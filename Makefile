@@ -70,6 +70,10 @@ test-slow: $(DEV) ## slower tests: servers and killed processes, mini's stages t
 test-soak: $(DEV) ## tests that take many minutes: ten thousand files, a whole training or download that is killed
 	$(RUN) -m pytest -m soak --timeout 1800 $(PYTEST_ARGUMENTS)
 
+test-browser: $(DEV) ## the pages in Chromium, as people use them (needs chromium: apt-get install chromium)
+	@command -v chromium >/dev/null || { echo "error: no chromium found; Debian: apt-get install chromium" >&2; exit 1; }
+	$(RUN) -m pytest -m browser $(PYTEST_ARGUMENTS)
+
 fuzz: $(DEV) ## read ten thousand damaged recordings (FUZZ_ARGUMENTS="--seed 7 --count 50000" for others)
 	$(RUN) tests/fuzzing.py $(FUZZ_ARGUMENTS)
 

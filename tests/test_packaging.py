@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from enclap.serving.page_routes import EXAMPLES
 from enclap.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,14 +35,19 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def package_files() -> set[str]:
-    """Every file of the package in this clone, as it should stand in the wheel, and the recipes that have a name."""
+    """Every file of the package in this clone, as it should stand in the wheel; recipes and examples go with it."""
     source = ROOT / "src"
     recipes = {f"enclap/training/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")}
-    return recipes | {
-        path.relative_to(source).as_posix()
-        for path in (source / "enclap").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    examples = {f"enclap/serving/examples/{name}" for name in EXAMPLES}
+    return (
+        recipes
+        | examples
+        | {
+            path.relative_to(source).as_posix()
+            for path in (source / "enclap").rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+    )
 
 
 def test_the_wheel_holds_the_whole_package_and_nothing_else(archives: tuple[Path, Path]) -> None:

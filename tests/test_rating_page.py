@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +18,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+import browsers
 from enclap.evaluation.captioning.tables import ClipCaptions
 from enclap.rating.answers import ANSWERS, AnswerStore
 from enclap.rating.page import DONE, INCOMPLETE, Position, RatingPage
@@ -149,12 +149,8 @@ def serving(folder: Path, arguments: list[str], port: int = 0) -> Iterator[Servi
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with browsers.chromium() as opened:
+        yield opened
 
 
 class Rater:

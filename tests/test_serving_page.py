@@ -1,12 +1,13 @@
-"""The page: its parts as HTML, what it shows while a recording is captioned, the key, and all of it in a browser."""
+"""The page: its parts as HTML, its recordings, what it shows while one is captioned, the key, and what it refuses."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import io
 import re
-import shutil
-from collections.abc import Iterator
+import wave
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,163 +15,410 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from PIL import Image
 
 from enclap.captioner import Captioner
-from enclap.serving import page
-from enclap.serving.page_parts import PEAKS, captions_html, downloads_html, is_vague, peaks_of, player_html
+from enclap.decoding.options import DecodingOptions
+from enclap.errors import AudioEmpty
+from enclap.output.formats import FORMATS
+from enclap.serving import page_recordings
+from enclap.serving.page_parts import (
+    caption_row,
+    downloads_html,
+    is_vague,
+    pictures_html,
+    player_html,
+    progress_html,
+    table_html,
+)
+from enclap.serving.page_pictures import PEAKS, Outline, outline_of, peaks_of, spectrogram_png
+from enclap.serving.page_recordings import RECORDINGS, LiveFile, LiveSound, PageRecordings
+from enclap.serving.page_routes import EXAMPLES
+from enclap.serving.page_views import View, caption_views
+from enclap.serving.problems import RequestRefused
 from enclap.serving.settings import ServeSettings
-from enclap.types import Candidate, Caption
+from enclap.types import Block, Candidate, Caption
 from fakes import EchoEngine
-from servers import PATIENCE, Running, running
+from servers import PATIENCE, GatedEngine, Running, running
 from sounds import noise, write_audio
 
-KEY = "k" * 20
+LOADING = 90.0  # seconds that Gradio may take to load on a machine that is busy
+KEY, OTHER_KEY = "k" * 20, "o" * 20
+RATE = 16_000
 SURE = Caption(0.0, 10.0, "A dog barks.", 0.9, candidates=(Candidate((0, 2), "A dog barks.", 0.9),))
 UNSURE = Caption(10.0, 20.0, "Music plays.", 0.05, candidates=(Candidate((0, 2), "A <b>bell</b> rings.", 0.05),))
+
+
+def loaded(server: Running) -> Running:
+    """The server, once its page is there."""
+    assert server.client.get("/login", timeout=LOADING).status_code == 200
+    server.client.get("/config", timeout=LOADING)
+    return server
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Running]:
+    """A server with the page that asks for no key."""
+    with running(Captioner(EchoEngine(), "echo"), with_page=True) as server:
+        yield loaded(server)
+
+
+@pytest.fixture(scope="module")
+def locked_page() -> Iterator[Running]:
+    """A server with the page that knows two keys."""
+    with running(Captioner(EchoEngine(), "echo"), ServeSettings(keys=(KEY, OTHER_KEY)), with_page=True) as server:
+        server.client.get("/config", headers={"Authorization": f"Bearer {KEY}"}, timeout=LOADING)
+        yield loaded(server)
 
 
 @pytest.mark.parametrize("samples", [1, 1000, 1024, 5000, 700_000, 3_000_001])
 def test_peaks_are_those_of_equal_parts(samples: int) -> None:
     waveform = np.random.default_rng(samples).uniform(-1, 1, samples).astype(np.float32)
-    peaks = peaks_of(np.array_split(waveform, 7) if samples > 7 else [waveform])
+    pieces = np.array_split(waveform, 7) if samples > 7 else [waveform]
+    starts = np.cumsum([0, *(len(piece) for piece in pieces)])
+    peaks, end = peaks_of(Block(piece, int(start)) for piece, start in zip(pieces, starts, strict=False))
     step = 1024
     while -(-samples // step) > PEAKS:
         step *= 2
     assert peaks == pytest.approx([np.abs(waveform[at : at + step]).max() for at in range(0, samples, step)])
+    assert end == samples
+
+
+def test_a_gap_in_the_sound_is_a_gap_in_the_waveform() -> None:
+    sound = np.full(4096, 0.5, np.float32)
+    peaks, end = peaks_of([Block(sound, 4096), Block(sound, 3 * 4096)])
+    assert end == 4 * 4096 and peaks == [0.0] * 4 + [0.5] * 4 + [0.0] * 4 + [0.5] * 4
+
+
+def test_a_spectrogram_is_light_where_a_tone_is(tmp_path: Path) -> None:
+    seconds = np.arange(4 * RATE) / RATE
+    tone = np.where(seconds < 2, np.sin(2 * np.pi * 1000 * seconds), 0.1 * np.sin(2 * np.pi * 100 * seconds))
+    path = write_audio(tmp_path / "tone.wav", (0.5 * tone[:, None]).astype(np.float32), RATE)
+    limits = ServeSettings().read_limits
+    outline = outline_of(str(path), limits)
+    assert outline.seconds == pytest.approx(4.0) and list(outline.marks) == ["100 Hz", "1 kHz"]
+    light = np.asarray(Image.open(io.BytesIO(spectrogram_png(str(path), limits, outline.seconds))).convert("L"))[::-1]
+    bands, columns = light.shape
+    first, second = (int(np.median(np.argmax(light[:, part], axis=0))) for part in (slice(50, 550), slice(650, 1150)))
+    assert (bands, columns) == (64, 1200)
+    assert first == pytest.approx(outline.marks["1 kHz"] * bands, abs=1.5)
+    assert second == pytest.approx(outline.marks["100 Hz"] * bands, abs=1.5)
 
 
 def test_a_name_cannot_write_into_the_page() -> None:
     name = 'a"><script>alert(1)</script>.mp4'
+    outline = Outline([0.5], 1.0, {"1 kHz": 0.5})
     for html in (
-        player_html(f"/file={name}", name, [0.5]),
-        captions_html([UNSURE]),
-        downloads_html(name, [UNSURE], "mini"),
+        player_html(f"/file={name}", name),
+        pictures_html(outline, name),
+        caption_row(UNSURE),
+        table_html([UNSURE]),
+        downloads_html(name),
     ):
         assert "<script" not in html and "<b>" not in html
         HTMLParser().feed(html)
-    assert "<video" in player_html("/file", name, None) and "<audio" in player_html("/file", "a.wav", None)
+    assert "<video" in player_html("/file", name) and "<audio" in player_html("/file", "a.wav")
 
 
-def test_vague_answers_are_shown_as_such() -> None:
+def test_vague_answers_and_scores_are_shown_as_such() -> None:
     assert is_vague(UNSURE) and not is_vague(SURE)
-    html = captions_html([SURE, UNSURE])
-    assert html.count("unsure") == 1 and html.count("<details>") == 1 and html.count("data-start") == 2
+    assert "unsure" in caption_row(UNSURE) and 'value="0.0500"' in caption_row(UNSURE)
+    assert "unsure" not in caption_row(SURE) and "<details>" not in caption_row(SURE)
+    likelihood = Caption(0.0, 1.0, "A", -3.0, candidates=(Candidate((0,), "A", -3.0), Candidate((1,), "B", -4.0)))
+    assert "<meter" not in caption_row(likelihood) and "-3.00" in caption_row(likelihood)
 
 
-def views(server: Running, path: Path | None, **options: Any) -> list[page.View]:
-    async def collect() -> list[page.View]:
-        return [view async for view in page.caption_views(server.service, path and str(path), **options)]
+def test_progress_has_a_bar_only_where_the_length_is_believable() -> None:
+    assert 'max="60.0" value="20.0"' in progress_html(20.0, 60.0)
+    for declared in (None, 10.0):
+        assert "<progress" not in progress_html(20.0, declared) and "0:20.0" in progress_html(20.0, declared)
+
+
+async def pieces_of(content: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(content), 50_000):
+        yield content[at : at + 50_000]
+
+
+async def collected(server: Running, recordings: PageRecordings, id: str, **options: Any) -> list[View]:
+    """A view as it was when it was shown: the number of its captions and itself, which is the last."""
+    options = {"window": 1.0, "candidates": 1, **options}
+    return [view async for view in caption_views(server.service, recordings, id, None, **options)]
+
+
+def views(server: Running, path: Path, **options: Any) -> list[View]:
+    async def collect() -> list[View]:
+        recordings = PageRecordings(server.service.settings)
+        recording = await recordings.receive(path.name, None, pieces_of(path.read_bytes()))
+        return await collected(server, recordings, recording.id, **options)
 
     return asyncio.run(collect())
 
 
 def test_views_end_with_the_captions_of_the_captioner(tmp_path: Path) -> None:
-    path = write_audio(tmp_path / "dog.wav", noise(3.0), 16_000)
+    path = write_audio(tmp_path / "dog.wav", noise(3.0), RATE)
     with running(Captioner(EchoEngine(), "echo")) as server:
-        found = views(server, path, window=1.0, candidates=1)
+        found = views(server, path)
         assert len(found) == 5
         assert tuple(found[-1].captions) == server.service.captioner.caption(path, None, 1.0).captions
-        assert found[-1].peaks and found[-1].model == "echo" and server.service.active == 0
+        assert found[-1].outline and found[-1].is_done and server.service.active == 0
+        assert found[-1].message == "dog.wav: 0:03.0, 3 captions"
+        outputs = found[-1].outputs()
+        assert outputs[4]["rows"] == [caption_row(caption) for caption in found[-1].captions]
 
 
 def test_faults_are_shown_in_words_and_leave_the_queue(tmp_path: Path) -> None:
     path = tmp_path / "note.wav"
     path.write_bytes(b"no sound")
     with running(Captioner(EchoEngine(), "echo"), ServeSettings(queue=1)) as server:
-        for source, options, told in (
-            (path, {"window": 1.0, "candidates": 1}, "note.wav: not a sound file"),
-            (path, {"window": 0.01, "candidates": 1}, "window of 0.01 s"),
-        ):
-            last = views(server, source, **options)[-1]
+        for options, told in (({}, "note.wav: not a sound file"), ({"window": 0.01}, "window of 0.01 s")):
+            last = views(server, path, **options)[-1]
             assert last.is_error and told in last.message and str(tmp_path) not in last.message
-        assert "Drop a file" in views(server, None, window=1.0, candidates=1)[-1].message
+        for id, told in (("", "Drop a sound"), ("gone", "no longer here")):
+            last = asyncio.run(collected(server, PageRecordings(ServeSettings()), id))[-1]
+            assert told in last.message
         server.service.enter()
-        assert "the most that this server takes" in views(server, path, window=1.0, candidates=1)[-1].message
+        assert "the most that this server takes" in views(server, path)[-1].message
         server.service.leave()
         assert server.service.active == 0
 
 
-def test_the_page_asks_for_the_key() -> None:
+def test_who_stops_looking_leaves_the_queue(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "dog.wav", noise(3.0), RATE)
+    engine = GatedEngine()
+
+    async def look(server: Running) -> None:
+        recordings = PageRecordings(server.service.settings)
+        recording = await recordings.receive("dog.wav", None, pieces_of(path.read_bytes()))
+        shown = caption_views(server.service, recordings, recording.id, None, 1.0, 1)
+        await anext(shown)
+        assert server.service.active == 1
+        await shown.aclose()
+
+    with running(Captioner(engine, "echo")) as server:
+        asyncio.run(look(server))
+        assert server.service.active == 0
+        engine.let_all_through()
+
+
+def sound_of(seconds: float) -> bytes:
+    return np.round(noise(seconds)[:, 0] * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2").tobytes()
+
+
+def test_what_is_recorded_is_captioned_while_it_comes_and_as_its_file_is(tmp_path: Path) -> None:
+    content, piece = sound_of(3.0), 2 * RATE // 4  # a quarter of a second
+
+    async def record(server: Running) -> tuple[list[int], View, bytes]:
+        recordings = PageRecordings(server.service.settings)
+        recording = recordings.begin("Recording.wav", None, RATE)
+        counts: list[int] = []
+        shown = caption_views(server.service, recordings, recording.id, None, 1.0, 1)
+        view = await anext(shown)
+        for at in range(0, len(content), piece):
+            assert await recordings.append(recording, at, content[at : at + piece]) == at + piece
+            if (at + piece) % (4 * piece) == 0:  # a whole second: its caption comes before the next one
+                await asyncio.wait_for(anext(shown), PATIENCE)
+                counts.append(len(view.captions))
+                assert view.is_live and not view.outputs()[2], "there is nothing to play yet"
+        recording.end()
+        last = [view async for view in shown][-1]
+        return counts, last, recording.path.read_bytes()
+
+    with running(Captioner(EchoEngine(), "echo")) as server:
+        counts, last, file = asyncio.run(record(server))
+        assert counts == [1, 2, 3] and last.is_done and last.outline is not None
+        assert tuple(last.captions) == server.service.captioner.caption(file, None, 1.0).captions
+    with wave.open(io.BytesIO(file)) as finished:
+        assert (finished.getframerate(), finished.getnframes()) == (RATE, 3 * RATE)
+        assert finished.readframes(3 * RATE) == content
+
+
+def live(tmp_path: Path, **settings: Any) -> LiveSound:
+    return LiveSound(tmp_path / "live", RATE, ServeSettings(**settings).read_limits)
+
+
+def test_sound_that_is_sent_again_is_passed_over_and_what_is_missing_is_refused(tmp_path: Path) -> None:
+    sound, content = live(tmp_path), sound_of(0.5)
+    assert sound.append(0, content[:6000]) == 6000
+    assert sound.append(0, content[:6000]) == 6000
+    assert sound.append(4000, content[4000:]) == len(content)
+    for at, piece in ((len(content) + 2, b"ab"), (len(content), b"a"), (-2, b"ab")):
+        with pytest.raises(RequestRefused, match="missing"):
+            sound.append(at, piece)
+    sound.end()
+    assert (tmp_path / "live").read_bytes()[44:] == content
+    with pytest.raises(RequestRefused, match="has ended"):
+        sound.append(len(content), b"ab")
+
+
+@pytest.mark.parametrize("settings", [{"max_seconds": 1.0}, {"max_upload": 2 * RATE + 44}])
+def test_a_recording_that_grows_too_long_ends_and_keeps_what_it_has(tmp_path: Path, settings: dict[str, Any]) -> None:
+    sound = live(tmp_path, **settings)
+    sound.append(0, sound_of(1.0))
+    with pytest.raises(RequestRefused, match="has 1 s at most"):
+        sound.append(2 * RATE, b"ab")
+    assert sound.has_ended and sound.wait_for(2 * RATE) == RATE
+
+
+def test_a_microphone_that_falls_silent_for_long_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_recordings, "UNHEARD_SECONDS", 0.2)
+    sound = live(tmp_path)
+    sound.append(0, sound_of(1.5))
+    captioner = Captioner(EchoEngine(), "echo")
+    file = LiveFile(sound.path.open("rb"), "Recording.wav", sound)
+    windows = [window for window, _ in file.windows(captioner, 1.0, ServeSettings().read_limits)]
+    assert [(window.start, window.end) for window in windows] == [(0.0, 1.0), (1.0, 1.5)] and sound.has_ended
+    file.close()
+    nothing = LiveSound(tmp_path / "nothing", RATE, ServeSettings().read_limits)
+    nothing.end()
+    empty = LiveFile(nothing.path.open("rb"), "Recording.wav", nothing)
+    with pytest.raises(AudioEmpty, match="no sound came"):
+        next(empty.windows(captioner, 1.0, ServeSettings().read_limits))
+    empty.close()
+
+
+def held(work: Callable[[PageRecordings], Any], **settings: Any) -> Any:
+    async def begin() -> Any:
+        return await work(PageRecordings(ServeSettings(**settings)))
+
+    return asyncio.run(begin())
+
+
+def test_recordings_are_bounded_replaced_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_recordings, "QUOTA", 150_000)
+    monkeypatch.setattr(page_recordings, "LINGER_SECONDS", 0.05)
+
+    async def fill(recordings: PageRecordings) -> None:
+        first = await recordings.receive("a", None, pieces_of(bytes(100_000)))
+        with pytest.raises(RequestRefused, match="no room"):
+            await recordings.receive("b", None, pieces_of(bytes(100_000)))
+        assert [path.name for path in first.path.parent.iterdir()] == [first.id], "a refused one leaves nothing"
+        recordings.forget(first.id, "somebody else")
+        assert recordings.find(first.id, None) is first
+        recordings.forget(first.id, None)
+        monkeypatch.setattr(page_recordings, "KEPT_SECONDS", 0.05)
+        second = await recordings.receive("b", None, pieces_of(bytes(100_000)))
+        speaking = recordings.begin("Recording.wav", None, RATE)
+        await asyncio.sleep(0.3)
+        assert recordings.find(speaking.id, None) is speaking, "kept while it is being made"
+        speaking.end()
+        await asyncio.sleep(0.3)
+        for id in (first.id, second.id, speaking.id):
+            with pytest.raises(RequestRefused, match="no longer here"):
+                recordings.find(id, None)
+        assert list(first.path.parent.iterdir()) == []
+
+    held(fill)
+
+
+def sent(server: Running, content: bytes, name: str = "dog.wav", key: str | None = None, **query: str) -> str:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = server.post(RECORDINGS, content=content, params={"name": name, **query}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return f"{RECORDINGS}/{answer.json()['id']}"
+
+
+def test_a_recording_comes_back_in_parts_and_never_as_a_page(page: Running, tmp_path: Path) -> None:
+    content = write_audio(tmp_path / "dog.wav", noise(1.0), RATE).read_bytes()
+    address = sent(page, content)
+    part = page.client.get(f"{address}/sound", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"RIFF")
+    assert part.headers["content-type"].startswith("audio/")
+    picture = page.client.get(f"{address}/spectrogram", params={"seconds": 1.0})
+    assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
+    for name in ("a.html", "a.svg", "a", "é\n.xhtml"):
+        headers = page.client.get(f"{sent(page, b'<script>alert(1)</script>', name)}/sound").headers
+        assert headers["content-type"] == "application/octet-stream", name
+        assert "sandbox" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+    sent(page, content, replaces=address.rpartition("/")[2])
+    assert page.client.get(f"{address}/sound").status_code == 404
+
+
+def test_captions_are_taken_away_in_the_bytes_of_the_command_line(page: Running, tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "dog.wav", noise(3.0), RATE)
+
+    async def whole(recordings: PageRecordings, server: Running) -> Any:
+        recording = await recordings.receive("dog.wav", None, pieces_of(path.read_bytes()))
+        await collected(server, recordings, recording.id, candidates=3)
+        return recording.result
+
+    address = sent(page, path.read_bytes())
+    early = page.client.get(f"{address}/captions", params={"format": "srt"})
+    assert (early.status_code, early.json()["error"]["code"]) == (409, "not_done")
+    result = asyncio.run(whole(PageRecordings(page.service.settings), page))
+    options = DecodingOptions(beams=4, candidates=3)
+    expected = page.service.captioner.caption(path, options, 1.0)
+    for style, form in FORMATS.items():
+        given, wanted = (b"".join(form.encoded([item], "echo")) for item in (result, replace(expected, path="dog.wav")))
+        assert given == wanted, style
+
+
+def test_another_key_finds_no_recording_and_no_key_nothing(locked_page: Running, tmp_path: Path) -> None:
+    content = write_audio(tmp_path / "dog.wav", noise(1.0), RATE).read_bytes()
+    address = sent(locked_page, content, key=KEY)
+    for key, status in ((KEY, 200), (OTHER_KEY, 404), ("x", 401)):
+        headers = {"Authorization": f"Bearer {key}"}
+        assert locked_page.client.get(f"{address}/sound", headers=headers).status_code == status
+    assert locked_page.post(RECORDINGS, content=content).status_code == 401
+
+
+def test_the_microphone_over_http(page: Running, tmp_path: Path) -> None:
+    begun = page.post(f"{RECORDINGS}/live", params={"rate": RATE})
+    address = f"{RECORDINGS}/{begun.json()['id']}"
+    content = sound_of(1.0)
+    answer = page.client.patch(address, params={"at": 0}, content=content)
+    assert answer.json() == {"bytes": len(content)}
+    last = page.client.patch(address, params={"at": len(content), "last": True}, content=b"")
+    assert last.json() == {"bytes": len(content)}
+    ended = page.client.patch(address, params={"at": len(content)}, content=b"ab")
+    assert (ended.status_code, ended.json()["error"]["code"]) == (409, "recording_ended")
+    assert page.client.get(f"{address}/sound").content[44:] == content
+    for rate in (0, 10**9):
+        assert page.post(f"{RECORDINGS}/live", params={"rate": rate}).status_code == 400
+    much = page.client.patch(address, params={"at": 0}, content=bytes(9 * 2**20))
+    assert much.status_code == 413
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_come_with_the_package_and_are_captioned(page: Running, name: str) -> None:
+    address = sent(page, b"", example=name)
+    assert page.service.captioner.caption(page.client.get(f"{address}/sound").content).captions
+    refused = page.post(RECORDINGS, params={"example": f"../{name}"})
+    assert refused.status_code == 404 and "there are" in refused.json()["error"]["message"]
+
+
+def test_the_page_asks_for_the_key(locked_page: Running) -> None:
     browser = {"Accept": "text/html"}
-    with running(Captioner(EchoEngine(), "echo"), ServeSettings(keys=(KEY,)), with_page=True) as server:
-        asked = server.client.get("/", headers=browser)
-        assert (asked.status_code, asked.headers["location"]) == (303, "/login")
-        assert "password" in server.client.get("/login", headers=browser).text
-        wrong = server.client.post("/login", data={"key": "wrong"})
-        assert wrong.status_code == 401 and "set-cookie" not in wrong.headers
-        for path in ("/gradio_api/info", "/config", "/gradio_api/queue/join", "/gradio_api/upload"):
-            assert server.client.get(path).status_code == 401, path
-        for origin in ("https://evil.example", "null"):
-            assert server.client.post("/login", data={"key": KEY}, headers={"Origin": origin}).status_code == 403
-        opened = server.client.post("/login", data={"key": KEY})
-        assert (opened.status_code, opened.headers["location"]) == (303, "/")
-        cookie = opened.headers["set-cookie"].lower()
-        assert "httponly" in cookie and "samesite=strict" in cookie and KEY not in cookie
-        shown = server.client.get("/", headers=browser)
-        assert shown.status_code == 200 and "gradio" in shown.text
+    asked = locked_page.client.get("/", headers=browser)
+    assert (asked.status_code, asked.headers["location"]) == (303, "/login")
+    assert "password" in locked_page.client.get("/login", headers=browser).text
+    wrong = locked_page.client.post("/login", data={"key": "wrong"})
+    assert wrong.status_code == 401 and "set-cookie" not in wrong.headers
+    for path in ("/gradio_api/info", "/config", "/gradio_api/queue/join", "/gradio_api/upload"):
+        assert locked_page.client.get(path).status_code == 401, path
+    for origin in ("https://evil.example", "null"):
+        assert locked_page.client.post("/login", data={"key": KEY}, headers={"Origin": origin}).status_code == 403
+    opened = locked_page.client.post("/login", data={"key": KEY})
+    assert (opened.status_code, opened.headers["location"]) == (303, "/")
+    cookie = opened.headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie and KEY not in cookie
+    shown = locked_page.client.get("/", headers=browser)
+    assert shown.status_code == 200 and "gradio" in shown.text
 
 
-def test_the_page_names_no_other_host() -> None:
-    with running(Captioner(EchoEngine(), "echo"), with_page=True) as server:
-        text = server.client.get("/").text
-        sources = re.findall(r"""(?:src|href|url)\s*[=(:]\s*["']?(https?://[^"')\s>]+)""", text)
-        assert [source for source in sources if httpx2.URL(source).host != "127.0.0.1"] == []
+def test_the_page_names_no_other_host_and_no_path_of_the_server(page: Running, tmp_path: Path) -> None:
+    texts = [page.client.get(path).text for path in ("/", "/config", "/gradio_api/info")]
+    texts.append(page.post(RECORDINGS, content=b"no sound").text)
+    sources = re.findall(r"""(?:src|href|url)\s*[=(:]\s*["']?(https?://[^"')\s>]+)""", texts[0])
+    assert [source for source in sources if httpx2.URL(source).host != "127.0.0.1"] == []
+    assert all("enclap-page-" not in text and "site-packages" not in text for text in texts)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
-        fake = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        browser = tool.chromium.launch(executable_path=shutil.which("chromium"), args=fake)
-        yield browser
-        browser.close()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
-def test_a_person_drops_a_file_and_jumps_to_a_caption(chromium: Any, tmp_path: Path, scheme: str, width: int) -> None:
-    path = write_audio(tmp_path / "dog.wav", noise(25.0), 16_000)
-    with running(Captioner(EchoEngine(), "echo"), with_page=True) as server:
-        view = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
-        hosts: set[str] = set()
-        faults: list[str] = []
-        view.on("request", lambda request: hosts.add(httpx2.URL(request.url).host))
-        view.on("pageerror", lambda error: faults.append(str(error)))
-        view.goto(server.url)
-        view.set_input_files("#upload input[type=file]", path)
-        view.wait_for_selector(".enclap-downloads", timeout=PATIENCE * 1000)
-        assert view.locator(".enclap-captions li").count() == 3
-        view.wait_for_selector("#enclap-wave svg", state="attached")
-        view.locator(".enclap-captions button").nth(1).click()
-        view.wait_for_selector(".enclap-captions li:nth-child(2) [data-plays]")
-        assert 10.0 <= view.evaluate("document.querySelector('#enclap-player audio').currentTime") < 17.5
-        assert view.locator("[data-plays] .sentence").inner_text() == view.locator(".sentence").nth(1).inner_text()
-        assert view.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off at the side"
-        with view.expect_download() as download:
-            view.get_by_role("link", name="srt").click()
-        assert download.value.suggested_filename == "dog.srt"
-        assert Path(download.value.path()).read_text().startswith("1\n00:00:00,000 --> 00:00:10,000\n")
-        if folder := os.environ.get("ENCLAP_SCREENSHOTS"):
-            view.screenshot(path=Path(folder) / f"{scheme}.png", full_page=True)
-        assert (hosts, faults) == ({"127.0.0.1"}, [])
-
-
-@pytest.mark.browser
-def test_a_person_sees_why_a_file_cannot_be_captioned_then_records(chromium: Any, tmp_path: Path) -> None:
-    path = tmp_path / "note.wav"
-    path.write_bytes(b"no sound")
-    with running(Captioner(EchoEngine(), "echo"), with_page=True) as server:
-        view = chromium.new_context(permissions=["microphone"]).new_page()
-        view.goto(server.url)
-        view.set_input_files("#upload input[type=file]", path)
-        alert = view.get_by_role("alert").filter(has_text="note.wav: not a sound file")
-        alert.wait_for(timeout=PATIENCE * 1000)
-        for _ in range(2):  # and again after the first
-            view.locator("#microphone").get_by_role("button", name="Record").first.click()
-            view.wait_for_timeout(1500)
-            view.locator("#microphone").get_by_role("button", name="Stop").first.click()
-            view.wait_for_selector(".enclap-captions li", timeout=PATIENCE * 1000)
-            view.locator("#microphone").get_by_role("button", name="Clear").first.click()
-            view.wait_for_selector(".enclap-captions li", state="detached")
+@pytest.mark.parametrize("prefix", ["", "/gradio_api"])
+def test_routes_of_gradio_that_take_tell_or_fetch_files_are_closed(page: Running, tmp_path: Path, prefix: str) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    for path in (f"/file={secret}", f"/proxy=http://127.0.0.1:{page.port}/healthz", "/upload_progress?upload_id=1"):
+        answer = page.client.get(prefix + path)
+        assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found", path
+    answer = page.post(f"{prefix}/upload", files={"files": ("a.wav", b"abc")})
+    assert answer.status_code == 404

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.audio.mel import MelFrontEnd
+from enclap.audio.mel import MelFrontEnd, hertz_to_mel
 from enclap.types import Block, FloatArray
 
 BANDS = 64
@@ -16,6 +16,7 @@ LOWEST, HIGHEST = 50.0, 16_000.0  # Hz
 RESOLUTION = 0.05  # seconds that a spectrum looks at, at least
 CHUNK = 64  # spectra computed at a time
 FLOOR = 1e-10  # power: -100 dB
+MARKS = (100, 1000, 10_000)  # Hz
 MOST_COLUMNS = 20_000  # of a picture; without gaps a plot has at most 16,000
 
 
@@ -23,6 +24,14 @@ def band_frequencies(rate: int) -> tuple[float, float]:
     """Lowest and highest frequency in Hz of the bands for audio at `rate`."""
     highest = min(HIGHEST, rate / 2)
     return min(LOWEST, highest / 4), highest
+
+
+def frequency_heights(rate: int) -> dict[str, float]:
+    """Where the marked frequencies are in a picture of audio at `rate`: 0 at its bottom, 1 at its top."""
+    lowest, highest = (hertz_to_mel(hertz) for hertz in band_frequencies(rate))
+    heights = {hertz: (hertz_to_mel(hertz) - lowest) / (highest - lowest) for hertz in MARKS}
+    names = {hertz: f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz in MARKS}
+    return {names[hertz]: height for hertz, height in heights.items() if 0 <= height <= 1}
 
 
 def reduced_spectrogram(blocks: Iterable[Block], rate: int, samples: int, columns: int) -> FloatArray:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from enclap.audio.mel import hertz_to_mel
 from enclap.audio.read import open_audio
-from enclap.audio.spectrogram import BANDS, band_frequencies, reduced_spectrogram
+from enclap.audio.spectrogram import BANDS, frequency_heights, reduced_spectrogram
 from enclap.errors import MissingExtra, UsageError
 from enclap.files import is_stream, replacement_file, require_parent, translate_write_errors
 from enclap.output.formats import clock
@@ -40,7 +39,6 @@ RANGE = 75.0  # decibels from the loudest to white
 FONT, LINES = 8.5, 4  # points; lines of a caption at most
 LETTER = 0.53  # mean width of a letter, in font sizes
 INK, FAINT, PAPER, QUIET = "#1f2933", "#7b8794", "#e8f0f7", "#f4f4f4"
-MARKS = (100, 1000, 10_000)  # Hz
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +154,8 @@ class Picture:
             part, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=loudest - RANGE, vmax=loudest
         )
         axes.set_xlim(start, axes.get_xlim()[1])
-        lowest, highest = (hertz_to_mel(hertz) for hertz in band_frequencies(self.rate))
-        heights = {hertz: (hertz_to_mel(hertz) - lowest) / (highest - lowest) * BANDS for hertz in MARKS}
-        shown = {hertz: height for hertz, height in heights.items() if 0 <= height <= BANDS}
-        axes.set_yticks(
-            list(shown.values()), [f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz in shown]
-        )
+        marks = frequency_heights(self.rate)
+        axes.set_yticks([BANDS * height for height in marks.values()], list(marks))
         moments = np.unique([slot.start for slot in row] + [end])
         axes.set_xticks(moments, [clock(moment) for moment in moments])
         axes.set_ylim(0, BANDS)

@@ -20,7 +20,7 @@ from enclap.rating.answers import AnswerStore
 from enclap.rating.scales import POINTS, SCALE_NAMES, SCALES, Scale
 from enclap.rating.study import Study
 from enclap.serving.gradio_app import gr, mount_page
-from enclap.serving.page_parts import message_html, player_html
+from enclap.serving.page_parts import message_html, player_html, wave_html
 
 HERE = Path(__file__).parent
 HEADING = "# Rate captions"
@@ -93,7 +93,7 @@ class RatingPage:
         complete = sum(len(values) == len(SCALES) for values in answered.values())
         number = list(dict.fromkeys(clip for clip, _ in order)).index(clip) + 1
         name = f"recording {number}"  # its file's name could tell what to hear
-        player = player_html(f"{self._root}/audio/{clip}", name, self._study.clips[clip].peaks)
+        player = player_html(f"{self._root}/audio/{clip}", name) + wave_html(self._study.clips[clip].peaks)
         text = self._study.clips[clip].items[item].text
         captions = len(self._study.clips[clip].items)
         nth = 1 + [other for other in order if other[0] == clip].index((clip, item))

@@ -15,7 +15,7 @@ from enclap.audio.read import open_audio
 from enclap.errors import DataError, InputError, UsageError
 from enclap.evaluation.captioning.tables import ClipCaptions, match
 from enclap.files import new_folder, stays_inside, write_whole
-from enclap.serving.page_parts import peaks_of
+from enclap.serving.page_pictures import peaks_of
 from enclap.text import printable
 
 SCHEMA = 1
@@ -134,7 +134,7 @@ def with_peaks(clips: Sequence[RatedClip], folder: Path) -> tuple[RatedClip, ...
         else:
             try:
                 with open_audio(str(path)) as audio:
-                    peaks = peaks_of(block.samples for block in audio.blocks)
+                    peaks, _ = peaks_of(audio.blocks)
                 found.append(replace(clip, peaks=tuple(round(peak, 3) for peak in peaks)))
             except InputError as error:
                 faults.append(str(error))

@@ -28,7 +28,9 @@ def mount_page(app: FastAPI, blocks: Any, path: str, css: str, script: str, **op
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(
+            primary_hue="teal", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["ui-monospace"]
+        ),
         css=(HERE / "page.css").read_text(encoding="utf-8") + css,
         head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}{script}</script>",
         footer_links=[],

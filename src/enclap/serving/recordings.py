@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from enclap.audio.read import Source
+from enclap.audio.source import ReadLimits
 from enclap.captioner import Captioner
 from enclap.decoding.options import DecodingOptions
 from enclap.serving.metrics import Metrics
@@ -17,7 +18,7 @@ from enclap.serving.model_worker import ModelWorker
 from enclap.serving.problems import RequestRefused
 from enclap.serving.settings import ServeSettings
 from enclap.serving.window_queue import EndOfRecording, WindowStream
-from enclap.types import Caption, CaptionResult
+from enclap.types import Caption, CaptionResult, Window
 
 RETRY_SECONDS = 1  # at least, for a client that was refused
 BACKGROUND_READERS = 2  # beside one for each place in the queue: jobs
@@ -35,6 +36,12 @@ class NamedFile:
     def seekable(self) -> bool:
         """True: uploads are whole when they are read."""
         return True
+
+    def windows(
+        self, captioner: Captioner, seconds: float, limits: ReadLimits
+    ) -> Generator[tuple[Window, float | None], None, None]:
+        """The windows of the recording in order, and the length that it declares; see `Captioner.windows`."""
+        return captioner.windows(self.source, seconds, limits)
 
     @property
     def source(self) -> Source:
@@ -160,7 +167,7 @@ class CaptionService:
 
         def read() -> None:
             try:
-                pieces = self.captioner.windows(recording.source, settings.window, self.settings.read_limits)
+                pieces = recording.windows(self.captioner, settings.window, self.settings.read_limits)
                 with closing(pieces):
                     for number, (piece, recording.declared_seconds) in enumerate(pieces):
                         if number >= skip and not windows.put(stream, piece):
