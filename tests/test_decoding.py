@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enclap.decoding.beam import BeamSettings, Hypothesis, beam_search, greedy_search, top
+from enclap.decoding.arrays import top
+from enclap.decoding.beam import BeamSettings, Hypothesis, beam_search, greedy_search
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.sampling import SamplingSettings, draw, sample
 from enclap.decoding.token_rules import TokenRules, ban_repeats, log_softmax
@@ -22,8 +23,6 @@ RULES = TokenRules(start=2, pad=1, end=2, forced_first=0, forced_last=2, min_len
 
 class TableStepper:
     """A decoder whose logits are a seeded table of the clip, the position and the last two tokens."""
-
-    vocabulary = VOCABULARY
 
     def __init__(self, seeds: list[int], rows: int) -> None:
         self._tables = [

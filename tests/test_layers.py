@@ -45,7 +45,7 @@ RUNTIME = {
 }
 RUNTIME |= {"output"}
 APPLICATIONS = {"cli", "__main__", "data", "evaluation", "extraction", "rating", "serving", "batch", "search"}
-TORCH_PACKAGES = {"model", "export", "convert", "training", "experiments"}
+TORCH_PACKAGES = {"model", "generation", "export", "convert", "training", "experiments"}
 HEAVY = {"torch", "transformers", "pyarrow", "yaml", "accelerate", "safetensors", "onnx", "pycocoevalcap", "matplotlib"}
 
 UPWARD_EDGES = {("engines", "engines.torch"), ("hub.official_release", "convert")}

@@ -1,32 +1,25 @@
-"""Greedy and beam search in numpy, step for step as transformers 5 searches, so that both give the same sentences.
+"""Greedy and beam search, step for step as transformers 5 searches, so that both give the same sentences.
 
 Source of the beam rules: transformers 5.24, generation/utils.py, `_beam_search`. Scores are float32 and "impossible"
-is -1e9 there as here, because rounding decides which of two nearly equal beams wins.
+is -1e9 there as here, because rounding decides which of two nearly equal beams wins. The beam rules (`BeamRules`) hold
+for numpy arrays, which `beam_search` here runs on, and for tensors, which `enclap.generation` keeps on a device.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from enclap.decoding import arrays as numpy_arrays
+from enclap.decoding.arrays import IMPOSSIBLE, ArrayFunctions
 from enclap.decoding.token_rules import START_LENGTH, TokenRules, log_softmax
 from enclap.types import FloatArray, IntArray
 
-IMPOSSIBLE = np.float32(-1.0e9)
-TOP_BLOCK = 512
-"""Values that `top` compares by their largest first."""
-
 
 class DecoderStep(Protocol):
-    """A decoder with a memory of the tokens it was given, for W sequences of each of B clips.
-
-    vocabulary: V, the number of tokens.
-    """
-
-    vocabulary: int
+    """A decoder with a memory of the tokens it was given, for W sequences of each of B clips."""
 
     def step(self, tokens: IntArray) -> FloatArray:
         """Logits float32 [B, W, V] for what follows `tokens` [B, W, N], N new ones, which are remembered."""
@@ -62,15 +55,12 @@ class IncrementalDecoder:
     hardly more than the cost of one.
     """
 
-    def __init__(self, step: DecoderStep, rules: TokenRules) -> None:
+    def __init__(self, step: DecoderStep) -> None:
         self.step = step
-        self.rules = rules
         self._seen = 0
 
     def logits(self, sequences: IntArray) -> FloatArray:
-        """Logits [B, W, V] after sequences [B, W, S]; zeros where the next token is forced anyway."""
-        if self.rules.is_forced(sequences.shape[2]):
-            return np.zeros((*sequences.shape[:2], self.step.vocabulary), dtype=np.float32)
+        """Logits [B, W, V] after sequences [B, W, S]."""
         logits = self.step.step(sequences[..., self._seen :])
         self._seen = sequences.shape[2]
         return logits
@@ -82,15 +72,17 @@ def greedy_search(step: DecoderStep, clips: int, rules: TokenRules) -> list[list
     sequences[:, 0] = rules.start
     totals = np.zeros(clips, dtype=np.float32)
     open_clips = np.ones(clips, dtype=np.bool_)
-    decoder = IncrementalDecoder(step, rules)
+    decoder = IncrementalDecoder(step)
     length = START_LENGTH
     while open_clips.any() and length < rules.max_length:
-        logits = decoder.logits(sequences[:, None, :length])[:, 0]  # [B, V]
-        log_probabilities = log_softmax(logits)
-        rules.apply(logits, sequences[:, :length])
-        chosen = np.where(open_clips, logits.argmax(axis=-1), rules.pad)
-        if not rules.is_forced(length):
+        chosen = np.full(clips, rules.forced(length) or 0)
+        if rules.forced(length) is None:
+            logits = decoder.logits(sequences[:, None, :length])[:, 0]  # [B, V]
+            log_probabilities = log_softmax(logits)
+            rules.apply(logits, sequences[:, :length])
+            chosen = logits.argmax(axis=-1)
             totals += np.where(open_clips, log_probabilities[np.arange(clips), chosen], 0)
+        chosen = np.where(open_clips, chosen, rules.pad)
         sequences[:, length] = chosen
         open_clips &= chosen != rules.end
         length += 1
@@ -101,70 +93,119 @@ def greedy_search(step: DecoderStep, clips: int, rules: TokenRules) -> list[list
     ]
 
 
-class _BeamSearch:
-    """The state of a beam search over B clips with W beams; every array leads with the clips."""
+class BeamState(NamedTuple):
+    """A beam search over B clips with W beams; numpy arrays or tensors, and every one leads with the clips.
 
-    def __init__(self, clips: int, rules: TokenRules, settings: BeamSettings) -> None:
-        beams = settings.beams
+    running: int64 [B, W, max_length], the sequences that go on, best first. running_scores: float32 [B, W], their
+    log-probabilities. done, done_scores: the same of the best sequences that ended, with their final scores.
+    is_done: bool [B, W], which rows of `done` hold one. improvable: bool [B, 1], whether `done` may still change.
+    """
+
+    running: Any
+    running_scores: Any
+    done: Any
+    done_scores: Any
+    is_done: Any
+    improvable: Any
+
+    @classmethod
+    def start(cls, clips: int, rules: TokenRules, beams: int) -> BeamState:
+        """The state before the first token, in numpy."""
+        running = np.full((clips, beams, rules.max_length), rules.pad, dtype=np.int64)
+        running[..., 0] = rules.start
+        running_scores = np.full((clips, beams), IMPOSSIBLE, dtype=np.float32)
+        running_scores[:, 0] = 0.0  # all beams begin equal: only the first may spread
+        done_scores = np.full((clips, beams), IMPOSSIBLE, dtype=np.float32)
+        is_done, improvable = np.zeros((clips, beams), dtype=np.bool_), np.ones((clips, 1), dtype=np.bool_)
+        return cls(running, running_scores, running.copy(), done_scores, is_done, improvable)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuations:
+    """The 2 W best continuations of each clip's sequences, best first.
+
+    scores: float32 [B, 2 W], log-probabilities. origins: int64 [B, 2 W], the beams that they continue.
+    tokens: int64 [B, 2 W].
+    """
+
+    scores: Any
+    origins: Any
+    tokens: Any
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceLength:
+    """How far a search is: numbers, or tensors of one element, so that a recorded step depends on no number.
+
+    tokens: in every sequence. divisor: what scores of sequences with one more are divided by. is_last: whether that one
+    is the last that fits.
+    """
+
+    tokens: Any
+    divisor: Any
+    is_last: Any
+
+
+class BeamRules:
+    """How the sequences of a beam search grow and end. arrays: `enclap.decoding.arrays`, or a module like it.
+
+    No value is looked at, so that the steps of a device need not wait for each other.
+    """
+
+    def __init__(self, arrays: ArrayFunctions, rules: TokenRules, settings: BeamSettings) -> None:
+        self.arrays = arrays
         self.rules = rules
         self.settings = settings
-        self.length = START_LENGTH
-        self.running = np.full((clips, beams, rules.max_length), rules.pad, dtype=np.int64)
-        self.running[..., 0] = rules.start
-        self.running_scores = np.full((clips, beams), IMPOSSIBLE, dtype=np.float32)
-        self.running_scores[:, 0] = 0.0  # all beams begin equal: only the first may spread
-        self.done = self.running.copy()
-        self.done_scores = np.full((clips, beams), IMPOSSIBLE, dtype=np.float32)
-        self.is_done = np.zeros((clips, beams), dtype=np.bool_)
-        self.improvable = np.ones((clips, 1), dtype=np.bool_)
 
-    def advance(self, logits: FloatArray) -> tuple[IntArray, bool]:
-        """Take the step that `logits` [B, W, V] allow: the beams [B, W] to go on from, and whether to go on."""
-        clips, beams, vocabulary = logits.shape
-        scores = log_softmax(logits.reshape(clips * beams, vocabulary))
-        self.rules.apply(scores, self.running[..., : self.length].reshape(clips * beams, -1))
-        total = scores.reshape(clips, beams, vocabulary) + self.running_scores[..., None]
+    def length(self, tokens: int) -> SequenceLength:
+        """Where a search is whose sequences have so many tokens."""
+        divisor = np.float32((tokens + 1 - START_LENGTH) ** self.settings.length_penalty)
+        return SequenceLength(tokens, divisor, tokens + 1 >= self.rules.max_length)
+
+    def best(self, state: BeamState, scores: Any) -> Continuations:
+        """The best continuations by the log-probabilities [B, W, V] of what may follow."""
+        clips, _, vocabulary = scores.shape
+        total = scores + state.running_scores[..., None]
         # Twice the beams, because at most one continuation of each beam can end: enough stay to go on with.
-        values, indices = top(total.reshape(clips, -1), 2 * beams)
-        origins = indices // vocabulary  # [B, 2 W]
-        sequences = np.take_along_axis(self.running, origins[..., None], axis=1)
-        sequences[..., self.length] = indices % vocabulary
-        ends = (sequences[..., self.length] == self.rules.end) | (self.length + 1 >= self.rules.max_length)
-        self._finish(sequences, values, ends)
-        going_on, chosen = top(values + ends * IMPOSSIBLE, beams)
-        self.running = np.take_along_axis(sequences, chosen[..., None], axis=1)
-        self.running_scores = going_on
-        self.length += 1
+        values, indices = self.arrays.top(total.reshape(clips, -1), 2 * self.settings.beams)
+        return Continuations(values, indices // vocabulary, indices % vocabulary)
+
+    def forced(self, state: BeamState, token: int) -> Continuations:
+        """The continuations where the next token is decided beforehand, and costs no log-probability."""
+        scores = self.arrays.join(state.running_scores, state.running_scores - np.inf)
+        origins = self.arrays.ranks(scores) % self.settings.beams
+        return Continuations(scores, origins, origins * 0 + token)
+
+    def advance(self, state: BeamState, grown: Continuations, length: SequenceLength) -> tuple[BeamState, Any]:
+        """The state one token later, and the beams [B, W] that its running sequences go on from."""
+        arrays, beams = self.arrays, self.settings.beams
+        sequences = arrays.put(arrays.take(state.running, grown.origins), length.tokens, grown.tokens)
+        ends = (grown.tokens == self.rules.end) | length.is_last
+        # Ended ones among the first W compete with those that ended before, unless nothing can change for their clip.
+        competing = arrays.lower(grown.scores[:, :beams] / length.divisor, ~(self.is_open(state) & ends[:, :beams]))
+        done_scores, kept = arrays.top(arrays.join(state.done_scores, competing), beams)
+        done = arrays.take(arrays.join(state.done, sequences[:, :beams]), kept)
+        is_done = arrays.take(arrays.join(state.is_done, ends[:, :beams]), kept)
+        running_scores, chosen = arrays.top(arrays.lower(grown.scores, ends), beams)
         # Note the clips whose best running sequence cannot beat their worst finished one at the present length.
-        best = self.running_scores[:, :1] / np.float32((self.length - START_LENGTH) ** self.settings.length_penalty)
-        worst = np.where(self.is_done, self.done_scores.min(axis=1, keepdims=True), IMPOSSIBLE)
-        self.improvable &= (best > worst).any(axis=1, keepdims=True)
-        stopped = self.settings.early_stopping and bool(self.is_done.all())
-        goes_on = bool(self.improvable.any()) and not stopped and not bool(ends.all())
-        return np.take_along_axis(origins, chosen, axis=1), goes_on
+        best, worst = running_scores[:, :1] / length.divisor, arrays.keep(done_scores[:, -1:], is_done)
+        improvable = state.improvable & (best > worst).any(axis=1, keepdims=True)
+        running = arrays.take(sequences, chosen)
+        state = BeamState(running, running_scores, done, done_scores, is_done, improvable)
+        return state, arrays.take(grown.origins, chosen)
 
-    def _finish(self, sequences: IntArray, values: FloatArray, ends: NDArray[np.bool_]) -> None:
-        """Let ended ones among a clip's first W continuations compete with the sequences that ended before."""
-        beams = self.settings.beams
-        scores = values / np.float32((self.length + 1 - START_LENGTH) ** self.settings.length_penalty)
-        just_done = ends & (np.arange(2 * beams) < beams)
-        full = self.is_done.all(axis=1, keepdims=True) & self.settings.early_stopping
-        for closed in (full, ~self.improvable, ~just_done):
-            scores = scores + closed * IMPOSSIBLE
-        self.done_scores, chosen = top(np.concatenate([self.done_scores, scores], axis=1), beams)
-        merged = np.concatenate([self.done, sequences], axis=1)
-        self.done = np.take_along_axis(merged, chosen[..., None], axis=1)
-        self.is_done = np.take_along_axis(np.concatenate([self.is_done, just_done], axis=1), chosen, axis=1)
+    def is_open(self, state: BeamState) -> Any:
+        """Bool [B, 1]: the clips whose finished sequences may still change."""
+        if not self.settings.early_stopping:
+            return state.improvable
+        return state.improvable & ~state.is_done.all(axis=1, keepdims=True)
 
-    def results(self) -> list[list[Hypothesis]]:
-        """The best finished sequences of each clip, best first."""
+    def results(self, done: IntArray, scores: FloatArray) -> list[list[Hypothesis]]:
+        """Of each clip's finished sequences [B, W, S] with scores [B, W] those that are kept, best first."""
         keep = self.settings.keep
         return [
-            [
-                Hypothesis(self.rules.stripped(tokens.tolist()), float(score))
-                for tokens, score in zip(self.done[clip, :keep], self.done_scores[clip, :keep], strict=True)
-            ]
-            for clip in range(len(self.done))
+            [Hypothesis(self.rules.stripped(row), score) for row, score in zip(rows[:keep], clip[:keep], strict=True)]
+            for rows, clip in zip(done.tolist(), scores.tolist(), strict=True)
         ]
 
 
@@ -173,33 +214,19 @@ def beam_search(step: DecoderStep, clips: int, rules: TokenRules, settings: Beam
 
     A clip's result does not depend on the others: once it can no longer change it ignores further steps.
     """
-    search, decoder = _BeamSearch(clips, rules, settings), IncrementalDecoder(step, rules)
-    goes_on = rules.max_length > START_LENGTH
-    while goes_on:
-        logits = decoder.logits(search.running[..., : search.length])
-        beams, goes_on = search.advance(logits)
-        step.reorder(beams)
-    return search.results()
-
-
-def top(values: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
-    """The `count` largest values of each row of [B, N], falling, and their indices; of equals the first comes first."""
-    indices = np.stack([top_indices(row, count) for row in values])
-    return np.take_along_axis(values, indices, axis=1), indices
-
-
-def top_indices(row: FloatArray, count: int) -> IntArray:
-    """Indices int64 [count] of the largest values of [N], falling, of equals the first first.
-
-    Only blocks are searched whose largest value is among the `count` largest of all blocks: no other can hold one. That
-    reads a vocabulary once, where sorting or partitioning it would cost as much as a decoding step.
-    """
-    size = TOP_BLOCK if len(row) >= 2 * count * TOP_BLOCK else len(row)
-    starts = np.arange(0, len(row), size)
-    largest = np.maximum.reduceat(row, starts)
-    least = np.partition(largest, -count)[-count] if count <= len(largest) else -np.inf
-    inside = np.concatenate([np.arange(start, min(start + size, len(row))) for start in starts[largest >= least]])
-    inside = inside[row[inside] >= least]
-    order = np.argsort(-row[inside], kind="stable")[:count]
-    chosen: IntArray = inside[order]
-    return chosen
+    search, decoder = BeamRules(numpy_arrays, rules, settings), IncrementalDecoder(step)
+    state = BeamState.start(clips, rules, settings.beams)
+    for length in range(START_LENGTH, rules.max_length):
+        forced = rules.forced(length)
+        if forced is None:
+            logits = decoder.logits(state.running[..., :length])
+            scores = log_softmax(logits)
+            rules.apply(scores.reshape(-1, scores.shape[-1]), state.running[..., :length].reshape(-1, length))
+            grown = search.best(state, scores)
+        else:
+            grown = search.forced(state, forced)
+        state, origins = search.advance(state, grown, search.length(length))
+        step.reorder(origins)
+        if not search.is_open(state).any():
+            break
+    return search.results(state.done, state.done_scores)

@@ -33,19 +33,20 @@ def sample(step: DecoderStep, clips: int, rules: TokenRules, settings: SamplingS
     sequences[..., 0] = rules.start
     totals = np.zeros(rows, dtype=np.float32)
     is_open = np.ones(rows, dtype=np.bool_)
-    decoder = IncrementalDecoder(step, rules)
+    decoder = IncrementalDecoder(step)
     length = START_LENGTH
     while is_open.any() and length < rules.max_length:
-        logits = decoder.logits(sequences[..., :length])  # [B, W, V]
-        log_probabilities = log_softmax(logits)
-        flat = logits.reshape(-1, logits.shape[-1])
-        rules.apply(flat, sequences[..., :length].reshape(len(flat), length))
         points = np.stack([generator.random(settings.candidates) for generator in generators])  # [B, W]
-        drawn = draw(flat / np.float32(settings.temperature), settings.top_p, points.reshape(-1)).reshape(rows)
-        chosen = np.where(is_open, drawn, rules.pad)
-        if not rules.is_forced(length):
+        chosen = np.full(rows, rules.forced(length) or 0)
+        if rules.forced(length) is None:
+            logits = decoder.logits(sequences[..., :length])  # [B, W, V]
+            log_probabilities = log_softmax(logits)
+            flat = logits.reshape(-1, logits.shape[-1])
+            rules.apply(flat, sequences[..., :length].reshape(len(flat), length))
+            chosen = draw(flat / np.float32(settings.temperature), settings.top_p, points.reshape(-1)).reshape(rows)
             gained = np.take_along_axis(log_probabilities, chosen[..., None], axis=-1)[..., 0]
             totals += np.where(is_open, gained, 0)
+        chosen = np.where(is_open, chosen, rules.pad)
         sequences[..., length] = chosen
         is_open &= chosen != rules.end
         length += 1

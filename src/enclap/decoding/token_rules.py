@@ -50,23 +50,19 @@ class TokenRules:
         return replace(self, min_length=shortest, max_length=longest, no_repeat_ngram=ngram)
 
     def apply(self, scores: FloatArray, sequences: IntArray) -> None:
-        """Set what may not follow to -inf, and a forced token to 0, in place and in transformers' order.
+        """Set what may not follow to -inf, in place; for steps whose token is not forced.
 
         scores: float32 [R, V], log-probabilities or logits of the next token. sequences: int64 [R, S] so far.
         """
-        length = sequences.shape[1]
         ban_repeats(scores, sequences, self.no_repeat_ngram)
-        if length < self.min_length:
+        if sequences.shape[1] < self.min_length:
             scores[:, self.end] = -np.inf
-        if length == START_LENGTH and self.forced_first is not None:
-            _force(scores, self.forced_first)
-        if length == self.max_length - 1 and self.forced_last is not None:
-            _force(scores, self.forced_last)
 
-    def is_forced(self, length: int) -> bool:
-        """Whether the token after `length` tokens is decided beforehand, so that it costs no log-probability."""
-        first = length == START_LENGTH and self.forced_first is not None
-        return first or (length == self.max_length - 1 and self.forced_last is not None)
+    def forced(self, length: int) -> int | None:
+        """The token after `length` tokens where it is decided beforehand, so that it costs no log-probability."""
+        if length == self.max_length - 1 and self.forced_last is not None:
+            return self.forced_last
+        return self.forced_first if length == START_LENGTH else None
 
     def stripped(self, tokens: Sequence[int]) -> tuple[int, ...]:
         """The tokens up to and with the first end token after the start, without padding."""
@@ -95,8 +91,3 @@ def log_softmax(logits: FloatArray) -> FloatArray:
     shifted = logits - logits.max(axis=-1, keepdims=True)
     normaliser: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return normaliser
-
-
-def _force(scores: FloatArray, token: int) -> None:
-    scores[:] = -np.inf
-    scores[:, token] = 0.0

@@ -25,10 +25,13 @@ from enclap.engines.batching import (
     in_groups,
     log_mel,
     no_codes,
+    similar_lengths,
 )
 from enclap.engines.devices import recordings_to_decode
 from enclap.engines.torch_features import TorchExtractor
 from enclap.errors import EnvironmentFault, ModelError, UsageError
+from enclap.generation.generator import SentenceGenerator
+from enclap.generation.graphs import CudaGraphs
 from enclap.hub.layout import CLAP, CODEC, TOKENIZER, WEIGHTS
 from enclap.hub.model_folder import ModelFolder
 from enclap.model.clap import Clap
@@ -69,6 +72,7 @@ class TorchEngine:
         disable_progress_bar()  # transformers shows one for every load, even where no terminal is
         self.folder.require(WEIGHTS)
         self._model = load_caption_model(folder).to(device=self._device, dtype=PRECISIONS[precision])
+        self._generator = SentenceGenerator(self._model, CudaGraphs) if self._device.startswith("cuda") else None
         if threads is not None:
             torch.set_num_threads(threads)
 
@@ -104,14 +108,27 @@ class TorchEngine:
     def generate(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per item, best first; an item's candidates do not depend on the rest of the batch."""
         rules = self.folder.rules.resolved(options, self.folder.caption.max_position_embeddings)
-        search = self._sample if options.sample else self._search
-        found = in_groups(
-            features,
-            lambda item: frame_count(self.folder, item),
-            lambda items: search(items, rules, options),
-            self._batch_size,
-        )
-        return [candidates(self.folder, hypotheses) for hypotheses in found]
+        if self._generator is None:
+            search = self._sample if options.sample else self._search
+            found = in_groups(
+                features,
+                lambda item: frame_count(self.folder, item),
+                lambda items: search(items, rules, options),
+                self._batch_size,
+            )
+            return [candidates(self.folder, clip) for clip in found]
+        generator = self._generator
+        lengths = [frame_count(self.folder, item) for item in features]
+        hypotheses: dict[int, list[Hypothesis]] = {}
+        for batch in similar_lengths(lengths, lambda _: self._batch_size):
+            states = in_groups(  # each clip is encoded with clips of its own length, and searched with similar ones
+                [features[index] for index in batch],
+                lambda item: frame_count(self.folder, item),
+                lambda items: generator.encode(encoder_inputs(self.folder, items)),
+                self._batch_size,
+            )
+            hypotheses |= zip(batch, generator(states, rules, options), strict=True)
+        return [candidates(self.folder, hypotheses[index]) for index in range(len(features))]
 
     def embed_text(self, texts: Sequence[str]) -> FloatArray:
         """Float32 [N, E], unit length, from CLAP's text tower; ModelError when the folder has none."""
@@ -192,7 +209,7 @@ def _mean_log_probabilities(output: Any, rules: TokenRules) -> list[float]:
     logits = torch.stack(output.logits, dim=1).float()  # [R, steps, V]
     tokens = output.sequences[:, START_LENGTH:]  # [R, steps]
     gained = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-    forced = [rules.is_forced(START_LENGTH + step) for step in range(tokens.shape[1])]
+    forced = [rules.forced(START_LENGTH + step) is not None for step in range(tokens.shape[1])]
     gained = gained.masked_fill(torch.tensor(forced, device=gained.device)[None], 0.0)
     lengths = [len(rules.stripped(row)) - START_LENGTH for row in output.sequences.tolist()]
     return [float(row[:length].sum()) / length for row, length in zip(gained, lengths, strict=True)]

@@ -78,7 +78,6 @@ class OnnxDecoderStep:
     ) -> None:
         self._decoder = decoder
         self._cancel = cancel
-        self.vocabulary = vocabulary
         self._cache: FloatArray = np.empty(shape, dtype=np.float32)  # [max_length, layers, 2, B, W, H, D / H]
         self._logits: FloatArray = np.empty((*shape[3:5], vocabulary), dtype=np.float32)  # [B, W, V]
         self._used = 0
