@@ -18,7 +18,7 @@ from enclap.model.codec import Codec
 from enclap.model.loading import load_caption_model
 from enclap.types import Window
 
-BANDWIDTH = 12.0  # kbps: 16 codebooks
+MOST_BANDWIDTH = 12.0  # kbps: 16 codebooks
 
 
 class PlainLoop:
@@ -28,6 +28,8 @@ class PlainLoop:
         self.folder = ModelFolder.read(path)
         self.device = device
         self.codec = Codec.from_folder(path / "codec", self.folder.caption.codebooks, device)
+        offered = self.codec.model.config.target_bandwidths
+        self.bandwidth = max(rate for rate in offered if rate <= MOST_BANDWIDTH)
         self.clap = Clap.from_folder(path / "clap", device)
         self.model = load_caption_model(path).to(device)
         flags = json.loads((path / "generation_config.json").read_text())
@@ -47,7 +49,7 @@ class PlainLoop:
             return result
 
         samples = torch.from_numpy(resample(window.waveform, self.codec.rate))[None, None].to(self.device)
-        encoded = timed("codec", lambda: self.codec.model.encode(samples, bandwidth=BANDWIDTH))
+        encoded = timed("codec", lambda: self.codec.model.encode(samples, bandwidth=self.bandwidth))
         mel = clap_input(self.folder, window)
         embedding = timed("clap", lambda: torch.from_numpy(self.clap.embed_audio(mel))[None].to(self.device))
         codes = encoded.audio_codes[0].transpose(1, 2)  # [B, T, K]

@@ -28,6 +28,7 @@ from enclap.types import Features, FloatArray, IntArray, Waveform, Window
 from tiny import tiny_model_folder
 
 CPU = torch.device("cpu")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 RATES = [(44_100, 24_000), (44_100, 48_000), (48_000, 24_000), (16_000, 48_000), (22_050, 16_000), (96_000, 24_000)]
 RATES += [(8_000, 16_000), (11_025, 24_000), (32_000, 24_000), (4_000, 48_000), (192_000, 16_000)]
 UNRELATED = (44_099, 24_000)
@@ -133,10 +134,11 @@ def test_a_codec_that_looks_ahead_takes_equal_lengths(tmp_path: Path) -> None:
     assert_agree(extractor(windows), reference.extract(windows))
 
 
-def extractor_of(folder: Path) -> TorchExtractor:
+def extractor_of(folder: Path, device: str = "cpu") -> TorchExtractor:
     read = ModelFolder.read(folder)
-    codec = None if read.codec_rate is None else Codec.from_folder(folder / "codec", read.caption.codebooks)
-    return TorchExtractor(read, codec, None if read.clap is None else Clap.from_folder(folder / "clap"), CPU)
+    codec = None if read.codec_rate is None else Codec.from_folder(folder / "codec", read.caption.codebooks, device)
+    clap = None if read.clap is None else Clap.from_folder(folder / "clap", device)
+    return TorchExtractor(read, codec, clap, torch.device(device))
 
 
 def assert_agree(found: Sequence[Features], expected: Sequence[Features], share: float = 0.99) -> None:
@@ -165,30 +167,34 @@ def mixed_windows() -> list[Window]:
     return [windows[index] for index in np.random.default_rng(0).permutation(len(windows))]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("whole", [False, True])
-def test_features_are_those_of_the_processor(tiny_model: Path, whole: bool) -> None:
+def test_features_are_those_of_the_processor(tiny_model: Path, whole: bool, device: str) -> None:
     windows = mixed_windows()
-    found = extractor_of(tiny_model)(windows, whole)
+    found = extractor_of(tiny_model, device)(windows, whole)
     assert_agree(found, load_engine(tiny_model, "torch", device="cpu").extract(windows, whole=whole))
 
 
-def test_mini_says_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_mini_says_the_same(device: str) -> None:
     """The issue's bounds on what ships, with resampling on the device too: features, and every caption."""
     folder = find_model("mini")
     windows = [scene(seed) for seed in range(6)]
     reference = load_engine(folder, "torch", device="cpu")
-    found, expected = extractor_of(folder)(windows), reference.extract(windows)
+    extractor = extractor_of(folder, device)
+    found, expected = extractor(windows), reference.extract(windows)
     assert_agree(found, expected)
     sentences = load_engine(folder, "onnx", device="cpu", threads=1)
     ours, theirs = (sentences.generate(features, DecodingOptions(beams=2)) for features in (found, expected))
     assert [clip[0].text for clip in ours] == [clip[0].text for clip in theirs]
     same_rate = [Window(Waveform(noise(40_000, seed), 16_000), 0.0, 2.5) for seed in range(4)]
     codec = Codec.from_folder(folder / "codec")
+    encoded = [features.codes for features in extractor(same_rate)]
     different = sum(
-        assert_only_ties_differ(codec, window.waveform.samples, features.codes)
-        for window, features in zip(same_rate, extractor_of(folder)(same_rate), strict=True)
+        assert_only_ties_differ(codec, window.waveform.samples, codes)
+        for window, codes in zip(same_rate, encoded, strict=True)
     )
-    assert different <= 0.001 * sum(features.codes.size for features in extractor_of(folder)(same_rate))
+    assert different <= 0.001 * sum(codes.size for codes in encoded)
 
 
 def scene(seed: int) -> Window:
