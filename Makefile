@@ -32,7 +32,7 @@ DOCS := $(VENV)/.docs-$(CLONE)
 VENV_WORKS := $(shell $(RUN) -c 'import sys, pip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 MAKE_VENV := $(if $(VENV_WORKS),,venv)
 
-.PHONY: help demo test test-pythons test-shared test-full test-slow test-soak fuzz mini install-mini corpus lint format docs report speed speed-official examples wheel clean venv recordings shared
+.PHONY: help demo test test-pythons test-shared test-full test-slow test-soak test-gpu fuzz mini install-mini corpus lint format docs report speed speed-official examples wheel clean venv recordings shared
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -69,6 +69,9 @@ test-slow: $(DEV) ## slower tests: servers and killed processes, mini's stages t
 
 test-soak: $(DEV) ## tests that take many minutes: ten thousand files, a whole training or download that is killed
 	$(RUN) -m pytest -m soak --timeout 1800 $(PYTEST_ARGUMENTS)
+
+test-gpu: $(DEV) ## tests that need a CUDA device
+	$(RUN) -m pytest -m gpu $(PYTEST_ARGUMENTS)
 
 test-browser: $(DEV) ## the pages in Chromium, as people use them (needs chromium: apt-get install chromium)
 	@command -v chromium >/dev/null || { echo "error: no chromium found; Debian: apt-get install chromium" >&2; exit 1; }

@@ -340,8 +340,9 @@ def test_unknown_choices_are_usage_errors(tiny_model: Path) -> None:
         ({"engine": "tensorflow"}, UsageError, "unknown engine 'tensorflow'"),
         ({"engine": "onnx", "precision": "int4"}, UsageError, "runs in float32 or int8, not int4"),
         ({"engine": "torch", "precision": "int4"}, UsageError, "float32 or bfloat16, not int4"),
-        ({"engine": "onnx", "device": "tpu"}, UsageError, "not 'tpu'"),
-        ({"engine": "torch", "device": "tpu"}, UsageError, "not 'tpu'"),
+        ({"engine": "onnx", "device": "tpu"}, UsageError, "'tpu' is none of auto, cpu"),
+        ({"engine": "onnx", "device": "mps"}, UsageError, "not 'mps'"),
+        ({"engine": "torch", "device": "tpu"}, UsageError, "'tpu' is none of auto, cpu"),
         ({"engine": "torch", "device": "mps"}, EnvironmentFault, "no mps here"),
     ]
     for arguments, kind, message in faults:

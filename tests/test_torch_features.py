@@ -12,7 +12,9 @@ import torch
 
 from agreement import random_windows
 from enclap.audio.mel import MelFrontEnd
+from enclap.audio.read import Source
 from enclap.audio.resample import resample
+from enclap.captioner import Captioner
 from enclap.decoding.options import DecodingOptions
 from enclap.engines import load_engine
 from enclap.engines.torch import TorchEngine
@@ -295,3 +297,14 @@ def test_exact_products_last_as_long_as_one_thread_needs_them() -> None:
     leave.set()
     thread.join()
     assert cudnn.allow_tf32 is before is True
+
+
+@pytest.mark.gpu
+def test_captions_of_a_gpu_are_those_of_the_processor(tiny_model: Path) -> None:
+    """The whole route on a GPU, where batches overlap, and on all GPUs there are."""
+    sources: list[Source] = [(window.waveform.samples, window.waveform.rate) for window in mixed_windows() * 4]
+    expected = Captioner.from_pretrained(tiny_model, "torch", "cpu").caption(sources)
+    everything = ",".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    for device in dict.fromkeys(("cuda", "cuda:0", everything)):
+        found = Captioner.from_pretrained(tiny_model, "torch", device).caption(sources)
+        assert np.mean([ours.text == theirs.text for ours, theirs in zip(found, expected, strict=True)]) >= 0.98
