@@ -32,7 +32,7 @@ TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "hatchling")
 EXTRA_MODULES = frozenset({
     "torch", "transformers", "accelerate", "safetensors", "pyarrow", "yaml", "onnx", "matplotlib", "pycocoevalcap",
     "fastapi", "uvicorn", "gradio", "multipart", "mcp", "ray", "lancedb", "zensical", "mkdocstrings",
-    "openai", "prometheus_client", "playwright", "krippendorff",
+    "openai", "prometheus_client", "playwright", "krippendorff", "PIL", "axe_playwright_python",
 })
 # fmt: on
 """What only an extra brings: a test file that imports one of them is not a runtime test."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import tomllib
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -42,7 +43,7 @@ from fakes import EchoEngine
 from servers import PATIENCE, GatedEngine, Running, running
 from sounds import noise, write_audio
 
-LOADING = 90.0  # seconds that Gradio may take to load on a machine that is busy
+LOADING = 110.0  # seconds that Gradio may take to load on a machine that is busy
 KEY, OTHER_KEY = "k" * 20, "o" * 20
 RATE = 16_000
 SURE = Caption(0.0, 10.0, "A dog barks.", 0.9, candidates=(Candidate((0, 2), "A dog barks.", 0.9),))
@@ -376,6 +377,13 @@ def test_the_microphone_over_http(page: Running, tmp_path: Path) -> None:
         assert page.post(f"{RECORDINGS}/live", params={"rate": rate}).status_code == 400
     much = page.client.patch(address, params={"at": 0}, content=bytes(9 * 2**20))
     assert much.status_code == 413
+
+
+def test_the_wheel_takes_the_examples_of_the_page_along() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    taken = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {name for name in taken if name.startswith("examples/")} == {f"examples/{name}" for name in EXAMPLES}
+    assert all(taken[f"examples/{name}"] == f"enclap/serving/examples/{name}" for name in EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
