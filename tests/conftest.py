@@ -26,7 +26,8 @@ import sys
 from enclap.cli.main import main
 if "caption" in sys.argv and "--model" not in sys.argv:
     sys.argv += ["--model", {model!r}]
-main()
+if __name__ == "__main__":  # not in workers, which import the program again
+    main()
 """
 
 

@@ -54,6 +54,7 @@ TORCH_ENGINE = {"engines.torch", "engines.torch_features"}
 
 LONGEST_FUNCTION, LONGEST_FILE = 40, 400
 LONG_FUNCTIONS = {
+    "cli/batch.py:batch": "one parameter for each option, and the help text that users read",
     "cli/caption.py:caption": "one parameter for each option, and the help text that users read",
     "cli/evaluate.py:evaluate": "one parameter for each option, and the help text that users read",
     "cli/extract.py:extract": "one parameter for each option, and the help text that users read",

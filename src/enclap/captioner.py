@@ -325,19 +325,27 @@ class Captioner:
     def windows(
         self, source: Source, window: float = DEFAULT_WINDOW, limits: ReadLimits | None = None, *, warn: bool = True
     ) -> Generator[tuple[Window, float | None], None, None]:
-        """The windows of one source, in order, each with the seconds that its container declares, or None.
-
-        warn: log a warning for a window that is longer than the model's positions.
-        Raises the InputError of a source that cannot be captioned, when the reading comes to it.
-        """
-        limits = limits or ReadLimits()
-        with open_audio(source, limits) as audio:
-            blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
-            for piece in split_windows(blocks, audio.rate, window):
+        """As `read_windows`. warn: log a warning for a window that is longer than the model's positions."""
+        with closing(read_windows(source, window, limits)) as pieces:
+            for piece, declared in pieces:
                 if warn and piece.waveform.seconds > self.longest_window:
-                    shown = printable(audio.name or "audio")
+                    shown = printable(source_name(source) or "audio")
                     logger.warning(LONG_WINDOW, shown, piece.waveform.seconds, self.longest_window)
-                yield piece, audio.declared_seconds
+                yield piece, declared
+
+
+def read_windows(
+    source: Source, window: float = DEFAULT_WINDOW, limits: ReadLimits | None = None
+) -> Generator[tuple[Window, float | None], None, None]:
+    """The windows of one source, in order, each with the seconds that its container declares, or None.
+
+    Raises the InputError of a source that cannot be captioned, when the reading comes to it.
+    """
+    limits = limits or ReadLimits()
+    with open_audio(source, limits) as audio:
+        blocks = _bounded(audio, limits.window_seconds) if window == WHOLE else audio.blocks
+        for piece in split_windows(blocks, audio.rate, window):
+            yield piece, audio.declared_seconds
 
 
 def check_finite(features: Features, window: Window, name: str | None) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from enclap.cli.batch import batch
 from enclap.cli.caption import caption
 from enclap.cli.doctor import doctor
 from enclap.cli.evaluate import evaluate
@@ -50,6 +51,7 @@ def _enclap(
 
 
 app.command()(handle_errors(caption))
+app.command()(handle_errors(batch))
 app.command()(handle_errors(doctor))
 app.command()(handle_errors(evaluate))
 app.command()(handle_errors(extract))

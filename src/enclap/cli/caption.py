@@ -58,7 +58,7 @@ def caption(
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
     require_address_space()
-    decoding = _decoding(beams, candidates, sample, seed).model_copy(update={"rerank": rerank.value})
+    decoding = decoding_options(beams, candidates, rerank, sample, seed)
     from enclap.cli.messages import messages_shown
 
     bar = ProgressBar(wanted=not quiet)
@@ -89,16 +89,19 @@ def caption(
             raise SystemExit(SOME_FAILED)
 
 
-def _decoding(beams: int | None, candidates: int, sample: bool, seed: int | None) -> DecodingOptions:
+def decoding_options(
+    beams: int | None, candidates: int, rerank: RerankName, sample: bool = False, seed: int | None = None
+) -> DecodingOptions:
     """Decoding options; a wider search when more candidates are wanted than it has by default."""
     from enclap.decoding.options import DecodingOptions
 
     if sample:
         if beams is not None:
             raise UsageError("--sample draws sentences, --beams searches for them; leave one out")
-        return DecodingOptions(candidates=candidates, sample=True, seed=seed or 0)
+        return DecodingOptions(candidates=candidates, sample=True, seed=seed or 0, rerank=rerank.value)
     if seed is not None:
         raise UsageError("--seed is for --sample; add it, or leave --seed out")
     if beams is not None and candidates > beams:
         raise UsageError(f"--candidates {candidates} needs --beams {candidates} or more; it is {beams}")
-    return DecodingOptions(beams=max(DEFAULT_BEAMS, candidates) if beams is None else beams, candidates=candidates)
+    width = max(DEFAULT_BEAMS, candidates) if beams is None else beams
+    return DecodingOptions(beams=width, candidates=candidates, rerank=rerank.value)

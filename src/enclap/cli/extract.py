@@ -22,6 +22,7 @@ Audio = Annotated[
 SkipFaulty = Annotated[bool, typer.Option("--skip-faulty", help="Leave out rows that have a fault, and list them.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first clip that cannot be extracted.")]
 Engine = Annotated[EngineName, typer.Option(help="What runs the encoders.")]
+Ray = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Run on Ray: a cluster's head, or auto.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=512, metavar="N", help="Of the processor; without it all.")]
 
 
@@ -35,6 +36,7 @@ def extract(
     engine: Engine = EngineName.auto,
     device: Device = "auto",
     threads: Threads = None,
+    ray: Ray = None,
 ) -> None:
     """Compute codes and embeddings of a data set, for `enclap train`.
 
@@ -50,6 +52,7 @@ def extract(
     Examples:
       enclap extract train.csv val.csv --audio sounds --output features
       enclap extract sounds/ --model official --output features
+      enclap extract train.csv --output features --ray auto
 
     \b
     Exit codes: 0 all clips extracted, 1 some were left out, see
@@ -69,7 +72,18 @@ def extract(
     with messages_shown():
         dataset, faults = open_checked(manifest, audio, skip_faulty)
         captioner = Captioner.from_pretrained(model, engine.value, device, threads=threads)
-        result = extract_features(dataset, captioner, output, faults=faults, strict=strict, on_progress=show)
+        if ray is None:
+            result = extract_features(dataset, captioner, output, faults=faults, strict=strict, on_progress=show)
+        else:
+            from enclap.batch.devices import runner_for
+            from enclap.batch.extraction import extract_through
+            from enclap.batch.work import ModelRun
+
+            run = ModelRun(model, engine.value, device, threads=threads)
+            with runner_for(ray, None, threads, tell=print_error) as runner:
+                result = extract_through(
+                    runner, dataset, captioner, run, output, faults=faults, strict=strict, on_progress=show
+                )
     if result.failures:
         print_error(f"{result.failures} clips left out; see {output / 'failures.jsonl'}")
         raise SystemExit(SOME_FAILED)

@@ -96,13 +96,19 @@ def store_schema(header: StoreHeader, metadata: dict[bytes, bytes] | None = None
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(asdict(header)).encode(), **(metadata or {})})
 
 
-def write_shard(path: Path, header: StoreHeader, clips: Iterable[Clip], failures: Sequence[dict[str, Any]] = ()) -> int:
+def write_shard(
+    path: Path,
+    header: StoreHeader,
+    clips: Iterable[Clip],
+    failures: Sequence[dict[str, Any]] = (),
+    metadata: dict[bytes, bytes] | None = None,
+) -> int:
     """Write one shard under a temporary name and rename it; returns the number of its clips.
 
-    failures: what is remembered of clips that belong here and could not be extracted.
+    failures: what is remembered of clips that belong here and could not be extracted. metadata: more of the schema's.
     """
     rows = [clip_row(clip, header) for clip in clips]
-    schema = store_schema(header, {FAILURES_KEY: json.dumps(list(failures)).encode()})
+    schema = store_schema(header, {FAILURES_KEY: json.dumps(list(failures)).encode(), **(metadata or {})})
     table = pa.Table.from_pylist(rows, schema=schema)
     with replacement_path(path) as temporary:
         pq.write_table(table, temporary, row_group_size=CLIPS_PER_GROUP, compression="zstd")

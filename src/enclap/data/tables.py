@@ -80,7 +80,11 @@ def read_table(
     return rows, faults
 
 
-def read_csv(path: Path, delimiter: str = ",") -> Iterator[NumberedFields]:
+HeaderCheck = Callable[[Sequence[str], bool], str | None]
+"""What is wrong with a table's column names, if anything; the second argument: whether its cells may be lists."""
+
+
+def read_csv(path: Path, check: HeaderCheck = header_fault, *, delimiter: str = ",") -> Iterator[NumberedFields]:
     """The rows below a header; one that cannot do is the only fault of its table."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True, delimiter=delimiter)
@@ -90,7 +94,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[NumberedFields]:
             for cells in reader:
                 if header is None:
                     header = [cell.strip() for cell in cells]
-                    if fault := header_fault(header):
+                    if fault := check(header, False):
                         yield line, fault
                         return
                 elif cells and len(cells) != len(header):
@@ -102,8 +106,8 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[NumberedFields]:
             yield line, f"not CSV from here on ({error})"
 
 
-def read_json_lines(path: Path) -> Iterator[NumberedFields]:
-    """An object in each line that is not empty."""
+def read_json_lines(path: Path, check: HeaderCheck = header_fault) -> Iterator[NumberedFields]:
+    """An object in each line that is not empty; there is no header to check."""
     with path.open(encoding="utf-8-sig") as stream:
         for line, text in enumerate(stream, start=1):
             if not text.strip():
@@ -116,7 +120,7 @@ def read_json_lines(path: Path) -> Iterator[NumberedFields]:
             yield line, fields if isinstance(fields, dict) else "not an object with a clip and its caption"
 
 
-def read_parquet(path: Path) -> Iterator[NumberedFields]:
+def read_parquet(path: Path, check: HeaderCheck = header_fault) -> Iterator[NumberedFields]:
     """The rows of a Parquet file, counted from 1; MissingExtra without pyarrow."""
     try:
         import pyarrow as pa
@@ -125,7 +129,7 @@ def read_parquet(path: Path) -> Iterator[NumberedFields]:
         raise MissingExtra("a Parquet table", "data") from error
     try:
         with pq.ParquetFile(path) as file:
-            if fault := header_fault(file.schema_arrow.names, has_lists=True):
+            if fault := check(file.schema_arrow.names, True):
                 yield 0, fault
                 return
             rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
@@ -134,10 +138,10 @@ def read_parquet(path: Path) -> Iterator[NumberedFields]:
         yield 0, f"not Parquet ({first_line(error)})"
 
 
-READERS: dict[str, Callable[[Path], Iterator[NumberedFields]]] = {
+READERS: dict[str, Callable[..., Iterator[NumberedFields]]] = {
     ".csv": read_csv,
     ".tsv": partial(read_csv, delimiter="\t"),
     ".jsonl": read_json_lines,
     ".parquet": read_parquet,
 }
-"""What reads a table, by its extension."""
+"""What reads a table, by its extension: a path, and optionally a `HeaderCheck` in the place of that for captions."""

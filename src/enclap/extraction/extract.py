@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 CLIPS_PER_SHARD = 64
 """Of the data set, whether they can be read or not: what a killed run has to do again at most."""
 FAILURES = "failures.jsonl"
+SILENT = "silence, about which captioning never asks a model"
 PLAN = "extraction.json"
 """What the features are of; a run with another plan is refused in the same folder."""
 
@@ -77,9 +78,15 @@ def extract_features(
         finally:
             features.stop()
             features.join(CLOSING_SECONDS)
-        left_out = [{"table": fault.table, "line": fault.line, "error": fault.text} for fault in faults]
-        lines = [json.dumps(failure, ensure_ascii=False) + "\n" for failure in [*left_out, *failures]]
-        write_whole(output / FAILURES, "".join(lines))
+        return write_failures(output, paths, faults, clips)
+
+
+def write_failures(output: Path, shards: Sequence[Path], faults: Sequence[Fault], clips: int) -> Extracted:
+    """Write failures.jsonl: what was left out before, and what the shards say; DataError when no clip remains."""
+    failures = [failure for path in shards for failure in read_failures(path)]
+    left_out = [{"table": fault.table, "line": fault.line, "error": fault.text} for fault in faults]
+    lines = [json.dumps(failure, ensure_ascii=False) + "\n" for failure in [*left_out, *failures]]
+    write_whole(output / FAILURES, "".join(lines))
     if len(failures) == clips:
         raise DataError(f"{printable(str(output))}: no clip could be extracted; see {FAILURES}")
     return Extracted(clips, clips, len(failures) + len(left_out))
@@ -198,7 +205,7 @@ def clip_window(clip: CaptionedClip, captioner: Captioner) -> Generator[_ClipRea
         with closing(captioner.windows(source_of(clip), WHOLE, warn=False)) as pieces:
             [window] = [window for window, _ in pieces]
         if is_silent(window.waveform.samples):
-            raise InputError(f"{printable(clip.name)}: silence, about which captioning never asks a model")
+            raise InputError(f"{printable(clip.name)}: {SILENT}")
     except InputError as error:
         yield clip, error
     else:

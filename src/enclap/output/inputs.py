@@ -101,20 +101,31 @@ def _is_there(path: str) -> bool:
     return True
 
 
-def _folder(folder: str, mirror: str) -> Iterator[Input]:
-    """The recordings in a folder and those below; hidden ones are left out, links to folders not followed."""
-    found: dict[str, Input] = {}
+def recordings_below(folder: str) -> Iterator[Input]:
+    """The recordings in a folder and those below, folder after folder, the names of each in order.
+
+    Hidden ones are left out, links to folders not followed; the AudioNotFound of a folder that cannot be read stands in
+    the place of its files.
+    """
     for parent, names in _walk(str(Path(folder))):
         if isinstance(names, AudioNotFound):
-            found[parent] = names
+            yield names
             continue
-        for name in names:
+        for name in sorted(names):
             path, suffix = _join(parent, name), Path(name).suffix.lower()
             if suffix in AUDIO_SUFFIXES and _is_recording(path, suffix in SHARED_SUFFIXES):
-                found[path] = InputFile(path, str(Path(mirror, os.path.relpath(path, folder))))
+                yield InputFile(path, os.path.relpath(path, folder))
+
+
+def _folder(folder: str, mirror: str) -> Iterator[Input]:
+    """The recordings of `recordings_below` in order of their paths; AudioNotFound when there are none."""
+    found = [
+        InputFile(item.path, str(Path(mirror, item.mirror))) if isinstance(item, InputFile) else item
+        for item in recordings_below(folder)
+    ]
     if not found:
         yield AudioNotFound(f"{printable(folder)}: no sound files in this folder")
-    yield from (found[path] for path in sorted(found))
+    yield from sorted(found, key=lambda item: item.path if isinstance(item, InputFile) else str(item))
 
 
 def _walk(folder: str, hidden: bool = False) -> Iterator[tuple[str, list[str] | AudioNotFound]]:
@@ -132,7 +143,7 @@ def _walk(folder: str, hidden: bool = False) -> Iterator[tuple[str, list[str] | 
             continue
         visible = {name: is_real for name, is_real in entries.items() if hidden or not name.startswith(".")}
         yield parent, [name for name, is_real in visible.items() if not is_real]
-        waiting += [_join(parent, name) for name, is_real in visible.items() if is_real]
+        waiting += sorted((_join(parent, name) for name, is_real in visible.items() if is_real), reverse=True)
 
 
 def _listed(folder: str) -> dict[str, bool] | AudioNotFound:

@@ -23,26 +23,11 @@ class HuggingFaceDataset:
     """
 
     def __init__(self, name: str, faults: list[Fault] | None = None) -> None:
-        try:
-            import datasets
-        except ImportError as error:
-            raise MissingExtra("a Hugging Face data set", "data") from error
         self._name = name
-        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # nobody is told what is loaded here
-        datasets.disable_progress_bars()
-        try:
-            loaded: Any = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
-        except Exception as error:  # whatever the library and the hub's client raise
-            raise DataError(f"{printable(name)}: cannot be loaded as a data set: {first_line(error)}") from error
-        splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
-        self._splits: dict[str, tuple[Any, str]] = {}
-        for split, table in splits.items():
-            columns = [key for key, feature in table.features.items() if isinstance(feature, datasets.Audio)]
-            if len(columns) != 1:
-                raise DataError(f"{printable(name)}: {len(columns)} columns of type Audio; one is needed")
+        self._splits = audio_splits(name)
+        for table, _ in self._splits.values():
             if not any(map(names_captions, table.features)):
                 raise DataError(f"{printable(name)}: no column caption; it has {', '.join(table.features)}")
-            self._splits[split] = table.cast_column(columns[0], datasets.Audio(decode=False)), columns[0]
         self._good: dict[str, list[int]] = {}
         report(self.find_faults(), faults)
 
@@ -76,3 +61,29 @@ class HuggingFaceDataset:
                     table=f"{self._name} ({split})",
                     line=number + 1,
                 )
+
+
+def audio_splits(name: str) -> dict[str, tuple[Any, str]]:
+    """Each split of a data set, its audio undecoded, and what its column of type Audio is called.
+
+    name: "owner/name" on the hub, or a folder that `save_to_disk` wrote. DataError when it cannot be loaded, or has
+    another number of such columns than one.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtra("a Hugging Face data set", "data") from error
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # nobody is told what is loaded here
+    datasets.disable_progress_bars()
+    try:
+        loaded: Any = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
+    except Exception as error:  # whatever the library and the hub's client raise
+        raise DataError(f"{printable(name)}: cannot be loaded as a data set: {first_line(error)}") from error
+    splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
+    found: dict[str, tuple[Any, str]] = {}
+    for split, table in splits.items():
+        columns = [key for key, feature in table.features.items() if isinstance(feature, datasets.Audio)]
+        if len(columns) != 1:
+            raise DataError(f"{printable(name)}: {len(columns)} columns of type Audio; one is needed")
+        found[split] = table.cast_column(columns[0], datasets.Audio(decode=False)), columns[0]
+    return found
