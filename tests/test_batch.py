@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -85,6 +86,18 @@ def require_same(captions: list[dict[str, Any]], others: list[dict[str, Any]]) -
     np.testing.assert_allclose(scores, other_scores, atol=1.01e-4)
 
 
+def require_equal(folder: Path, other: Path) -> None:
+    """Two outputs hold the same rows in the same order; the last digit of scores may differ, as in any two runs."""
+    found, expected = rows(folder), rows(other)
+    strip = lambda row: {**row, "captions": None, "embedding": None}  # noqa: E731
+    assert [strip(row) for row in found] == [strip(row) for row in expected]
+    for row, wanted in zip(found, expected, strict=True):
+        require_same(row["captions"] or [], wanted["captions"] or [])
+        for vector, same in zip(row.get("embedding") or [], wanted.get("embedding") or [], strict=True):
+            assert (vector is None) == (same is None)
+            np.testing.assert_allclose(vector or [], same or [], atol=1e-5)
+
+
 def changed(folder: Path) -> dict[str, int]:
     """When each shard was written."""
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
@@ -123,9 +136,7 @@ def test_one_process_equals_workers_and_embeddings_are_the_encoders(
     run(corpus, tmp_path / "one", tiny_model, columns=",".join(COLUMNS))
     run(corpus, tmp_path / "large", tiny_model, columns=",".join(COLUMNS), shard_size=100)
     found = rows(tmp_path / "one")
-    for row, other in zip(found, rows(tmp_path / "large"), strict=True):
-        assert (row["id"], row["sha256"], row["error"]) == (other["id"], other["sha256"], other["error"])
-        require_same(row["captions"] or [], other["captions"] or [])
+    require_equal(tmp_path / "one", tmp_path / "large")
     captioner = Captioner.from_pretrained(tiny_model)
     for row in found:
         if row["error"] is None:
@@ -142,7 +153,8 @@ def test_finished_shards_are_not_done_again_and_damaged_ones_are(
 ) -> None:
     output = tmp_path / "out"
     run(corpus, output, tiny_model)
-    before, whole = changed(output), rows(output)
+    before = changed(output)
+    shutil.copytree(output, tmp_path / "whole")
     totals = run(corpus, output, tiny_model)
     assert (totals.files, totals.earlier, totals.failed) == (9, 9, 2) and changed(output) == before
     (output / "part-00001.parquet").unlink()
@@ -151,10 +163,8 @@ def test_finished_shards_are_not_done_again_and_damaged_ones_are(
     run(corpus, output, tiny_model)
     assert "part-00002.parquet: damaged; its recordings are captioned again" in caplog.text
     after = changed(output)
-    assert rows(output) == whole and {name for name in after if after[name] != before[name]} == {
-        "part-00001.parquet",
-        "part-00002.parquet",
-    }
+    require_equal(output, tmp_path / "whole")
+    assert {name for name in after if after[name] != before[name]} == {"part-00001.parquet", "part-00002.parquet"}
 
 
 def test_what_is_new_gone_or_changed_is_all_that_is_done(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -224,7 +234,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(
     monkeypatch.setattr(pq, "write_table", original)
     totals = run(corpus, tmp_path / "out", tiny_model)
     run(corpus, tmp_path / "whole", tiny_model)
-    assert totals.earlier == 4 and rows(tmp_path / "out") == rows(tmp_path / "whole")
+    assert totals.earlier == 4
+    require_equal(tmp_path / "out", tmp_path / "whole")
     assert not [path for path in (tmp_path / "out").iterdir() if "partial" in path.name]
 
 
@@ -272,7 +283,8 @@ def test_after_a_kill_everything_is_there_once(
     if victim == "driver":
         subprocess.run(command, check=True, capture_output=True)
     run(folder, tmp_path / "whole", tiny_model, window=0.2)
-    assert rows(output) == rows(tmp_path / "whole") and len(rows(output)) == 40
+    require_equal(output, tmp_path / "whole")
+    assert len(rows(output)) == 40
     assert 2 <= len(kept) < 20 and all(changed(output)[name] == moment for name, moment in kept.items())
     deadline = time.monotonic() + 30
     while not all(map(is_gone, workers)) and time.monotonic() < deadline:
@@ -389,4 +401,4 @@ def test_several_devices_caption_as_one(corpus: Path, enclap: Run, tiny_model: P
     command = ["batch", str(corpus), "--model", str(tiny_model), "--window", "1", "--beams", "2", "--shard-size", "2"]
     assert enclap(*command, "--output", "two", "--device", "cpu:0,1", "--threads", "1").returncode == 1
     run(corpus, tmp_path / "one", tiny_model)
-    assert rows(tmp_path / "two") == rows(tmp_path / "one")
+    require_equal(tmp_path / "two", tmp_path / "one")

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
@@ -53,7 +54,9 @@ def connected(address: str, *, dashboard: bool = False) -> Iterator[str]:
     statistics are off. EnvironmentFault when there is no Ray there, or one that this one cannot talk to.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its own remarks stand between our lines
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # its remarks on how Ray Data starts actors help nobody here
     joined = address if address != "auto" else os.environ.get("RAY_ADDRESS", "")
     shown = printable(joined)
     if joined:
@@ -68,7 +71,8 @@ def connected(address: str, *, dashboard: bool = False) -> Iterator[str]:
         raise MissingExtra("--ray", "ray") from error
     own: dict[str, Any] = {} if joined else {"include_dashboard": dashboard, "object_store_memory": STORE_BYTES}
     try:
-        ray.init(joined or "local", log_to_driver=False, logging_level="error", configure_logging=False, **own)
+        with discarded_stderr():
+            ray.init(joined or "local", log_to_driver=False, logging_level="error", configure_logging=False, **own)
     except Exception as error:  # ConnectionError, RuntimeError for other versions, its own for tokens
         said = " ".join(printable(str(error)).split())[: 2 * LONGEST_LINE]
         where = f"the Ray at {shown}" if joined else "a Ray on this machine"
@@ -78,6 +82,20 @@ def connected(address: str, *, dashboard: bool = False) -> Iterator[str]:
         yield f"joined the Ray cluster at {shown}" if joined else "started a Ray on this machine, on loopback"
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def discarded_stderr() -> Iterator[None]:
+    """Discards what is written to standard error, by C++ too: Ray tells there which log level it was given."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def require_answer(address: str) -> None:
