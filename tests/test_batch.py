@@ -362,13 +362,13 @@ def test_a_listing_keeps_shards_and_names_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_devices_and_workers_go_together() -> None:
-    assert worker_devices("cpu:0,1", None, 1) == (["cpu:0", "cpu:1"], 1)
+    assert worker_devices("cpu,cpu", None, 1) == (["cpu", "cpu"], 1)
     assert worker_devices("cuda:0,3", 2, 2)[0] == ["cuda:0", "cuda:3"]
     assert worker_devices("cpu", 3, None)[0] == ["cpu"] * 3
     for device, workers, message in (
-        ("cuda:0,0", None, "name each device once"),
+        ("cuda:0,0", None, "each must be named, and once"),
         ("cuda:0,1", 3, "has 2 workers, not 3"),
-        ("tpu", None, "not a device"),
+        ("tpu", None, "is none of auto"),
     ):
         with pytest.raises(UsageError, match=message):
             worker_devices(device, workers, None)
@@ -399,6 +399,6 @@ def test_mistakes_get_one_line(enclap: Run, arguments: list[str], code: int, mes
 @pytest.mark.slow
 def test_several_devices_caption_as_one(corpus: Path, enclap: Run, tiny_model: Path, tmp_path: Path) -> None:
     command = ["batch", str(corpus), "--model", str(tiny_model), "--window", "1", "--beams", "2", "--shard-size", "2"]
-    assert enclap(*command, "--output", "two", "--device", "cpu:0,1", "--threads", "1").returncode == 1
+    assert enclap(*command, "--output", "two", "--device", "cpu,cpu", "--threads", "1").returncode == 1
     run(corpus, tmp_path / "one", tiny_model)
     require_equal(tmp_path / "two", tmp_path / "one")

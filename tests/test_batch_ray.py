@@ -161,6 +161,6 @@ def test_another_version_is_one_line(ray_address: str, tmp_path: Path) -> None:
         f"    with connected({ray_address!r}): print('joined')\n"
         "except EnvironmentFault as error: print(error)\n"
     )
-    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert "cannot be joined: Version mismatch" in done.stdout and done.stdout.count("\n") == 1, done

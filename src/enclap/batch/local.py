@@ -154,9 +154,8 @@ class _Worker:
         self.pipe, other = context.Pipe()
         self.device = device
         self.shards: list[int] = []
-        name, _, index = device.partition(":")
-        job = replace(job, model=replace(job.model, device=name))
-        self._process = context.Process(target=work_for_driver, args=(job, other, index), name=f"enclap-{device}")
+        job = replace(job, model=replace(job.model, device=device))
+        self._process = context.Process(target=work_for_driver, args=(job, other), name=f"enclap-{device}")
         self._process.start()
         other.close()
 
@@ -185,13 +184,11 @@ class _Worker:
             self._process.join()
 
 
-def work_for_driver(job: Job, pipe: Connection[Any, Any], index: str) -> None:
+def work_for_driver(job: Job, pipe: Connection[Any, Any]) -> None:
     """The life of a worker: load the model, ask for shards until there are no more, send reports."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the driver ends this one
     threading.Thread(target=end_with_driver, daemon=True).start()
     logging.getLogger("enclap").setLevel(logging.ERROR)  # a line for each odd file would be millions
-    if index and job.model.device == "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = index
 
     sending = threading.Lock()  # the thread that decodes asks, this one reports
 

@@ -74,14 +74,22 @@ def connected(address: str, *, dashboard: bool = False) -> Iterator[str]:
         with discarded_stderr():
             ray.init(joined or "local", log_to_driver=False, logging_level="error", configure_logging=False, **own)
     except Exception as error:  # ConnectionError, RuntimeError for other versions, its own for tokens
-        said = " ".join(printable(str(error)).split())[: 2 * LONGEST_LINE]
         where = f"the Ray at {shown}" if joined else "a Ray on this machine"
         what = "cannot be joined" if joined else "cannot be started"
-        raise EnvironmentFault(f"{where} {what}: {said}") from error
+        raise EnvironmentFault(f"{where} {what}: {reason_of(error)}") from error
     try:
         yield f"joined the Ray cluster at {shown}" if joined else "started a Ray on this machine, on loopback"
     finally:
         ray.shutdown()
+
+
+def reason_of(error: BaseException) -> str:
+    """Why Ray raised an error, in one line: what led to it says more, as that the versions are others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(error).strip() or type(error).__name__
+    said = said.splitlines()[-1] if "Traceback" in said else said
+    return printable(" ".join(said.split()))[: 2 * LONGEST_LINE]
 
 
 @contextmanager
@@ -142,8 +150,7 @@ def run_on_ray(
     except crashes as error:
         logger.warning("Ray lost work that it could not do again (%s); trying once more", type(error).__name__)
     except ray.exceptions.RayError as error:
-        said = printable(str(error).strip().splitlines()[-1])[: 2 * LONGEST_LINE]
-        raise EnvironmentFault(f"Ray: {type(error).__name__}: {said}") from error
+        raise EnvironmentFault(f"Ray: {type(error).__name__}: {reason_of(error)}") from error
 
 
 def report_rows(job: Job, listing: Listing, shards: Sequence[int], workers: int | None, threads: int | None) -> Any:
@@ -154,7 +161,8 @@ def report_rows(job: Job, listing: Listing, shards: Sequence[int], workers: int 
     job = replace(job, paths=replace(job.paths, folder=job.paths.folder.resolve()))  # actors run in other folders
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     count, cpus, gpus, threads = resources_of(job.model.device, workers, threads)
-    model, together = replace(job.model, threads=threads), GPU_TOGETHER if gpus else CPU_TOGETHER
+    device = "cuda" if gpus else job.model.device  # an actor sees the GPU that it was given, and no other
+    model, together = replace(job.model, device=device, threads=threads), GPU_TOGETHER if gpus else CPU_TOGETHER
     pool = ray.data.ActorPoolStrategy
     return (
         ray.data.range(len(shards), override_num_blocks=min(len(shards), MOST_READS))
@@ -202,7 +210,7 @@ def resources_of(device: str, workers: int | None, threads: int | None) -> tuple
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cores, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     smallest = min((node["CPU"] for node in nodes if node.get("CPU")), default=1.0)
-    on_gpu = device == "cuda" or (device == "auto" and gpus >= 1)
+    on_gpu = device.startswith("cuda") or (device == "auto" and gpus >= 1)
     if on_gpu and not gpus:
         raise EnvironmentFault("--device cuda: this Ray has no GPU; leave --device out, or join another cluster")
     threads = max(1, min(threads or THREADS_PER_WORKER, int(smallest)))

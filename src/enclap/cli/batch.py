@@ -37,7 +37,7 @@ Columns = Annotated[
     typer.Option(metavar="NAMES", help="Columns of the shards, with commas. [default: all but embedding]"),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps, or several: cuda:0,1 has two workers.")
+    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps, cuda:1, or several, a worker on each: cuda:0,1.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first recording that cannot be captioned.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many files and hours, and how long it would take.")]
@@ -95,7 +95,7 @@ def batch(
     with messages_shown(quiet=quiet):
         work = Captioning(decoding_options(beams, candidates, rerank), window, chosen_columns(columns))
         devices, cores = worker_devices(device, workers, threads)
-        run = ModelRun(model, engine.value, devices[0].partition(":")[0], precision.value, cores)
+        run = ModelRun(model, engine.value, devices[0], precision.value, cores)
         if dashboard and ray is None:
             raise UsageError("--dashboard is Ray's; add --ray auto, or leave it out")
         if dry_run:
