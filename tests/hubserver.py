@@ -1,7 +1,8 @@
-"""A loopback server that speaks as much of the Hugging Face hub's protocol as its library asks for in a download."""
+"""A loopback server that speaks as much of the Hugging Face hub's protocol as downloads and uploads ask for."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import json
@@ -18,6 +19,8 @@ LARGE = (".safetensors", ".bin", ".onnx")
 API = re.compile(r"/api/(models|spaces)/([^/]+/[^/?]+)(?:/(revision|tree)/([^/?]+))?")
 FILE = re.compile(r"/(spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 BLOB = re.compile(r"/blobs/([0-9a-f]{64})")
+WRITE = re.compile(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main")
+BATCH = re.compile(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
 def git_hash(content: bytes) -> str:
@@ -31,7 +34,8 @@ class Hub:
     storage: the address under another name, as the hub's large files lie with another host. repositories: by
     "model/OWNER/NAME" or "space/OWNER/NAME", files by path. cut: bytes after which the next answer with a large file's
     content breaks off, once. forged: SHA-256 that is announced for a path in place of its own. requests: method, path
-    and Range of every request.
+    and Range of every request. token: what who writes must show; None for nothing. refused: large files are not taken.
+    private: the repositories that were made so. uploaded: large files by SHA-256 that no commit has named yet.
     """
 
     address: str = ""
@@ -40,6 +44,10 @@ class Hub:
     cut: int | None = None
     forged: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    token: str | None = None
+    refused: bool = False
+    private: set[str] = field(default_factory=set)
+    uploaded: dict[str, bytes] = field(default_factory=dict)
 
     def put(self, name: str, folder: Path, inside: str = "") -> None:
         """Serve a folder's files as a repository, below the folder `inside` of it."""
@@ -72,8 +80,73 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._write()
+
+    def do_PUT(self) -> None:
+        self._write()
+
     def log_message(self, *_: object) -> None:
         pass
+
+    def _write(self) -> None:
+        path = unquote(self.path)
+        self.hub.requests.append((self.command, path, None))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        shown = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if match := BLOB.fullmatch(path):  # with another host, which asks for no token
+            taken = hashlib.sha256(body).hexdigest() == match[1] and not self.hub.refused
+            if taken:
+                self.hub.uploaded[match[1]] = body
+            self._send(200 if taken else 400, b"", {})
+        elif self.hub.token not in (None, shown):
+            self._send(401, b"{}", {"Content-Type": "application/json", "X-Error-Message": "Invalid credentials"})
+        elif path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif match := BATCH.fullmatch(path):
+            self._json(
+                {"transfer": "basic", "objects": [self._upload_of(item) for item in json.loads(body)["objects"]]}
+            )
+        elif (match := WRITE.fullmatch(path)) and f"model/{match[1]}" in self.hub.repositories:
+            answer = self._preupload if match[2] == "preupload" else self._commit
+            answer(f"model/{match[1]}", body)
+        else:
+            self._nothing("RepoNotFound")
+
+    def _create(self, wanted: dict[str, str]) -> None:
+        identifier = f"{wanted['organization']}/{wanted['name']}"
+        name, is_new = f"model/{identifier}", f"model/{identifier}" not in self.hub.repositories
+        self.hub.repositories.setdefault(name, {})
+        if is_new and wanted.get("visibility") == "private":
+            self.hub.private.add(name)
+        table = {"url": f"{self.hub.address}/{identifier}", "id": identifier, "name": identifier}
+        self._send(200 if is_new else 409, json.dumps(table).encode(), {"Content-Type": "application/json"})
+
+    def _upload_of(self, item: dict[str, object]) -> dict[str, object]:
+        return {**item, "actions": {"upload": {"href": f"{self.hub.storage}/blobs/{item['oid']}"}}}
+
+    def _preupload(self, name: str, body: bytes) -> None:
+        files = []
+        for item in json.loads(body)["files"]:
+            held = self.hub.repositories[name].get(item["path"])
+            mode = "lfs" if item["path"].endswith(LARGE) else "regular"
+            oid = None if held is None else git_hash(held)
+            files.append({"path": item["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self._json({"files": files})
+
+    def _commit(self, name: str, body: bytes) -> None:
+        for line in body.splitlines():
+            item = json.loads(line)
+            value = item["value"]
+            if item["key"] == "file":
+                self.hub.repositories[name][value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "lfsFile":
+                self.hub.repositories[name][value["path"]] = self.hub.uploaded[value["oid"]]
+        commit = self.hub.commit(name)
+        address = f"{self.hub.address}/{name.split('/', 1)[1]}/commit/{commit}"
+        self._json({"success": True, "commitOid": commit, "commitUrl": address, "pullRequestUrl": None})
 
     def _answer(self) -> None:
         path = unquote(self.path)

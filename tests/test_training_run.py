@@ -23,6 +23,7 @@ from enclap.data.feature_store import FeatureStore
 from enclap.errors import DataError, EnclapError, EnvironmentFault, ModelError, UsageError
 from enclap.model import EnclapForConditionalGeneration
 from enclap.training import run as run_module
+from enclap.training import validation as validation_module
 from enclap.training.dataset import CaptionItem, EpochItems, Perturbation
 from enclap.training.run import prepare, require_same_run
 from enclap.training.tokenizer import train_tokenizer
@@ -252,6 +253,36 @@ def test_the_best_weights_are_kept_and_a_run_that_gains_nothing_ends(
     validation = run_module.validation_of(prepared)
     assert validation is not None
     assert validation(prepared.start.model, Accelerator(cpu=True))["loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+@pytest.mark.timeout(300)
+def test_the_best_weights_may_be_chosen_by_a_metric_of_all_sentences_together(
+    encoders: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The metric is asked once a measurement, with every clip's sentence once, in order; the highest value wins."""
+    scores = iter([0.1, 0.5, 0.5, 0.2])
+    asked: list[tuple[int, list[tuple[str, ...]], str]] = []
+
+    def score(predictions: list[str], references: list[tuple[str, ...]], metric: str) -> float:
+        asked.append((len(predictions), references, metric))
+        return next(scores)
+
+    monkeypatch.setattr(validation_module, "caption_score", score)
+    prepared = run(tmp_path / "run", encoders, features, {"epochs": 4, "validation.best": "cider"})
+    validated = [prepared.store[row].captions for row in prepared.validation]
+    assert asked == [(len(validated), validated, "cider_d")] * 4
+    best = json.loads((tmp_path / "run" / "best" / "metrics.json").read_text())
+    assert best["eval_cider"] == 0.5 and best["step"] == 2 * prepared.items.steps_per_epoch
+
+
+def test_trackers_are_looked_for_before_anything_begins(encoders: Path, features: Path, tmp_path: Path) -> None:
+    asked = run_of(tmp_path / "run", encoders, features, {"optimisation.trackers": ["tensorbord"]})
+    with pytest.raises(UsageError, match=r"optimisation.trackers: tensorbord: no such tracker; there are .*wandb"):
+        prepare(asked)
+    asked = run_of(tmp_path / "run", encoders, features, {"optimisation.trackers": ["dvclive"]})
+    with pytest.raises(EnvironmentFault, match=r"dvclive: .*installed"):  # of the known ones the least likely here
+        prepare(asked)
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_run_in_the_same_folder_is_refused(alone: Path, encoders: Path, features: Path) -> None:

@@ -15,9 +15,13 @@ from transformers import BartConfig, BartForConditionalGeneration, BartModel
 
 from cli import Run
 from enclap.errors import ModelError
+from enclap.model import EnclapForConditionalGeneration
 from enclap.training.card import Card
+from enclap.training.estimate import estimate
+from enclap.training.recipe import Optimisation
 from enclap.training.start import start_from_bart
 from hubserver import Hub
+from rule_weights import caption_config
 from run_program import header_of, made_up_clips, recipe, write_features
 from test_pull import online  # noqa: F401 - a fixture
 
@@ -110,6 +114,7 @@ def test_a_dry_run_shows_the_recipe_the_steps_and_what_it_takes(
     assert re.search(r"memory: about \d+\.\d GB .*\(estimate\)", shown) and re.search(
         r"time: about .*\(estimate\)", shown
     )
+    assert re.search(r"on an H100: about .* s a step, .*\(estimate\)", shown)
     assert not (tmp_path / "run").exists()
     done = enclap(*command, "--set", "optimisation.sed=9")
     assert done.returncode == 2 and "optimisation.sed: unknown key; did you mean seed?" in done.stderr
@@ -139,3 +144,18 @@ def test_the_command_trains_a_model_that_captions(
 def test_a_card_without_measurements_says_so() -> None:
     text = Card("facebook/bart-base", ("data.csv",), 9, 0, recipe(), {}).text("mine")
     assert "Nothing was measured." in text and "model-index" not in text
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "seconds", "gigabytes"), [("base", 64, 0.116, 16.5), ("large", 32, 0.19, 24.2)]
+)
+def test_the_estimate_for_an_h100_is_what_was_measured_there(
+    size: str, batch: int, seconds: float, gigabytes: float
+) -> None:
+    """Measured: bfloat16, 750 frames, masked codec modeling, no loading."""
+    with torch.device("meta"):
+        model = EnclapForConditionalGeneration(caption_config(size))
+    plan = Optimisation(steps=1, batch_size=batch, learning_rate=1e-5, bfloat16=True)
+    found = estimate(model, plan, frames=750, tokens=15)
+    assert found.h100_seconds_per_step == pytest.approx(seconds, rel=0.1)
+    assert found.memory / 1e9 == pytest.approx(gigabytes, rel=0.35)

@@ -62,18 +62,14 @@ def train(
 
     require_extra("enclap train", "train", "torch", "transformers", "accelerate", "pyarrow", "yaml")
     from enclap.training.caption_recipe import read_caption_recipe
-    from enclap.training.publish import publish
-    from enclap.training.run import TrainingRun
-    from enclap.training.run import train as train_run
+    from enclap.training.run import TrainingRun, train_and_publish
 
     run = TrainingRun(read_caption_recipe(recipe, set_ or []), tuple(data), output, model, start, audio, resume)
     with messages_shown(verbose=True, levels=False):
         if dry_run:
             show_plan(run)
             return
-        folder = train_run(run)
-        if push is not None:
-            publish(folder, push)
+        folder = train_and_publish(run, push)
     print_error(f"the model is in {folder}; try: enclap caption --model {folder} sound.wav")
 
 
@@ -92,5 +88,6 @@ def show_plan(run: TrainingRun) -> None:
     typer.echo(f"steps: {steps} ({prepared.items.steps_per_epoch} an epoch)")
     typer.echo(f"trained parameters: {found.parameters / 1e6:.1f} million")
     typer.echo(f"memory: about {found.memory / 1e9:.1f} GB for each process (estimate)")
-    whole = timedelta(seconds=round(found.seconds_per_step * steps))
-    typer.echo(f"time: about {found.seconds_per_step:.2f} s a step, {whole} in all (estimate)")
+    for place, seconds in (("time", found.seconds_per_step), ("on an H100", found.h100_seconds_per_step)):
+        whole = timedelta(seconds=round(seconds * steps))
+        typer.echo(f"{place}: about {seconds:.3g} s a step, {whole} in all (estimate)")

@@ -37,8 +37,11 @@ from enclap.training.collate import CaptionCollator
 from enclap.training.dataset import EpochItems
 from enclap.training.estimate import Estimate, estimate
 from enclap.training.model_folder import write_model
+from enclap.training.processor import quick_processor
+from enclap.training.publish import publish, reserve
 from enclap.training.recipe import Optimisation
 from enclap.training.start import Start, require_captions, require_encoders, start_from_bart, start_from_model
+from enclap.training.trackers import require_trackers
 from enclap.training.trainer import BEST, newest_checkpoint, train_model
 from enclap.training.validation import Validation
 
@@ -85,6 +88,7 @@ def prepare(run: TrainingRun) -> Prepared:
     """The checked parts of a run; one error for what does not fit. Features are extracted if there are none yet."""
     quiet_transformers()
     recipe = run.recipe
+    require_trackers(recipe.optimisation.trackers)
     store, named = features_of(run)
     encoders = find_model(run.encoders or named)
     require_encoders(encoders, store.header)
@@ -248,18 +252,33 @@ def train(run: TrainingRun) -> Path:
     return run.output / MODEL
 
 
+def train_and_publish(run: TrainingRun, repository: str | None) -> Path:
+    """What `train` gives, after the model was put onto the hub; by one process, whose failure ends the others.
+
+    The repository is made first, so that a wrong name or a missing right shows before the training.
+    """
+    writes = PartialState(cpu=not torch.cuda.is_available()).is_main_process and repository is not None
+    if writes:
+        reserve(str(repository))
+    folder = train(run)
+    if writes:
+        publish(folder, str(repository))
+    return folder
+
+
 def learn(prepared: Prepared) -> None:
     """Train the model of a run."""
     count = partial(count_batch, codebooks=prepared.start.model.config.codebooks)
-    train_model(
-        prepared.start.model,
-        prepared.items,
-        collator_of(prepared.start),
-        prepared.optimisation,
-        prepared.run.output,
-        count,
-        validation_of(prepared),
-    )
+    with quick_processor(prepared.optimisation.compile):
+        train_model(
+            prepared.start.model,
+            prepared.items,
+            collator_of(prepared.start),
+            prepared.optimisation,
+            prepared.run.output,
+            count,
+            validation_of(prepared),
+        )
 
 
 def card_of(prepared: Prepared, metrics: dict[str, float]) -> Card:

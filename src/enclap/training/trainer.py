@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from enclap.files import is_full, replacement_folder, write_whole
 from enclap.hub.layout import WEIGHTS
 from enclap.text import printable
 from enclap.training.recipe import Optimisation
+from enclap.training.trackers import place_trackers
 from enclap.training.validation import Validation, is_improved, since_best
 from enclap.training.weights import WeightAverage, load_weights, unshared
 
@@ -321,8 +321,7 @@ def training_arguments(
     accelerated = torch.cuda.is_available()
     workers = optimisation.workers
     inverse = optimisation.schedule == "inverse_sqrt"
-    if optimisation.trackers:
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard"))
+    place_trackers(optimisation.trackers, output)
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(output / "checkpoints"),
         max_steps=optimisation.steps,

@@ -1,0 +1,43 @@
+"""What makes a training on the processor fast, without a change of what is learned: see `quick_processor`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from enclap.model.dropout import quick_dropout
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+"""Parameters of glibc's mallopt, from its header."""
+NEVER = -1
+
+
+@contextmanager
+def quick_processor(compiled: bool = False) -> Iterator[None]:
+    """Inside, models are trained with quick dropout and memory that is kept; where there is a GPU nothing changes.
+
+    compiled: the model goes through torch.compile, which has its own ways.
+    """
+    if torch.cuda.is_available():
+        yield
+        return
+    keep_freed_memory()
+    with nullcontext() if compiled else quick_dropout():
+        yield
+
+
+def keep_freed_memory() -> bool:
+    """Whether glibc was told to keep what large arrays leave for the next ones, instead of giving it to the kernel.
+
+    A training step frees and takes gigabytes, and the kernel clears every page that it hands out. False where another C
+    library is in use, or where the user has set MALLOC_MMAP_MAX_ for this already.
+    """
+    if not sys.platform.startswith("linux") or "MALLOC_MMAP_MAX_" in os.environ:
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, NEVER))
