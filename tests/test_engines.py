@@ -201,6 +201,17 @@ def test_samples_are_seeded_and_independent_of_the_batch(any_engine: Engine, fea
         assert [item.score for item in clip] == sorted((item.score for item in clip), reverse=True)
 
 
+def test_samples_are_drawn_one_by_one_though_the_folder_names_beams(
+    tiny_model: Path, reference: Engine, features: list[Features], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    table = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**table, "num_beams": 4}))
+    options = DecodingOptions(sample=True, candidates=6, seed=7)
+    found = load_engine(folder, REFERENCE).generate(features[:1], options)
+    assert_candidates_agree(reference.generate(features[:1], options), found)
+
+
 @pytest.mark.parametrize("samples", [1, 2, 160, 640, 641])
 def test_very_short_windows(engine: Engine, reference: Engine, samples: int) -> None:
     window = Window(Waveform(np.full(samples, 0.1, dtype=np.float32), 16_000), 0.0, samples / 16_000)

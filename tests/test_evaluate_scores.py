@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from enclap.errors import EnvironmentFault
-from enclap.evaluation.captioning import ngrams, rows
+from enclap.evaluation.captioning import bootstrap, ngrams, rows
 from enclap.evaluation.captioning.bootstrap import differences, intervals
 from enclap.evaluation.captioning.evaluate import caption_warnings
 from enclap.evaluation.captioning.language import hearing, wording
@@ -165,3 +165,14 @@ def test_captions_that_metrics_are_not_made_for_are_counted() -> None:
     assert first.startswith("1 clips have captions in another script") and second.startswith(
         "1 clips have one reference"
     )
+
+
+@pytest.mark.parametrize("together", [1, 130, 10_000])
+def test_resamples_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr(bootstrap, "NUMBERS_TOGETHER", together)
+    values = np.random.default_rng(3).random(60)
+    generator, means = np.random.default_rng(7), []
+    for _ in range(50):
+        means.append(values[generator.integers(60, size=60)].mean())
+    [interval] = intervals([mean_scores("mean", values)], resamples=50, seed=7).values()
+    np.testing.assert_allclose([interval.low, interval.high], np.percentile(means, bootstrap.BOUNDS), rtol=1e-12)

@@ -254,6 +254,18 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path) -> None:
     assert path.read_bytes() == b"ours"
 
 
+def test_a_lock_comes_in_turn(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(files.Locked), files.locked(path, "out"):
+            pytest.fail("two hold it")
+        threading.Timer(0.7, holder.kill).start()
+        with files.locked_in_turn(path, "out"):
+            assert holder.wait(timeout=10) != 0, "the other has ended"
+
+
 @pytest.mark.parametrize(
     "number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO, errno.EACCES, errno.EBADF]
 )

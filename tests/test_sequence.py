@@ -13,7 +13,7 @@ from enclap.errors import ModelError
 from enclap.hub.layout import max_frames
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.loading import load_caption_model
-from enclap.model.slots import EncoderInputs, pad_codes, slot_mask
+from enclap.model.slots import EncoderInputs, pad_frames, slot_mask
 from reference_tiny import golden, reference_model, to_official_slots
 from tiny import caption_model
 
@@ -25,7 +25,7 @@ FULL_SIZE_ENTRIES = 1024
 def test_collated_arrays_are_the_official_ones(case: tuple[str, list[str]]) -> None:
     name, clips = case
     arrays = golden("collate")
-    codes, mask = pad_codes(
+    codes, mask = pad_frames(
         [arrays[f"codes_{clip}"] for clip in clips], FULL_SIZE_ENTRIES, max_frames(FULL_SIZE_POSITIONS)
     )
     ids, encodec, attention = to_official_slots(codes, mask, FULL_SIZE_ENTRIES)
@@ -41,7 +41,7 @@ def test_full_size_models_hold_1021_frames() -> None:
 
 def test_slots_of_a_padded_batch() -> None:
     model = reference_model()
-    codes, mask = pad_codes([np.full((3, 4), 7), np.full((1, 4), 9)], 64, 61)
+    codes, mask = pad_frames([np.full((3, 4), 7), np.full((1, 4), 9)], 64, 61)
     embedding = torch.ones(2, 16)
     slots = model.embed_slots(EncoderInputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
     tokens = model.get_input_embeddings().weight
@@ -68,7 +68,7 @@ def test_padding_never_changes_a_clip() -> None:
     model = reference_model()
     generator = np.random.default_rng(0)
     clips = [generator.integers(0, 64, (length, 4)) for length in (1, 20, 7)]
-    codes, mask = pad_codes(clips, 64, 61)
+    codes, mask = pad_frames(clips, 64, 61)
     embedding = torch.from_numpy(generator.standard_normal((3, 16)).astype(np.float32))
     beside, _ = model.encode(EncoderInputs(torch.from_numpy(codes), torch.from_numpy(mask), embedding))
     for index, clip in enumerate(clips):

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from enclap.audio.mel import MelFrontEnd
+from enclap.data.feature_store import Clip
 from enclap.data.recordings import Corpus, Recording
 from enclap.data.synthetic.grammar import canonical
 from enclap.data.synthetic.scenes import LONGEST, SceneComposer, SceneMix
 from enclap.errors import DataError
 from enclap.training.collate import CaptionCollator
-from enclap.training.dataset import CaptionItems, Perturbation, perturb
+from enclap.training.dataset import CaptionItems, Perturbation, clip_lengths, draw_item, perturb
 from enclap.training.mini.augment import FLOOR_DB, Augmentation, add_powers, draw_view, open_mel_bank
 from enclap.training.tokenizer import train_tokenizer
+from enclap.types import Features
 from feature_clips import clips
 
 RATE = 8_000
@@ -67,6 +69,11 @@ def test_a_scene_depends_on_seed_and_number_alone(corpus: Corpus) -> None:
         assert np.array_equal(one.waveform.samples, other.waveform.samples)
         assert one.description == other.description
     assert composer(corpus, seed=1).draw(3).description != forward[0].description
+
+
+def test_scenes_may_be_shorter_than_a_window(corpus: Corpus) -> None:
+    draw = composer(corpus, mix=SceneMix(0.5, 0.3, 0.0, 0.0, 0.0, longest=2.0)).draw
+    assert all(0.0 < draw(number).waveform.seconds <= 2.0 for number in range(12))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,6 +219,26 @@ def test_a_batch_pads_codes_and_both_kinds_of_labels() -> None:
     padding = batch["code_mask"] == 0
     assert (batch["codes"][padding] == 32).all() and (batch["mcm_labels"][padding] == -100).all()
     assert batch["clap_embedding"].shape == (8, 5)
+
+
+def test_a_batch_of_spectrograms_has_them_in_the_place_of_codes() -> None:
+    generator = np.random.default_rng(0)
+    tokenizer = train_tokenizer(["A dog barks."], 320)
+    clips = []
+    for frames in (4, 9, 30):
+        features = Features(
+            np.zeros((0, 3), dtype=np.int64), None, generator.normal(size=(frames, 6)).astype(np.float32)
+        )
+        clips.append(Clip(str(frames), features, ("A dog barks.",), (), 1.0))
+    assert clip_lengths(clips).tolist() == [4, 9, 30]
+    drawn = [draw_item(clip, None, generator, Perturbation(), tokenizer, 32, limit=20) for clip in clips]
+    batch = CaptionCollator(32, limit=20)(drawn)
+    assert batch["log_mel"].shape == (3, 20, 6) and "codes" not in batch and "mcm_labels" not in batch
+    assert batch["code_mask"].sum(dim=1).tolist() == [4, 9, 20] and not batch["log_mel"][0, 4:].any()
+    np.testing.assert_array_equal(batch["log_mel"][1, :9], clips[1].features.log_mel)
+    whole = clips[2].features.log_mel
+    assert whole is not None and drawn[2].log_mel is not None
+    assert any(np.array_equal(whole[start : start + 20], drawn[2].log_mel) for start in range(11)), "a part of it"
 
 
 def test_a_batch_holds_clips_of_like_length() -> None:

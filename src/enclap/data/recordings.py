@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,9 +123,12 @@ class Corpus:
         return self.samples[first:end].astype(np.float32) / np.float32(PEAK)
 
 
-def open_corpus(recordings_folder: Path, cache: Path, rate: int) -> Corpus:
-    """The collection in `recordings_folder`, decoded once into `cache` and memory-mapped after that."""
-    recordings = read_collection(recordings_folder)
+def open_corpus(recordings_folder: Path, cache: Path, rate: int, labels: Collection[str] | None = None) -> Corpus:
+    """The collection in `recordings_folder`, decoded once into `cache` and memory-mapped after that.
+
+    labels: main labels of the recordings that are taken; None for all.
+    """
+    recordings = [item for item in read_collection(recordings_folder) if labels is None or item.label in labels]
     cache.mkdir(parents=True, exist_ok=True)
     index = cache / f"recordings-{rate}.json"
     data = cache / f"recordings-{rate}.int16"

@@ -156,6 +156,7 @@ class TorchEngine:
                     [clip],
                     rules,
                     do_sample=True,
+                    num_beams=1,  # generation_config.json may say more, for searches
                     num_return_sequences=options.candidates,
                     temperature=options.temperature,
                     top_p=options.top_p,

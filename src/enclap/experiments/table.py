@@ -1,22 +1,53 @@
-"""Scores of an experiment's rows: event F1 over scenes and seeds, each beside the first row on the same scenes."""
+"""Scores of an experiment's rows: event F1 over scenes and seeds, each beside the first row on the same scenes.
+
+Two things are drawn by chance in an experiment: the seeds of the trainings, and the recordings that scenes are made of.
+An interval covers both. Seeds are few, so their part is a variance with Student's t. Scenes that share a recording are
+no independent evidence, so recordings are resampled, not scenes: a scene counts as often as all its recordings are
+drawn together (the pigeonhole bootstrap, Owen 2007, arXiv 0712.1111, which errs on the safe side).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.evaluation.captioning.bootstrap import BOUNDS
 from enclap.evaluation.hearing import WORDS_READ
 from enclap.experiments.grids import Grid
 from enclap.experiments.harness import Run, decoding_key, read_result
-from enclap.experiments.trial import Budget
+from enclap.experiments.trial import Laboratory
 
-RESAMPLES = 2_000
+Array = NDArray[np.float64]
+RESAMPLES = 1_000
+FEWEST_SEEDS = 2
+STUDENT: tuple[float, ...] = (
+    12.71,
+    4.303,
+    3.183,
+    2.777,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.263,
+    2.229,
+    2.201,
+    2.179,
+    2.161,
+    2.145,
+    2.132,
+)
+STUDENT += (2.120, 2.110, 2.101, 2.094, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.049, 2.046, 2.043)
+"""The 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom, rounded up."""
+NORMAL = 1.96
+NONE_OF_THEM = "constant caption"
+"""Of rows that are no system: what a number is worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +55,9 @@ class RowResult:
     """What came out for one row.
 
     f1: of the events of all scenes, mean over seeds. spread: standard deviation over seeds. difference, low, high: f1
-    minus that of the first row, and the middle 95 % of it over resampled scenes and seeds; None for the first row.
-    masked: share of hidden codes restored. seconds, captioning: of a training and of a scene's caption.
+    minus that of the first row on the same seeds, and its 95 % interval; None for the first row, the interval also
+    with fewer than two seeds. masked: share of hidden codes restored. recall: of CLAP's old labels, frozen and tuned.
+    seconds, captioning: of a training and of a scene's caption.
     """
 
     name: str
@@ -36,95 +68,156 @@ class RowResult:
     low: float | None
     high: float | None
     masked: float | None
+    recall: tuple[float, float] | None
     parameters: int
     seconds: float
     captioning: float
 
     @property
     def verdict(self) -> str:
-        """better, worse, or not shown: the interval holds zero."""
-        if self.low is None or self.high is None:
+        """better, worse, or not shown: the interval holds zero, or there is none."""
+        if self.difference is None:
             return ""
+        if self.low is None or self.high is None:
+            return "not shown"
         return "better" if self.low > 0.0 else "worse" if self.high < 0.0 else "not shown"
 
 
-def families_named(caption: str) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What captions score that say nothing of the sound: those of other scenes, and the best one for all scenes."""
+
+    shuffled: float
+    constant: float
+    caption: str
+
+
+@lru_cache(maxsize=65_536)
+def families_named(caption: str) -> frozenset[str]:
     """The families of sounds whose words are in a caption."""
     lexicon = load_lexicon()
     lemmas = set(lexicon.lemmas(caption, WORDS_READ))
-    return {name for name, family in lexicon.families.items() if not lemmas.isdisjoint(family.words)}
+    return frozenset(name for name, family in lexicon.families.items() if not lemmas.isdisjoint(family.words))
 
 
-def event_counts(captions: Sequence[str], labels: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """Float64 [clips, 3]: families that are named rightly, named wrongly, and missed."""
-    lexicon = load_lexicon()
+def event_counts(captions: Sequence[str], families: Sequence[Sequence[str]]) -> Array:
+    """Float64 [scenes, 3]: families that are named rightly, named wrongly, and missed."""
     rows = []
-    for caption, sounds in zip(captions, labels, strict=True):
-        named, true = families_named(caption), {lexicon[label].family for label in sounds}
+    for caption, there in zip(captions, families, strict=True):
+        named, true = families_named(caption), set(there)
         rows.append([len(named & true), len(named - true), len(true - named)])
     return np.array(rows, dtype=np.float64)
 
 
-def f1_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def f1_of_sums(sums: Array) -> Array:
     """F1 [...] of summed counts [..., 3]; 0 where nothing is named and nothing is there."""
     right, wrong, missed = np.moveaxis(sums, -1, 0)
-    found: NDArray[np.float64] = 2.0 * right / np.maximum(2.0 * right + wrong + missed, 1.0)
+    found: Array = 2.0 * right / np.maximum(2.0 * right + wrong + missed, 1.0)
     return found
 
 
-def grid_results(grid: Grid, runs: Sequence[Run], output: Path, budget: Budget) -> list[RowResult]:
-    """The results of all rows of which every run is done, in their order."""
-    found: list[RowResult] = []
-    first: NDArray[np.float64] | None = None
-    for row in grid.runnable:
-        results = [read_result(run.folder(output, budget)) for run in runs if row in run.rows]
-        key = decoding_key(row)
-        done = [result for result in results if result is not None and key in result["captions"]]
-        if len(done) < len(results):
+def floor_of(captions: Sequence[str], families: Sequence[Sequence[str]]) -> Floor:
+    """The floor that a row's captions have on the same scenes."""
+    shifts = range(1, len(captions), max(1, len(captions) // 20))
+    shifted = [f1_of_sums(event_counts([*captions[at:], *captions[:at]], families).sum(axis=0)) for at in shifts]
+    alone = {caption: f1_of_sums(event_counts([caption] * len(captions), families).sum(axis=0)) for caption in captions}
+    best = max(alone, key=lambda caption: (alone[caption], caption))
+    return Floor(float(np.mean(shifted)), float(alone[best]), best)
+
+
+def results_of(grid: Grid, runs: Sequence[Run], laboratory: Laboratory) -> dict[str, dict[int, dict[str, Any]]]:
+    """The results that are there, by row and seed, each with the row's captions as `texts` and their `seconds`."""
+    found: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in grid.rows}
+    for run in runs:
+        result = read_result(run.folder(laboratory))
+        for row in run.rows:
+            captions = (result or {"captions": {}})["captions"].get(decoding_key(row))
+            if result is not None and captions is not None:
+                found[row.name][run.seed] = {**result, "texts": captions["texts"], "captioning": captions["seconds"]}
+    return found
+
+
+def grid_results(found: dict[str, dict[int, dict[str, Any]]]) -> list[RowResult]:
+    """The rows of which runs are there, in their order; differences are over the seeds that the first row has too."""
+    rows: list[RowResult] = []
+    names = list(found)
+    counts = {
+        name: {seed: event_counts(result["texts"], result["families"]) for seed, result in seeds.items()}
+        for name, seeds in found.items()
+    }
+    for name in names:
+        results = list(found[name].values())
+        if not results:
             continue
-        counts = np.stack([event_counts(result["captions"][key]["texts"], result["labels"]) for result in done])
-        scores = f1_of_sums(counts.sum(axis=1))  # [seeds]
-        difference, low, high = (None, None, None) if first is None else paired_difference(counts, first)
-        masked = [result["masked_accuracy"] for result in done if result["masked_accuracy"] is not None]
-        found.append(
+        scores = np.array([f1_of_sums(item.sum(axis=0)) for item in counts[name].values()])
+        shared = sorted(counts[name].keys() & counts[names[0]].keys())
+        difference, low, high = (None, None, None)
+        if name != names[0] and shared:
+            pair = [np.stack([counts[row][seed] for seed in shared]) for row in (name, names[0])]
+            difference, low, high = paired_difference(pair[0], pair[1], results[0]["groups"])
+        masked = [result["masked_accuracy"] for result in results if result["masked_accuracy"] is not None]
+        recalls = [result["recall"] for result in results if "recall" in result]
+        recall = None
+        if recalls:
+            recall = tuple(float(np.mean([item[kind] for item in recalls])) for kind in ("frozen", "tuned"))
+        rows.append(
             RowResult(
-                row.name,
-                len(done),
+                name,
+                len(results),
                 float(scores.mean()),
-                float(scores.std(ddof=1)) if len(done) > 1 else 0.0,
+                float(scores.std(ddof=1)) if len(results) > 1 else 0.0,
                 difference,
                 low,
                 high,
                 float(np.mean(masked)) if masked else None,
-                int(done[0]["parameters"]),
-                float(np.mean([result["seconds"] for result in done])),
-                float(np.mean([result["captions"][key]["seconds"] / len(result["labels"]) for result in done])),
+                recall,  # type: ignore[arg-type]
+                int(results[0]["parameters"]),
+                float(np.mean([result["seconds"] for result in results])),
+                float(np.mean([result["captioning"] / len(result["families"]) for result in results])),
             )
         )
-        if row is grid.rows[0]:
-            first = counts
-    return found
+    return rows
 
 
 def paired_difference(
-    counts: NDArray[np.float64], first: NDArray[np.float64], resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float, float]:
-    """The difference of mean F1 and the middle 95 % of it over resampled scenes and seeds.
+    counts: Array, first: Array, groups: Sequence[Sequence[str]], resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float | None, float | None]:
+    """The difference of mean F1 and its 95 % interval over seeds and recordings; no interval with fewer than two seeds.
 
-    counts, first: [seeds, clips, 3] of two rows on the same scenes; a resample draws the same scenes and seeds for
-    both.
+    counts, first: [seeds, scenes, 3] of two rows, the same seeds and scenes in the same order. groups: the recordings
+    of each scene.
     """
+    each = f1_of_sums(counts.sum(axis=1)) - f1_of_sums(first.sum(axis=1))  # [seeds]
+    value, seeds = float(each.mean()), len(each)
+    if seeds < FEWEST_SEEDS:
+        return value, None, None
+    weights = group_weights(groups, resamples, seed)  # [resamples, scenes]
+    drawn = [f1_of_sums(np.einsum("rc,sck->rsk", weights, rows)).mean(axis=1) for rows in (counts, first)]
+    by_recordings = float((drawn[0] - drawn[1]).var(ddof=1))
+    by_seeds = float(each.var(ddof=1)) / seeds
+    recordings = len({group for scene in groups for group in scene})
+    width = half_width(by_seeds, seeds - 1, by_recordings, max(1, recordings - 1))
+    return value, value - width, value + width
+
+
+def half_width(first: float, first_freedom: int, second: float, second_freedom: int) -> float:
+    """Half a 95 % interval of a sum of two estimates with these variances and degrees of freedom.
+
+    The sum's degrees of freedom are Welch's and Satterthwaite's (Biometrics Bulletin 2, 1946), rounded down.
+    """
+    total = first + second
+    if total == 0.0:
+        return 0.0
+    freedom = total**2 / (first**2 / first_freedom + second**2 / second_freedom)
+    whole = max(1, math.floor(freedom))
+    return (STUDENT[whole - 1] if whole <= len(STUDENT) else NORMAL) * math.sqrt(total)
+
+
+def group_weights(groups: Sequence[Sequence[str]], resamples: int, seed: int) -> Array:
+    """How often each scene counts in each resample of the recordings, float64 [resamples, scenes]."""
+    names = {name: number for number, name in enumerate(sorted({group for scene in groups for group in scene}))}
     generator = np.random.default_rng(seed)
-    seeds, clips, _ = counts.shape
-
-    def score(rows: NDArray[np.float64], weights: NDArray[np.float64], chosen: NDArray[np.int64]) -> float:
-        return float(f1_of_sums(np.tensordot(weights, rows[chosen], axes=(0, 1))).mean())
-
-    drawn = []
-    for _ in range(resamples):
-        weights = np.bincount(generator.integers(clips, size=clips), minlength=clips).astype(np.float64)
-        chosen = generator.integers(seeds, size=(seeds,))
-        drawn.append(score(counts, weights, chosen) - score(first, weights, chosen))
-    low, high = np.percentile(drawn, BOUNDS)
-    value = f1_of_sums(counts.sum(axis=1)).mean() - f1_of_sums(first.sum(axis=1)).mean()
-    return float(value), float(low), float(high)
+    times = generator.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=resamples)
+    columns = [times[:, [names[group] for group in scene]].prod(axis=1) for scene in groups]
+    weights: Array = np.stack(columns, axis=1).astype(np.float64)
+    return weights

@@ -20,7 +20,7 @@ from enclap.files.atomic import (
     write_whole,
 )
 from enclap.files.hashing import sha256, shortened
-from enclap.files.locks import locked
+from enclap.files.locks import Locked, locked, locked_in_turn
 from enclap.files.paths import (
     check_free,
     descriptor_of,
@@ -38,6 +38,7 @@ from enclap.files.paths import (
 )
 
 __all__ = [
+    "Locked",
     "check_free",
     "descriptor_of",
     "exists",
@@ -49,6 +50,7 @@ __all__ = [
     "is_stream",
     "is_too_long",
     "locked",
+    "locked_in_turn",
     "make_folders",
     "new_folder",
     "remove_partial",

@@ -6,8 +6,9 @@ import errno
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -20,7 +21,25 @@ logger = logging.getLogger("enclap")
 ATTEMPTS = 100  # to lock a file that others keep removing
 HELD = {errno.EACCES, errno.EDEADLK} if sys.platform == "win32" else {errno.EAGAIN, errno.EWOULDBLOCK}
 """What is answered where another process holds the lock."""
+TURN_SECONDS = 0.5  # after which a lock that another process holds is tried again
 BEYOND_THE_END = 2**40  # Windows forbids others to read what is locked, so a byte that will never exist is
+
+
+class Locked(EnvironmentFault):
+    """Another process holds a lock."""
+
+
+@contextmanager
+def locked_in_turn(path: Path, shown: str) -> Iterator[FileIO]:
+    """What `locked` gives, as soon as no other process holds it."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                file = stack.enter_context(locked(path, shown))
+                break
+            except Locked:
+                time.sleep(TURN_SECONDS)
+        yield file
 
 
 @contextmanager
@@ -28,8 +47,8 @@ def locked(path: Path, shown: str) -> Iterator[FileIO]:
     """The file opened for appending without a buffer, made if need be, ours alone until the block ends.
 
     The operating system gives the lock back when the process dies, however it dies. Where the file system has no
-    locks, a warning says so and the file is used without. Raises EnvironmentFault when another process holds it, or
-    the file cannot be made. shown: the output that it stands for, in messages.
+    locks, a warning says so and the file is used without. Raises Locked when another process holds it, EnvironmentFault
+    when the file cannot be made. shown: the output that it stands for, in messages.
     """
     for _ in range(ATTEMPTS):
         with translate_write_errors(shown):
@@ -49,7 +68,7 @@ def locked(path: Path, shown: str) -> Iterator[FileIO]:
             if is_current:
                 yield file
                 return
-    raise EnvironmentFault(f"{printable(shown)}: another enclap is writing there; wait, or name another output")
+    raise Locked(f"{printable(shown)}: another enclap is writing there; wait, or name another output")
 
 
 def _lock(file: FileIO) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,19 +31,19 @@ def slot_mask(frame_mask: Tensor) -> Tensor:
     return functional.pad(frame_mask.long(), (SPECIAL_SLOTS, 0), value=1)
 
 
-def pad_codes(clips: Sequence[IntArray], entries: int, limit: int) -> tuple[IntArray, IntArray]:
-    """Codes int64 [B, T, K] padded with `entries`, and their mask [B, T] (1 = frame, 0 = padding).
+def pad_frames(clips: Sequence[NDArray[Any]], filling: int, limit: int) -> tuple[NDArray[Any], IntArray]:
+    """Frames [B, T, K] of codes or of a spectrogram, padded with `filling`, and their mask int64 [B, T] (1 = frame).
 
-    clips: [T_i, K] each, cut to the first `limit` frames.
+    clips: [T_i, K] each, of one dtype, cut to the first `limit` frames.
     """
     cut = [clip[:limit] for clip in clips]
     frames = max(len(clip) for clip in cut)
-    codes: IntArray = np.full((len(cut), frames, cut[0].shape[1]), entries, dtype=np.int64)
+    padded = np.full((len(cut), frames, cut[0].shape[1]), filling, dtype=cut[0].dtype)
     mask: NDArray[np.int64] = np.zeros((len(cut), frames), dtype=np.int64)
     for row, clip in enumerate(cut):
-        codes[row, : len(clip)] = clip
+        padded[row, : len(clip)] = clip
         mask[row, : len(clip)] = 1
-    return codes, mask
+    return padded, mask
 
 
 @dataclass(frozen=True, slots=True)

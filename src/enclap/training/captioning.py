@@ -47,6 +47,14 @@ def train_captioner(
     progress: folder for checkpoints and logs, from which a run that was cut off goes on. Weights are rounded
     to float16, in which they are stored. Under `torchrun` every process calls this alike; one of them writes.
     """
+    train_phases(model, tokenizer, phases, progress)
+    return save_captioner(model, tokenizer, output)
+
+
+def train_phases(
+    model: EnclapForConditionalGeneration, tokenizer: Tokenizer, phases: Sequence[Phase], progress: Path
+) -> None:
+    """Train the model phase by phase. progress: as of `train_captioner`."""
     config = model.config
     collate = CaptionCollator(config.codebook_entries, config.max_frames)
     for number, phase in enumerate(phases, start=1):
@@ -61,6 +69,10 @@ def train_captioner(
         )
         count = partial(count_batch, codebooks=config.codebooks)
         train_model(model, items, collate, phase.optimisation, progress / f"phase-{number}", count)
+
+
+def save_captioner(model: EnclapForConditionalGeneration, tokenizer: Tokenizer, output: Path) -> Path:
+    """The folder `output`, which now holds the model, rounded to float16, its tokenizer and generation settings."""
     round_to_float16(model)
     together = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not together or torch.distributed.get_rank() == 0:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from enclap.model.masking import IGNORED
-from enclap.model.slots import pad_codes
+from enclap.model.slots import pad_frames
 from enclap.training.dataset import CaptionItem
 
 
@@ -23,14 +25,19 @@ class CaptionCollator:
     def __call__(self, items: Sequence[CaptionItem]) -> dict[str, Tensor]:
         """{codes [B, T, K], code_mask [B, T], clap_embedding [B, E], labels [B, S], mcm_labels [B, T, K]}.
 
-        Codes are padded with `entries`, both kinds of labels with -100; clips are cut to the model's frames.
+        Codes are padded with `entries`, both kinds of labels with -100; clips are cut to the model's frames. Items with
+        log-mel frames give log_mel [B, T, M], padded with zeros, in the place of codes and mcm_labels.
         """
-        codes, mask = pad_codes([item.codes for item in items], self._entries, self._limit)
-        mcm_labels, _ = pad_codes([item.mcm_labels for item in items], IGNORED, self._limit)
         labels = np.full((len(items), max(len(item.labels) for item in items)), IGNORED, dtype=np.int64)
         for row, item in enumerate(items):
             labels[row, : len(item.labels)] = item.labels
-        batch = {"codes": codes, "code_mask": mask, "mcm_labels": mcm_labels, "labels": labels}
+        batch: dict[str, NDArray[Any]] = {"labels": labels}
+        log_mels = [item.log_mel for item in items if item.log_mel is not None]
+        if log_mels:
+            batch["log_mel"], batch["code_mask"] = pad_frames(log_mels, 0, self._limit)
+        else:
+            batch["codes"], batch["code_mask"] = pad_frames([item.codes for item in items], self._entries, self._limit)
+            batch["mcm_labels"], _ = pad_frames([item.mcm_labels for item in items], IGNORED, self._limit)
         embeddings = [item.embedding for item in items if item.embedding is not None]
         if embeddings:
             batch["clap_embedding"] = np.stack(embeddings)

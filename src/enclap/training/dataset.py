@@ -37,13 +37,15 @@ class Perturbation(Settings):
 class CaptionItem:
     """One item: codes with hidden spans, what was hidden, the embedding, and the caption's token ids with <s> and </s>.
 
-    codes, mcm_labels: int64 [T, K]; embedding: float32 [E] or None; labels: int64 [S].
+    codes, mcm_labels: int64 [T, K]; embedding: float32 [E] or None; labels: int64 [S]; log_mel: float32 [T, M] for
+    models that read it in the place of codes, else None.
     """
 
     codes: IntArray
     mcm_labels: IntArray
     embedding: FloatArray | None
     labels: IntArray
+    log_mel: FloatArray | None = None
 
 
 class CaptionItems:
@@ -165,10 +167,11 @@ class EpochItems:
 
 
 def clip_lengths(clips: Sequence[Clip]) -> IntArray:
-    """Code frames of every clip, int64 [N]."""
+    """Frames of every clip that the encoder reads, int64 [N]: of log-mel input where there is one, else of codes."""
     if isinstance(clips, FeatureStore):
         return clips.lengths()
-    return np.asarray([len(clip.features.codes) for clip in clips])
+    features = (clip.features for clip in clips)
+    return np.asarray([len(item.codes if item.log_mel is None else item.log_mel) for item in features])
 
 
 def draw_item(
@@ -184,10 +187,12 @@ def draw_item(
 
     caption: None to draw one. limit: frames at most, None for all.
     """
-    codes = clip.features.codes
-    if limit is not None and len(codes) > limit:
-        start = int(generator.integers(0, len(codes) - limit + 1))
+    codes, log_mel = clip.features.codes, clip.features.log_mel
+    frames = len(codes if log_mel is None else log_mel)
+    if limit is not None and frames > limit:
+        start = int(generator.integers(0, frames - limit + 1))
         codes = codes[start : start + limit]
+        log_mel = None if log_mel is None else log_mel[start : start + limit]
     probability, span = settings.mask_probability, settings.mask_span
     hidden = hidden_frames(len(codes), codes.shape[1], generator, probability=probability, span=span)
     shown, mcm_labels = mask_codes(codes, hidden, entries)
@@ -199,20 +204,21 @@ def draw_item(
     embedding = clip.features.embedding
     if embedding is not None:
         embedding = perturb(embedding, settings, generator)
-    return CaptionItem(shown, mcm_labels, embedding, labels)
+    return CaptionItem(shown, mcm_labels, embedding, labels, log_mel)
 
 
 def plain_item(clip: Clip, tokenizer: Tokenizer) -> CaptionItem:
     """A clip as it is, with its first caption."""
     codes = clip.features.codes
     labels = np.asarray(tokenizer.encode(clip.captions[0]).ids, dtype=np.int64)
-    return CaptionItem(codes, np.full_like(codes, IGNORED), clip.features.embedding, labels)
+    return CaptionItem(codes, np.full_like(codes, IGNORED), clip.features.embedding, labels, clip.features.log_mel)
 
 
 def filler(clip: Clip) -> CaptionItem:
     """An item that fills a batch and counts for nothing."""
-    codes = clip.features.codes[:1]
-    return CaptionItem(codes, np.full_like(codes, IGNORED), clip.features.embedding, np.full(2, IGNORED))
+    codes, log_mel = clip.features.codes[:1], clip.features.log_mel
+    first = None if log_mel is None else log_mel[:1]
+    return CaptionItem(codes, np.full_like(codes, IGNORED), clip.features.embedding, np.full(2, IGNORED), first)
 
 
 def perturb(embedding: FloatArray, settings: Perturbation, generator: np.random.Generator) -> FloatArray:

@@ -46,7 +46,7 @@ class SceneMix:
 
     filled: scenes like the windows of a long recording: sounds in order have equal parts of the scene, instead of
     following each other closely, and half of the scenes, of whatever kind, last a whole window, so that the length does
-    not give the kind away.
+    not give the kind away. longest: seconds of a scene.
     """
 
     order: float = 0.20
@@ -55,6 +55,7 @@ class SceneMix:
     covered: float = 0.10
     three: float = 0.06
     filled: bool = False
+    longest: float = LONGEST
 
     def draw(self, generator: np.random.Generator) -> str:
         """A kind: order, together, background, covered, three or single."""
@@ -144,12 +145,12 @@ class SceneComposer:
 
     def _single(self, generator: np.random.Generator) -> Scene:
         label = self._all.draw(generator)
-        take = self._sound(label, LONGEST * self._part(generator, 0.3), generator)
+        take = self._sound(label, self._mix.longest * self._part(generator, 0.3), generator)
         if self._mix.filled and load_lexicon()[label].continuous and generator.random() < 0.5:
-            take = replace(take, audio=np.resize(take.audio, int(LONGEST * self._corpus.rate)))
+            take = replace(take, audio=np.resize(take.audio, int(self._mix.longest * self._corpus.rate)))
         before = after = 0
         if generator.random() < 0.25:
-            room = max(0, int(LONGEST * self._corpus.rate) - len(take.audio))
+            room = max(0, int(self._mix.longest * self._corpus.rate) - len(take.audio))
             before, after = (int(generator.integers(0, room // 2 + 1)) for _ in range(2))
         placed = _Placed(take, before)
         scene = self._finish([placed], before + len(take.audio) + after, None, generator)
@@ -169,15 +170,15 @@ class SceneComposer:
             return self._in_equal_parts(labels, generator)
         placed, at = [], 0
         for label in labels:
-            take = self._sound(label, LONGEST / count * generator.uniform(0.45, 0.9), generator)
+            take = self._sound(label, self._mix.longest / count * generator.uniform(0.45, 0.9), generator)
             placed.append(_Placed(take, at))
             pause = generator.uniform(0.0, 0.05) if generator.random() < 0.7 else generator.uniform(0.0, 0.1)
-            at += len(take.audio) + int(pause * LONGEST / count * self._corpus.rate)
+            at += len(take.audio) + int(pause * self._mix.longest / count * self._corpus.rate)
         return self._finish(placed, placed[-1].start + len(placed[-1].take.audio), None, generator)
 
     def _in_equal_parts(self, labels: Sequence[str], generator: np.random.Generator) -> Scene:
         """Sounds one after the other, each in its part of the scene."""
-        seconds = LONGEST * self._part(generator, 0.55) / len(labels)
+        seconds = self._mix.longest * self._part(generator, 0.55) / len(labels)
         part = int(seconds * self._corpus.rate)
         takes = [self._sound(label, seconds * generator.uniform(0.85, 1.0), generator) for label in labels]
         placed = [
@@ -195,7 +196,7 @@ class SceneComposer:
     def _together(self, generator: np.random.Generator) -> Scene:
         """Two sounds that overlap for most of their time."""
         labels = self._distinct(self._all, 2, generator)
-        seconds = LONGEST * self._part(generator, 0.3)
+        seconds = self._mix.longest * self._part(generator, 0.3)
         takes = [self._sound(label, seconds, generator) for label in labels]
         length = max(len(take.audio) for take in takes)
         placed = [_Placed(take, int(generator.integers(0, length - len(take.audio) + 1))) for take in takes]
@@ -205,8 +206,8 @@ class SceneComposer:
         """A sound under speech or music that is as loud or up to 13 dB louder, and goes on for the whole scene."""
         cover = self._covers[int(generator.integers(len(self._covers)))].draw(generator)
         [label] = self._distinct(self._all, 1, generator, without=cover)
-        length = int(LONGEST * self._part(generator, 0.4) * self._corpus.rate)
-        over = replace(self._sound(cover, LONGEST, generator), distant=False, repetitions=1)
+        length = int(self._mix.longest * self._part(generator, 0.4) * self._corpus.rate)
+        over = replace(self._sound(cover, self._mix.longest, generator), distant=False, repetitions=1)
         over = replace(over, audio=np.resize(over.audio, length))
         under = self._sound(label, length / self._corpus.rate, generator)
         softer = 10.0 ** (-generator.uniform(*COVERED_DECIBELS) / 20.0)
@@ -220,8 +221,8 @@ class SceneComposer:
         steady = self._backgrounds.draw(generator)
         count = 1 if generator.random() < 0.75 else 2
         front = self._distinct(self._all, count, generator, without=steady)
-        length = int(LONGEST * self._part(generator, 0.5) * self._corpus.rate)
-        background = self._sound(steady, LONGEST, generator)
+        length = int(self._mix.longest * self._part(generator, 0.5) * self._corpus.rate)
+        background = self._sound(steady, self._mix.longest, generator)
         softer = np.float32(10.0 ** (-generator.uniform(6.0, 16.0) / 20.0))
         background = replace(background, audio=np.resize(background.audio, length) * softer)
         placed, slot = [], length // count
@@ -266,7 +267,7 @@ class SceneComposer:
     ) -> Scene:
         """The sum of the sounds with room, noise and limits, and the description of what is audible in it."""
         rate = self._corpus.rate
-        longest = int(LONGEST * rate)
+        longest = int(self._mix.longest * rate)
         length = min(length, longest)
         total = np.zeros(length, np.float32) if background is None else background.audio[:length].copy()
         for item in placed:

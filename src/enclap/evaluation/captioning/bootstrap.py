@@ -12,6 +12,7 @@ from enclap.evaluation.captioning.scores import Array, ClipScores
 RESAMPLES = 1_000
 SEED = 0
 BOUNDS = (2.5, 97.5)  # percentiles
+NUMBERS_TOGETHER = 1_000_000  # drawn at once: few enough for the cache, and for sets of any size
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,12 @@ def _resampled(scores: Sequence[ClipScores], resamples: int, seed: int) -> dict[
     clips = len(statistics)
     generator = np.random.default_rng(seed)
     sums = np.empty((resamples, statistics.shape[1]))
-    for row in sums:
-        times = np.bincount(generator.integers(clips, size=clips), minlength=clips)
-        row[:] = times @ statistics
+    together = max(1, NUMBERS_TOGETHER // clips)
+    for start in range(0, resamples, together):
+        part = sums[start : start + together]
+        drawn = generator.integers(clips, size=(len(part), clips)) + clips * np.arange(len(part))[:, None]
+        times = np.bincount(drawn.reshape(-1), minlength=drawn.size).reshape(drawn.shape)
+        part[:] = times.astype(np.float64) @ statistics
     edges = np.cumsum([item.statistics.shape[1] for item, _ in known])[:-1]
     parts = np.split(sums, edges, axis=1)
     return {item.name: aggregate(part) for (item, aggregate), part in zip(known, parts, strict=True)}

@@ -19,18 +19,20 @@ METADATA = {"Date": None}  # the same figure on every run
 
 
 def draw_scores(
-    rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], path: Path, limits: tuple[float, float] | None = None
+    rows: Mapping[str, Mapping[str, Mapping[str, float | None]]],
+    path: Path,
+    limits: tuple[float, float] | None = None,
+    zero: bool = False,
 ) -> None:
     """Draw value and interval of each metric, a panel each, the rows below each other.
 
-    limits: of every axis; None for those that fit.
+    limits: of every axis; None for those that fit. zero: whether a line marks it, and names have the room they need.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     metrics = list(dict.fromkeys(metric for values in rows.values() for metric in values))
-    columns = min(COLUMNS, len(metrics))
-    lines = -(-len(metrics) // columns)
+    lines = -(-len(metrics) // (columns := min(COLUMNS, len(metrics))))
     height = lines * (PANEL_HEIGHT + ROW_HEIGHT * len(rows))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(columns * PANEL_WIDTH, height))
@@ -43,6 +45,8 @@ def draw_scores(
             panel.set_ylim(len(rows) - 0.5, -0.5)
             if limits is not None:
                 panel.set_xlim(*limits)
+            if zero:
+                panel.axvline(0.0, color=INK, linewidth=0.8)
             for number, values in enumerate(rows.values()):
                 item = values.get(metric, {})
                 value, low, high = (item.get(key) for key in ("value", "low", "high"))
@@ -53,7 +57,7 @@ def draw_scores(
                 panel.plot([value], [number], "o", color=POINT, markersize=4)
         for panel in panels[len(metrics) :]:
             panel.set_axis_off()
-        figure.savefig(path, metadata=METADATA)
+        figure.savefig(path, metadata=METADATA, bbox_inches="tight" if zero else None)
 
 
 def draw_distribution(metric: str, values: Mapping[str, Array], path: Path) -> None:

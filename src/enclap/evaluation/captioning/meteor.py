@@ -37,20 +37,24 @@ class Meteor:
 
     def __init__(self, dialogue: JavaDialogue) -> None:
         self._dialogue = dialogue
+        self._known: dict[str, tuple[list[float], float]] = {}  # counts and score by question: rows share clips
 
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> ClipScores:
-        """METEOR of tokenised captions, of a set from its summed counts; EnvironmentFault when Java fails."""
+        """METEOR of tokenised captions, of a set from its summed counts; EnvironmentFault when Java fails.
+
+        A caption with the same references is asked about once, whichever row has it.
+        """
         lines = [
             " ||| ".join(["SCORE", *(_safe(text) for text in texts), _safe(candidate)])
             for candidate, texts in zip(candidates, references, strict=True)
         ]
-        counts: list[list[float]] = []
-        clips: list[float] = []
-        for start in range(0, len(lines), ASKED_TOGETHER):
-            part = lines[start : start + ASKED_TOGETHER]
+        new = [line for line in dict.fromkeys(lines) if line not in self._known]
+        for start in range(0, len(new), ASKED_TOGETHER):
+            part = new[start : start + ASKED_TOGETHER]
             found = self._dialogue.ask(part, len(part))
-            counts += [parse_statistics(line) for line in found]
-            clips += self._evaluate(found)[:-1]
+            answers = zip(map(parse_statistics, found), self._evaluate(found)[:-1], strict=True)
+            self._known.update(zip(part, answers, strict=True))
+        counts, clips = zip(*(self._known[line] for line in lines), strict=True)
         statistics = without_perfect_chunks(np.array(counts))
         value = self._evaluate([" ".join(str(number) for number in statistics.sum(axis=0))])[-1]
         return ClipScores("meteor", value, np.array(clips), statistics, meteor_of_sums)
