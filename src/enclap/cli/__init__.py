@@ -3,5 +3,5 @@
 Commands import what they need when they run, so that `enclap --help` loads next to nothing.
 
 May import: audio, batch, captioner, convert, data, decoding, engines, errors, evaluation, experiments, export,
-extraction, files, hub, output, rating, serving, text, training, types.
+extraction, files, hub, output, rating, search, serving, text, training, types.
 """

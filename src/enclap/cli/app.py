@@ -14,11 +14,14 @@ from enclap.cli.exit import handle_errors
 from enclap.cli.experiment import experiment
 from enclap.cli.extract import extract
 from enclap.cli.finetune import finetune
+from enclap.cli.index import index
 from enclap.cli.mcp import mcp
 from enclap.cli.metrics import metrics
 from enclap.cli.models import models
 from enclap.cli.rate import rate
+from enclap.cli.search import search
 from enclap.cli.serve import serve
+from enclap.cli.tag import tag
 from enclap.cli.train import train
 
 app = typer.Typer(
@@ -58,6 +61,9 @@ app.command()(handle_errors(extract))
 app.command()(handle_errors(train))
 app.command()(handle_errors(finetune))
 app.command()(handle_errors(experiment))
+app.command()(handle_errors(index))
+app.command()(handle_errors(search))
+app.command()(handle_errors(tag))
 app.command()(handle_errors(serve))
 app.command()(handle_errors(mcp))
 app.add_typer(models, name="models")

@@ -18,6 +18,9 @@ def mcp(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Folder whose files may be read. [default: the current one]"),
     ] = None,
+    library: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Library of `enclap index` that can be searched.")
+    ] = None,
     model: options.Model = "mini",
     engine: options.Engine = EngineName.auto,
     device: options.Device = "auto",
@@ -37,9 +40,12 @@ def mcp(
     except ModuleNotFoundError as error:
         raise MissingExtra("enclap mcp", "serve") from error
     from enclap.captioner import Captioner
+    from enclap.cli.serve import opened_library
 
     folders = tuple(folder or [Path.cwd()])
     for item in folders:
         if not item.is_dir():
             raise UsageError(f"{printable(str(item))}: no such folder; --folder names one whose files may be read")
-    serve_stdio(Captioner.from_pretrained(model, engine.value, device, precision.value, threads), folders)
+    searched = opened_library(library, "enclap mcp --library")
+    captioner = Captioner.from_pretrained(model, engine.value, device, precision.value, threads)
+    serve_stdio(captioner, folders, searched)

@@ -12,6 +12,7 @@ import typer
 from enclap.cli import caption_options as options
 from enclap.cli.choices import EngineName, PrecisionName
 from enclap.cli.exit import print_error
+from enclap.cli.extras import require_extra
 from enclap.errors import MissingExtra, UsageError
 
 EVERYWHERE = {"0.0.0.0", "::"}
@@ -68,6 +69,9 @@ def serve(
     keep_jobs: Annotated[
         float, typer.Option(min=0, metavar="HOURS", help="How long captions of finished jobs are kept.")
     ] = 168.0,
+    library: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Library of `enclap index` that can be searched.")
+    ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Serve a web page at /.")] = True,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="Log a line of JSON for each request.")] = False,
 ) -> None:
@@ -107,6 +111,7 @@ def serve(
         aliases=parse_aliases(model_alias or [], shown),
         rate=rate,
         root_path=root_path.rstrip("/"),
+        library=opened_library(library, "enclap serve --library"),
     )
     listening = Listening(host, port, grace, existing(ssl_certfile), existing(ssl_keyfile), page, log_requests)
     logging.basicConfig(format="%(message)s", level=logging.INFO if log_requests else logging.WARNING)
@@ -132,6 +137,16 @@ def default_state_dir(port: int) -> Path:
 def shown_model(model: str) -> str:
     """The model's name as clients see it: of a folder the last part, no path of this machine."""
     return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def opened_library(library: Path | None, feature: str) -> Path | None:
+    """The path of a library that is there when it is named; UsageError or DataError when it cannot be read."""
+    if library is None:
+        return None
+    require_extra(feature, "search", "lancedb")
+    from enclap.search.library import Library
+
+    return Library.open(library).path
 
 
 def existing(path: Path | None) -> str | None:

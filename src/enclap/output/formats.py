@@ -93,7 +93,7 @@ def _cues(point: str, numbered: bool, marks: Mapping[int, str], result: CaptionR
 
 
 def _table_head(delimiter: str, model: str) -> str:
-    return _row(COLUMNS, delimiter)
+    return table_row(COLUMNS, delimiter)
 
 
 def _table_rows(delimiter: str, result: CaptionResult) -> str:
@@ -101,7 +101,7 @@ def _table_rows(delimiter: str, result: CaptionResult) -> str:
 
     A lone candidate gets no row: where it was not trusted, a table of one row for each window must not show it.
     """
-    rows, name = "", _cell(printable(result.path or "audio"))
+    rows, name = "", safe_cell(printable(result.path or "audio"))
     for caption in result.captions:
         times = [f"{moment:.{DIGITS['seconds']}f}" for moment in (caption.start, caption.end)]
         others: tuple[Candidate, ...] = caption.candidates if len(caption.candidates) > 1 else ()
@@ -110,8 +110,8 @@ def _table_rows(delimiter: str, result: CaptionResult) -> str:
         shown: tuple[Caption | Candidate, ...] = (caption, *others)
         for rank, item in enumerate(shown, start=1):
             score = "" if item.score is None else f"{item.score:.{DIGITS['score']}f}"
-            cells = [name, *times, str(rank), _cell(printable(item.text)), score, str(caption.silence).lower()]
-            rows += _row(cells, delimiter)
+            cells = [name, *times, str(rank), safe_cell(printable(item.text)), score, str(caption.silence).lower()]
+            rows += table_row(cells, delimiter)
     return rows
 
 
@@ -120,12 +120,12 @@ FORMATS: dict[str, Format] = {
     "json": Format(
         ".json",
         "application/json",
-        lambda result: "\n" + _json(as_table(result)),
-        lambda model: f'{{"schema": {SCHEMA}, "model": {_json(printable(model))}, "results": [',
+        lambda result: "\n" + json_line(as_table(result)),
+        lambda model: f'{{"schema": {SCHEMA}, "model": {json_line(printable(model))}, "results": [',
         separator=",",
         tail="\n]}\n",
     ),
-    "jsonl": Format(".jsonl", "application/jsonl", lambda result: _json(as_table(result)) + "\n"),
+    "jsonl": Format(".jsonl", "application/jsonl", lambda result: json_line(as_table(result)) + "\n"),
     "csv": Format(".csv", "text/csv; charset=utf-8", partial(_table_rows, ","), partial(_table_head, ",")),
     "tsv": Format(
         ".tsv", "text/tab-separated-values; charset=utf-8", partial(_table_rows, "\t"), partial(_table_head, "\t")
@@ -204,7 +204,7 @@ def _others(caption: Caption, indent: str) -> str:
     return "".join(f"{indent}or: {printable(sentence)} ({score:.2f})\n" for sentence, score in others.items())
 
 
-def _cell(content: str) -> str:
+def safe_cell(content: str) -> str:
     """Text after an apostrophe where a spreadsheet would run it; a lone sign, as standard input's "-", runs nothing.
 
     Source: OWASP, "CSV Injection".
@@ -212,7 +212,8 @@ def _cell(content: str) -> str:
     return "'" + content if len(content) > 1 and content.lstrip().startswith(FORMULA_SIGNS) else content
 
 
-def _row(cells: Iterable[str], delimiter: str) -> str:
+def table_row(cells: Iterable[str], delimiter: str) -> str:
+    """A line of a table, quoted where it must be."""
     line = StringIO()
     csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(cells)
     return line.getvalue()
@@ -227,7 +228,7 @@ def _score(score: float | None) -> float | None:
     return None if score is None else round(score, DIGITS["score"])
 
 
-def _json(value: object) -> str:
+def json_line(value: object) -> str:
     """JSON on one line: readable characters as they are, what could disturb a terminal as \\uXXXX."""
     plain = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return UNSAFE_IN_JSON.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], plain)

@@ -3,5 +3,5 @@
 model_worker batches the windows of all requests; http, openai, jobs, page and mcp are its front doors; gate guards
 them. Needs the extra `serve`.
 
-May import: audio, captioner, decoding, engines, errors, files, hub, output, text, types.
+May import: audio, captioner, decoding, engines, errors, files, hub, output, search, text, types.
 """

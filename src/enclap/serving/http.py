@@ -22,6 +22,7 @@ from enclap.serving.jobs import jobs_router
 from enclap.serving.login import login_router
 from enclap.serving.openai import openai_router
 from enclap.serving.recordings import CaptionService
+from enclap.serving.settings import ServeSettings
 from enclap.version import __version__
 
 
@@ -52,6 +53,7 @@ def build_app(
     app.include_router(captions_router(service))
     app.include_router(openai_router(service))
     app.include_router(jobs_router(runner))
+    include_search(app, settings)
     app.router.routes.append(Route("/mcp", endpoint=tools))
     keys = KeyRing(settings.keys)
     if with_page:
@@ -64,6 +66,14 @@ def build_app(
             guarded, settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
     return Gate(guarded, service, keys, has_login=with_page, log_requests=log_requests)
+
+
+def include_search(app: FastAPI, settings: ServeSettings) -> None:
+    """Add the routes of the library, where there is one."""
+    if settings.library is not None:
+        from enclap.serving.search import library_search, search_router  # here: it needs the extra search
+
+        app.include_router(search_router(library_search(settings.library)))
 
 
 def tools_app(runner: JobRunner) -> Starlette:

@@ -29,6 +29,7 @@ from enclap.serving.captions import CaptionForm
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.job_store import UNFINISHED
 from enclap.serving.recordings import CaptionService, NamedFile
+from enclap.serving.search_tool import add_search_tool
 from enclap.serving.settings import ServeSettings
 from enclap.text import printable
 from enclap.version import __version__
@@ -107,9 +108,12 @@ def stdio_server(runner: JobRunner, folders: tuple[Path, ...]) -> MCPServer[Any]
     return server
 
 
-def serve_stdio(captioner: Captioner, folders: tuple[Path, ...]) -> None:
-    """Answer over standard input and output until that is closed; what was captioned is forgotten then."""
-    service = CaptionService(captioner, ServeSettings())
+def serve_stdio(captioner: Captioner, folders: tuple[Path, ...], library: Path | None = None) -> None:
+    """Answer over standard input and output until that is closed; what was captioned is forgotten then.
+
+    library: of sounds that can be searched, None for none.
+    """
+    service = CaptionService(captioner, ServeSettings(library=library))
     service.start()
     try:
         with TemporaryDirectory(prefix="enclap-mcp-") as state:
@@ -149,6 +153,8 @@ def _server(runner: JobRunner) -> MCPServer[Any]:
     server: MCPServer[Any] = MCPServer(
         "enclap", title="enclap: describes sounds", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
+
+    add_search_tool(server, runner.service.settings)
 
     @server.tool(annotations=READ_ONLY, structured_output=True)
     async def get_captions(context: Context[Any, Any], handle: Handle) -> Captions:

@@ -16,6 +16,7 @@ from enclap.serving.page_recordings import RECORDINGS, PageRecordings
 from enclap.serving.page_routes import EXAMPLES, page_routes
 from enclap.serving.page_views import LIVE_SECONDS, caption_views
 from enclap.serving.recordings import CaptionService
+from enclap.serving.search_page import add_search
 
 CANDIDATES = 3  # shown of each caption unless asked otherwise; a search is wide enough for them anyway
 HEADING = """# What can be heard?
@@ -39,7 +40,13 @@ def _blocks(service: CaptionService, recordings: PageRecordings) -> Any:
     most = service.settings.queue
     with gr.Blocks(analytics_enabled=False, title="enclap") as blocks:
         gr.Markdown(HEADING, elem_id="heading")
-        add_captions(service, recordings)
+        if service.settings.library is None:
+            add_captions(service, recordings)
+        else:
+            with gr.Tab("Captions"):
+                add_captions(service, recordings)
+            with gr.Tab("Search"):
+                add_search(service.settings, service.settings.library)
     blocks.queue(default_concurrency_limit=most, max_size=most)
     return blocks
 

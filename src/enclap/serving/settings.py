@@ -14,6 +14,7 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 HIGHEST_RATE = 192_000  # Hz: a window of 10 s takes 8 MB at most
 LONGEST_WINDOW = 120.0  # seconds held at once for window=0: 92 MB at most
+MOST_HITS = 100  # of a search
 OPENAI_MODELS = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 
 
@@ -25,7 +26,8 @@ class ServeSettings:
     it at once. timeout: seconds that one request may take, its upload included. keys: any of them is accepted; empty
     for a server that asks for none. allowed_hosts: names beside localhost and addresses by which the server is
     reached. cors_origins: other sites whose pages may call it. aliases: name of a model -> the model, for clients that
-    insist on a name. rate: requests per minute from one client, None for any number.
+    insist on a name. rate: requests per minute from one client, None for any number. library: of sounds that can be
+    searched, None for none.
     """
 
     max_upload: int = 512 * 2**20
@@ -38,6 +40,7 @@ class ServeSettings:
     aliases: dict[str, str] = field(default_factory=dict)
     rate: int | None = None
     root_path: str = ""
+    library: Path | None = None
 
     @property
     def read_limits(self) -> ReadLimits:

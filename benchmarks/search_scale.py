@@ -1,0 +1,148 @@
+"""Measures a library of a million made-up rows: `python benchmarks/search_scale.py --rows 1000000`.
+
+The rows are random directions around those of real sentences, so that the vectors cluster as sounds do. Prints the rate
+at which rows and indices are made, the size on the disk, the time of a query of `search_words` with mini's text tower,
+and how many of the exact nearest ten the index of the vectors finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow
+
+from enclap.data.synthetic.grammar import finish
+from enclap.data.synthetic.lexicon import load_lexicon
+from enclap.engines import Engine, load_engine
+from enclap.hub.resolve import find_model
+from enclap.search.labels import LabelSet, text_vector
+from enclap.search.library import SCHEMA, Facts, Library, written_library
+from enclap.search.query import search_words
+from enclap.search.store import embeddings_in, row_schema
+from tables import hardware, today
+
+WINDOWS_PER_FILE, FILES_TOGETHER = 10, 5_000
+NOISE = 0.8
+"""Length of what is added to the unit vector of a sentence."""
+RECALL_QUERIES = 20
+
+
+def main() -> None:
+    """Make the rows and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--folder", type=Path, help="where the library is made, and kept")
+    parser.add_argument("--reuse", action="store_true", help="only ask the library that an earlier run has kept there")
+    options = parser.parse_args()
+    with TemporaryDirectory() as made:
+        path, engine = options.folder or Path(made) / "library", load_engine(find_model("mini"))
+        labels = LabelSet(engine)
+        if not options.reuse:
+            make(path, engine, labels, options.rows)
+        ask(path, engine, labels, options.queries)
+
+
+def make(path: Path, engine: Engine, labels: LabelSet, rows: int) -> None:
+    """Make a library at `path` and print what it takes."""
+    entries = [load_lexicon()[label] for label in labels.labels]
+    centres = np.stack([text_vector(engine, finish(entry.clauses[0])) for entry in entries])
+    captions = [finish(entry.clauses[0]) for entry in entries]
+    facts = Facts(
+        schema=SCHEMA, model="mini", space="made", captioner="made", width=labels.width, folder=str(path), table=1
+    )
+    print(f"{today()}, {hardware()}; {rows} rows of {labels.width} numbers", flush=True)
+    with written_library(path, facts, reindex=True) as library:
+        began, worked = time.monotonic(), time.process_time()
+        for start in range(0, rows, WINDOWS_PER_FILE * FILES_TOGETHER):
+            count = min(rows - start, WINDOWS_PER_FILE * FILES_TOGETHER)
+            table, names = made_rows(start, count, centres, captions, labels)
+            library.rows.replace(table, names)
+        report("rows written", rows, began, worked)
+        began, worked = time.monotonic(), time.process_time()
+        library.rows.tidy()
+        report("rows indexed", rows, began, worked)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    print(f"size on disk: {size / 1e9:.2f} GB, {size / rows:.0f} bytes a row", flush=True)
+
+
+def ask(path: Path, engine: Engine, labels: LabelSet, queries: int) -> None:
+    """Print how long queries take, and what the index misses."""
+    opened = Library.open(path)
+    words = [labels.labels[number] for number in np.random.default_rng(1).integers(0, len(labels.labels), queries)]
+    search_words(opened, engine, words[0], 20)
+    waits, works = [], []
+    for text in words:
+        began, worked = time.monotonic(), time.process_time()
+        search_words(opened, engine, text, 20)
+        waits.append(1000 * (time.monotonic() - began))
+        works.append(1000 * (time.process_time() - worked))
+    for name, values in (("query, wall", waits), ("query, processor", works)):
+        shown = ", ".join(f"p{share} {np.percentile(values, share):.1f} ms" for share in (50, 90, 99))
+        print(f"{name}: {shown}", flush=True)
+    table = opened.rows.columns(["path", "start", "embedding"])
+    print(f"of the exact nearest ten: {recall(opened, table, engine, words[:RECALL_QUERIES]):.3f} found", flush=True)
+
+
+def made_rows(
+    start: int, count: int, centres: np.ndarray, captions: list[str], labels: LabelSet
+) -> tuple[pyarrow.Table, list[str]]:
+    """Rows from number `start` on, and the names of their files."""
+    generator = np.random.default_rng(start)
+    kinds = generator.integers(0, len(centres), count)
+    vectors = centres[kinds] + NOISE * unit(generator.normal(size=(count, centres.shape[1])).astype(np.float32))
+    vectors = unit(vectors)
+    files = [
+        f"made/{labels.labels[kinds[number]]} {start + number}.wav" for number in range(0, count, WINDOWS_PER_FILE)
+    ]
+    columns = {
+        "path": np.repeat(files, WINDOWS_PER_FILE)[:count],
+        "start": 10.0 * (np.arange(count) % WINDOWS_PER_FILE),
+        "end": 10.0 * (np.arange(count) % WINDOWS_PER_FILE) + 10.0,
+        "caption": [captions[kind] for kind in kinds],
+        "score": np.full(count, 0.5, np.float32),
+        "silence": np.zeros(count, bool),
+        "tags": [[] for _ in range(count)],
+        "names": [labels.labels[kind] if not number % WINDOWS_PER_FILE else "" for number, kind in enumerate(kinds)],
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), vectors.shape[1]),
+        "level": np.zeros(count, np.float32),
+        "spread": np.full(count, 0.1, np.float32),
+        "fingerprint": [b""] * count,
+        "size": np.zeros(count, np.int64),
+        "modified": np.zeros(count, np.int64),
+        "sha256": [""] * count,
+        "duration": np.full(count, 100.0),
+    }
+    return pyarrow.table(columns, schema=row_schema(vectors.shape[1])), files
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The vectors at unit length."""
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recall(library: Library, table: pyarrow.Table, engine: Engine, words: list[str]) -> float:
+    """Share of the exact nearest ten rows that the index gives among its first ten."""
+    vectors = embeddings_in(table)
+    paths, starts = table["path"].to_pylist(), table["start"].to_pylist()
+    shares = []
+    for text in words:
+        vector = text_vector(engine, text)
+        best = np.argpartition(-(vectors @ vector), 10)[:10]
+        exact = {(paths[index], starts[index]) for index in best}
+        shares.append(len(exact & {(row.path, row.start) for row in library.rows.nearest(vector, 10)}) / 10)
+    return float(np.mean(shares))
+
+
+def report(what: str, rows: int, began: float, worked: float) -> None:
+    """Print how long a stage took, and its rate."""
+    wall, work = time.monotonic() - began, time.process_time() - worked
+    print(f"{what}: {wall:.0f} s ({rows / wall:.0f} a second), {work:.0f} s of processor", flush=True)
+
+
+if __name__ == "__main__":
+    main()
