@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,21 @@ def test_the_image_is_built_from_files_that_are_there_for_a_user_without_rights(
     assert re.search(r"^USER 1\d+$", "\n".join(lines), re.MULTILINE)
     (python,) = (line.removeprefix("ARG PYTHON=") for line in lines if line.startswith("ARG PYTHON="))
     assert python in check_pythons.supported_versions()
+
+
+def test_the_image_has_all_that_the_wheel_is_built_from() -> None:
+    """What pyproject.toml puts into the wheel from outside the package must be copied too, or the build fails."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    forced = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert {Path(name).parts[0] for name in forced} <= set(re.findall(r"^COPY (\w+) \w+$", dockerfile, re.MULTILINE))
+
+
+def test_the_composed_server_is_the_stage_of_the_image_and_has_no_rights() -> None:
+    service = content("compose.yaml")["services"]["enclap"]
+    assert f"AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
 def test_the_issue_form_asks_for_the_output_of_doctor() -> None:

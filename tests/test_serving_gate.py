@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,18 @@ import pytest
 
 from enclap.captioner import Captioner
 from enclap.errors import UsageError
-from enclap.serving.access import KeyRing, RateLimit, host_is_allowed, is_loopback, origin_is_allowed
-from enclap.serving.run import check_exposure
+from enclap.serving.access import (
+    KeyRing,
+    RateLimit,
+    check_exposure,
+    host_is_allowed,
+    is_loopback,
+    origin_is_allowed,
+)
 from enclap.serving.settings import ServeSettings, parse_aliases, parse_size, read_keys
 from fakes import EchoEngine
 from servers import PATIENCE, Running, running
+from sounds import noise, write_audio
 
 KEY, OTHER_KEY = "k" * 20, "o" * 20
 OPEN = {"/healthz", "/readyz"}
@@ -148,6 +157,56 @@ def test_a_session_opens_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert token is not None and keys.owner(None, token) == keys.owner(f"Bearer {KEY}", None)
     now[0] = 13 * 3600.0
     assert keys.owner(None, token) is None
+
+
+def test_a_page_of_another_site_can_neither_send_a_form_nor_open_a_session(locked: Running) -> None:
+    """What a browser sends without asking first: a form, with the visitor's cookie and the foreign Origin."""
+    foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    answer = locked.client.post("/v1/jobs", files={"file": ("a.wav", b"x")}, headers=foreign)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
+    assert locked.client.post("/login", data={"key": KEY}, headers=foreign).status_code == 403
+
+
+@pytest.mark.parametrize("strips", [True, False])
+def test_a_proxy_may_add_a_prefix(strips: bool, tmp_path: Path) -> None:
+    """Whether it strips the prefix or passes it on, requests arrive, and answers name the path that clients see."""
+    path = write_audio(tmp_path / "a.wav", noise(0.5), 16_000)
+    with running(Captioner(EchoEngine(), "echo"), ServeSettings(keys=(KEY,), root_path="/sounds")) as server:
+        seen = "" if strips else "/sounds"
+        client = {"headers": {"Authorization": f"Bearer {KEY}"}}
+        assert server.client.get(f"{seen}/healthz").status_code == 200
+        assert server.client.get(f"{seen}/v1/models").status_code == 401
+        made = server.post(f"{seen}/v1/jobs", files={"file": path.read_bytes()}, **client)
+        assert made.headers["location"] == f"/sounds/v1/jobs/{made.json()['id']}"
+        assert server.post(f"{seen}/v1/captions", files={"file": path.read_bytes()}, **client).status_code == 200
+        assert server.post(f"{seen}/mcp", json={}, **client).status_code in {400, 406, 415}
+        assert server.client.put(f"{seen}/v1/jobs", **client).headers["allow"] == "GET, POST"
+        document = server.client.get(f"{seen}/openapi.json", **client).json()
+        assert document["servers"] == [{"url": "/sounds"}]
+
+
+def test_all_that_is_received_stays_below_the_quota(tmp_path: Path) -> None:
+    """Uploads of any route count together, while they come; those of waiting jobs and of the page count too."""
+    content = write_audio(tmp_path / "a.wav", noise(1.0), 16_000).read_bytes()
+    head = (
+        "POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with running(Captioner(EchoEngine(), "echo"), quota=2 * len(content)) as server:
+        post = partial(server.post, content=content, headers={"Content-Type": "audio/wav"})
+        assert post().status_code == 200 and post("/v1/jobs").status_code == 202
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as slow:
+            slow.sendall(head.encode() + b"%x\r\n" % len(content) + content)
+            end = time.monotonic() + PATIENCE
+            while (refused := post(content=content + content[: len(content) // 2])).status_code != 429:
+                assert time.monotonic() < end
+            assert refused.json()["error"]["code"] == "quota_exceeded" and "retry-after" in refused.headers
+            slow.sendall(b"\r\n%x\r\n" % (2 * len(content)) + 2 * content)
+            assert slow.recv(65_536).startswith(b"HTTP/1.1 429")
+        assert post().status_code == 200, "what was received is counted no longer"
+        assert server.runner.uploads.page is not None
+        (server.runner.uploads.page / "of the page").write_bytes(2 * content)
+        assert post().status_code == 429
+        assert server.client.get("/metrics").status_code == 200
 
 
 def test_a_request_that_breaks_http_ends_nothing(locked: Running) -> None:

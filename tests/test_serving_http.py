@@ -309,6 +309,23 @@ def test_a_slow_upload_is_ended_and_keeps_nobody(echo: Running, monkeypatch: pyt
             assert connection.recv(65_536).startswith(b"HTTP/1.1 408")
 
 
+def test_a_client_that_reads_nothing_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "IDLE_SECONDS", 0.5)
+    content = wav(300.0)
+    head = "POST /v1/captions?window=0.1&candidates=64&stream=true HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Type: audio/wav\r\nContent-Length: {len(content)}\r\n\r\n"
+    with running(Captioner(EchoEngine(), "echo")) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(head.encode() + content)
+        wait_until(lambda: server.service.active == 1)
+        wait_until(lambda: server.service.active == 0)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200"), "it was answered, and did not read"
+        assert 'route="/v1/captions",status="200"' in server.client.get("/metrics").text
+        received = sum(len(piece) for piece in iter(lambda: connection.recv(2**20), b""))
+    assert received < 300 * 10 * 1000, "the rest was not sent"
+
+
 def test_a_client_that_vanishes_while_it_sends_is_no_fault(echo: Running, caplog: pytest.LogCaptureFixture) -> None:
     head = "POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: 1000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", echo.port)) as connection:
@@ -354,6 +371,9 @@ def test_figures_are_told(echo: Running) -> None:
     assert 'enclap_requests_total{method="POST",route="/v1/captions",status="200"} 1.0' in shown
     assert "enclap_audio_seconds_total 1.0" in shown
     assert "enclap_active_requests 0.0" in shown
+    assert 'enclap_request_seconds_bucket{le="+Inf",route="/v1/captions"} 1.0' in shown
+    assert "enclap_windows_total 1.0" in shown and 'enclap_model_seconds_total{stage="search"}' in shown
+    assert "enclap_jobs 0.0" in shown and "enclap_refusal_seconds_count 0.0" in shown
 
 
 def test_a_server_that_stops_answers_what_it_has_taken() -> None:

@@ -194,7 +194,7 @@ def test_a_recording_that_ends_the_server_each_time_is_given_up(path: Path, tmp_
 
 def test_uploads_stay_below_the_quota(path: Path) -> None:
     engine = GatedEngine()
-    with running(Captioner(engine, "gated"), quota=2 * path.stat().st_size) as server:
+    with running(Captioner(engine, "gated"), quota=2 * path.stat().st_size + 2000) as server:
         answers = [submit(server, path) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [202, 202, 429]
         assert answers[-1].json()["error"]["code"] == "quota_exceeded" and "retry-after" in answers[-1].headers

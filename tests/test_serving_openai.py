@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import openai
 import pytest
 
 from enclap.captioner import Captioner
 from enclap.output.formats import FORMATS
-from enclap.serving.settings import ServeSettings, parse_aliases
+from enclap.serving.settings import OPENAI_MODELS, ServeSettings, parse_aliases
 from fakes import EchoEngine
 from servers import PATIENCE, Running, running
 from sounds import noise, write_audio
@@ -84,6 +85,24 @@ def test_fields_without_effect_are_taken(client: openai.OpenAI, path: Path, text
         file=path, model="whisper-1", language="en", prompt="dogs", temperature=0.2, chunking_strategy="auto"
     )
     assert found.text == text
+
+
+def test_newer_fields_without_effect_are_taken(client: openai.OpenAI, path: Path, text: str) -> None:
+    found = client.audio.transcriptions.create(
+        file=path,
+        model="gpt-4o-transcribe-diarize",
+        chunking_strategy={"type": "server_vad", "threshold": 0.4, "prefix_padding_ms": 100, "silence_duration_ms": 9},
+        include=["logprobs"],
+        keywords=["dog", "cat"],
+        languages=["en", "de"],
+        known_speaker_names=["a"],
+        known_speaker_references=["data:audio/wav;base64,AAAA"],
+    )
+    assert found.text == text
+
+
+def test_every_name_that_the_client_knows_is_an_alias() -> None:
+    assert set(get_args(openai.types.AudioModel)) <= set(OPENAI_MODELS)
 
 
 def test_an_unknown_model_is_not_found(client: openai.OpenAI, path: Path) -> None:

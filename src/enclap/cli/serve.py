@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,9 @@ def serve(
     library: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Library of `enclap index` that can be searched.")
     ] = None,
+    callback_prefix: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Address below which callbacks of jobs may go.")
+    ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Serve a web page at /.")] = True,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="Log a line of JSON for each request.")] = False,
 ) -> None:
@@ -88,13 +92,12 @@ def serve(
       curl -F file=@dog.wav http://127.0.0.1:8000/v1/captions
     """
     try:
-        from enclap.serving.run import Listening, check_exposure
-        from enclap.serving.run import serve as listen
+        from enclap.serving.recordings import CaptionService
     except ModuleNotFoundError as error:
         raise MissingExtra("enclap serve", "serve") from error
     from enclap.captioner import Captioner
-    from enclap.serving.job_runner import JobRunner
-    from enclap.serving.recordings import CaptionService
+    from enclap.serving.access import check_exposure
+    from enclap.serving.callbacks import parse_prefixes
     from enclap.serving.settings import ServeSettings, parse_aliases, parse_size, read_keys
 
     keys = read_keys(api_key_file) if api_key_file else ()
@@ -110,10 +113,12 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         aliases=parse_aliases(model_alias or [], shown),
         rate=rate,
-        root_path=root_path.rstrip("/"),
         library=opened_library(library, "enclap serve --library"),
+        root_path="/".join(["", *filter(None, root_path.split("/"))]),
+        callback_prefixes=parse_prefixes(callback_prefix or []),
     )
-    listening = Listening(host, port, grace, existing(ssl_certfile), existing(ssl_keyfile), page, log_requests)
+    certificate, key = existing(ssl_certfile), existing(ssl_keyfile)
+    quota = parse_size(upload_quota, "--upload-quota")
     logging.basicConfig(format="%(message)s", level=logging.INFO if log_requests else logging.WARNING)
     captioner = Captioner.from_pretrained(model, engine.value, device, precision.value, threads)
 
@@ -123,9 +128,15 @@ def serve(
         print_error(f"enclap: {shown} is ready on {scheme}://{address}:{port}; Ctrl-C stops it")
 
     service = CaptionService(captioner, settings, shown)
-    quota = parse_size(upload_quota, "--upload-quota")
+    with ThreadPoolExecutor(1) as beside:  # the model warms up while the libraries of the server are loaded
+        warm = beside.submit(service.start)
+        from enclap.serving.job_runner import JobRunner
+        from enclap.serving.run import Listening
+        from enclap.serving.run import serve as listen
+
+        warm.result()
     runner = JobRunner(service, state_dir or default_state_dir(port), quota, keep_jobs * 3600)
-    listen(service, runner, listening, announce)
+    listen(service, runner, Listening(host, port, grace, certificate, key, page, log_requests), announce)
 
 
 def default_state_dir(port: int) -> Path:

@@ -11,6 +11,8 @@ import time
 from collections import OrderedDict
 from urllib.parse import urlsplit
 
+from enclap.errors import UsageError
+
 ANONYMOUS = "anonymous"
 SESSION_COOKIE = "enclap_session"
 SESSION_SECONDS = 12 * 3600.0
@@ -101,6 +103,13 @@ def origin_is_allowed(origin: str, host: str, others: tuple[str, ...]) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether a server that listens there is reached from this machine alone."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def check_exposure(host: str, has_keys: bool, allow_anonymous: bool) -> None:
+    """Raises UsageError when anybody on the network could use the server without a key."""
+    if not is_loopback(host) and not has_keys and not allow_anonymous:
+        advice = "add --api-key-file FILE, or --allow-anonymous if everybody may use it"
+        raise UsageError(f"--host {host}: reached from other machines, and no key is asked for; {advice}")
 
 
 def _endpoint(netloc: str, default: int) -> tuple[str | None, int]:

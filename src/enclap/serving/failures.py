@@ -50,7 +50,8 @@ def answer_failures(app: FastAPI) -> None:
         response = answer(request, RequestRefused(error.status_code, code, str(error.detail).lower()))
         response.headers.update(error.headers or {})
         if error.status_code == 405:
-            path, tables = request.scope["path"], app.openapi()["paths"].items()
+            path = request.scope["path"].removeprefix(request.scope["root_path"])
+            tables = app.openapi()["paths"].items()
             of_path = [table for name, table in tables if re.fullmatch(PARAMETER.sub("[^/]+", name), path)]
             methods = {
                 method.upper() for table in of_path for method in table

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from enclap.serving.access import SESSION_COOKIE, KeyRing, RateLimit, host_is_allowed, origin_is_allowed
 from enclap.serving.problems import RequestRefused, problem_response
 from enclap.serving.recordings import CaptionService
+from enclap.serving.upload_folder import UploadFolder
 
 logger = logging.getLogger("enclap.serving.access")
 
@@ -33,7 +34,7 @@ QUEUED_ROUTES = {("POST", "/v1/captions"), ("POST", "/v1/audio/transcriptions")}
 
 HEARTBEAT = "/heartbeat/"  # of Gradio: open as long as the page is
 POLL_SECONDS = 0.5
-IDLE_SECONDS = 30.0  # that an upload may pause
+IDLE_SECONDS = 30.0  # that an upload, or whoever reads an answer, may pause
 DRAINED_BYTES, DRAINED_SECONDS = 4 * 2**20, 2.0
 """What is read of the body of a refused request: a connection that is closed before loses the answer."""
 
@@ -42,7 +43,8 @@ DRAINED_BYTES, DRAINED_SECONDS = 4 * 2**20, 2.0
 class _Exchange:
     """A request while it is answered, and the way back to its client.
 
-    refusal: why it is refused, whatever the routes say.
+    answered: when the answer began. refusal: why it is refused, whatever the routes say. is_gone: nobody reads what is
+    sent.
     """
 
     scope: Scope
@@ -52,7 +54,9 @@ class _Exchange:
     began: float
     received: int = 0
     status: int | None = None
+    answered: float = 0.0
     refusal: RequestRefused | None = None
+    is_gone: bool = False
 
     @property
     def path(self) -> str:
@@ -61,13 +65,23 @@ class _Exchange:
         return path.removeprefix(self.scope.get("root_path", "")) or "/"
 
     async def send(self, message: Message) -> None:
-        """Pass a message on to the client, with the request id; the status is kept."""
+        """Pass a message on to the client, with the request id; the status is kept.
+
+        Raises OSError when the client reads nothing for a while: it would keep its place in the queue for ever.
+        """
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.answered = message["status"], time.monotonic()
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.request_id
             headers.setdefault("x-content-type-options", "nosniff")
-        await self.to_client(message)
+        if self.is_gone:
+            return
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self.to_client(message)
+        except TimeoutError as error:
+            self.is_gone = True
+            raise OSError("the client reads nothing") from error
 
     async def refuse(self, error: RequestRefused, receive: Receive) -> None:
         """Answer at once; then read a little more of the body, so that the client has time to read the answer."""
@@ -86,12 +100,16 @@ class _Exchange:
 
 
 class Gate:
-    """The application behind the checks. service: for limits, figures and the queue. has_login: a form for the key."""
+    """The application behind the checks.
+
+    service: for limits, figures and the queue. uploads: counts what is received. has_login: a form asks for the key.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         service: CaptionService,
+        uploads: UploadFolder,
         keys: KeyRing,
         *,
         has_login: bool = False,
@@ -99,6 +117,7 @@ class Gate:
     ) -> None:
         self._app = app
         self._service = service
+        self._uploads = uploads
         self._settings = service.settings
         self._keys = keys
         self._rate = RateLimit(service.settings.rate)
@@ -113,6 +132,10 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if prefix := self._settings.root_path:  # in the path, as ASGI has it, whether the proxy passes it on or not
+            given = scope["path"]
+            is_passed_on = given == prefix or given.startswith(f"{prefix}/")
+            scope = {**scope, "root_path": prefix, "path": given if is_passed_on else prefix + given}
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -131,7 +154,15 @@ class Gate:
                 exchange.refusal = error
             if exchange.refusal is not None:
                 await exchange.refuse(exchange.refusal, receive)
+        except OSError:
+            if not exchange.is_gone:
+                raise
+        except asyncio.CancelledError:
+            if self._service.is_ready:
+                raise
+            # The grace of a stopping server is over: uvicorn says so in a line, and would add a traceback for each.
         finally:
+            self._uploads.forget(exchange.received)
             self._record(exchange)
 
     def _check(self, exchange: _Exchange) -> None:
@@ -162,6 +193,7 @@ class Gate:
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > self._settings.max_upload:
             raise self._too_large()
+        self._uploads.check_room(int(declared))
         if (exchange.scope["method"], path) in QUEUED_ROUTES and not self._service.has_room:
             raise self._service.full()
 
@@ -185,10 +217,15 @@ class Gate:
                 advice = "the upload pauses or takes too long; send it again"
                 exchange.refusal = RequestRefused(408, "upload_too_slow", advice)
                 raise exchange.refusal from error
-            exchange.received += len(message.get("body", b""))
-            if exchange.received > self._settings.max_upload:
-                exchange.refusal = self._too_large()
-                raise exchange.refusal
+            size = len(message.get("body", b""))
+            try:
+                self._uploads.receive(size)
+                exchange.received += size
+                if exchange.received > self._settings.max_upload:
+                    raise self._too_large()
+            except RequestRefused as refusal:
+                exchange.refusal = refusal
+                raise
             is_whole = not message.get("more_body", False)
             return message
 
@@ -209,6 +246,8 @@ class Gate:
         status = exchange.status or 499  # the client went away before there was an answer
         self._service.metrics.requests.labels(method, route, status).inc()
         self._service.metrics.latency.labels(route).observe(seconds)
+        if status == 429:
+            self._service.metrics.refusals.observe(exchange.answered - exchange.began)
         if self._log_requests:
             facts: dict[str, Any] = {"request_id": exchange.request_id, "method": method, "route": route}
             facts |= {"status": status, "seconds": round(seconds, 4), "bytes": exchange.received}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import partial
 
 from fastapi import FastAPI
@@ -34,6 +35,7 @@ def build_app(
     tools = Deferred(partial(tools_app, runner))
 
     def page_app() -> Starlette:
+        os.environ["GRADIO_TEMP_DIR"] = str(runner.uploads.page)
         from enclap.serving import page  # here: Gradio takes seconds to load
 
         return page.page_app(service)
@@ -44,7 +46,6 @@ def build_app(
         title="enclap",
         summary="Describes sounds in English sentences.",
         version=__version__,
-        root_path=settings.root_path,
         docs_url=None,  # its scripts come from another host
         redoc_url=None,
     )
@@ -65,7 +66,7 @@ def build_app(
         guarded = CORSMiddleware(
             guarded, settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
-    return Gate(guarded, service, keys, has_login=with_page, log_requests=log_requests)
+    return Gate(guarded, service, runner.uploads, keys, has_login=with_page, log_requests=log_requests)
 
 
 def include_search(app: FastAPI, settings: ServeSettings) -> None:

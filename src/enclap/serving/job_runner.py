@@ -12,11 +12,13 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from enclap.errors import EnvironmentFault
 from enclap.files.locks import locked
 from enclap.output.resume import model_fingerprint
+from enclap.serving.callbacks import CallbackSender, callback_is_allowed
 from enclap.serving.captions import CaptionForm
 from enclap.serving.job_store import QUEUED, Job, JobStore
 from enclap.serving.problems import RequestRefused, problem_table
@@ -66,17 +68,23 @@ class JobRunner:
         """
         shown = printable(str(self._folder))
         try:
-            self.uploads.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._held.enter_context(locked(self._folder / "lock", str(self._folder)))
+            self.uploads.open()
             self.store = JobStore(self._folder / "jobs.sqlite3")
         except (OSError, sqlite3.Error) as error:
             advice = "name another folder by --state-dir"
             raise EnvironmentFault(f"{shown}: the jobs cannot be kept there: {error}; {advice}") from error
         self._held.callback(self.store.close)
+        self.uploads.page = Path(self._held.enter_context(TemporaryDirectory(prefix="enclap-page-")))
         self.store.requeue_running()
         self._sweep()
         folder = self.service.captioner.folder
         self._model = f"{__version__} {self.service.model} {model_fingerprint(folder) if folder else ''}"
+        self.service.metrics.jobs.set_function(self.store.unfinished)
+        sender = CallbackSender(self.store, self.service.settings.callback_prefixes)
+        sender.start()
+        self._held.callback(sender.stop)
         for _ in range(BACKGROUND_READERS):
             thread = threading.Thread(target=self._work, name="enclap-jobs", daemon=True)
             self._threads.append(thread)
@@ -93,19 +101,30 @@ class JobRunner:
             thread.join()
         self._held.close()
 
-    def submit(self, owner: str, recording: NamedFile, options: dict[str, Any], idempotency_key: str | None) -> Job:
-        """The job, which is kept from now on whatever happens to the server.
+    def submit(
+        self,
+        owner: str,
+        recording: NamedFile,
+        options: dict[str, Any],
+        idempotency_key: str | None = None,
+        callback: str | None = None,
+    ) -> Job:
+        """The job, which is kept from now on whatever happens to the server. callback: address that is told its end.
 
-        Raises RequestRefused when too much waits, or the key stood for another request before.
+        Raises RequestRefused when too much waits, the callback may not be made, or the key stood for another request.
         """
+        if callback is not None and not callback_is_allowed(callback, self.service.settings.callback_prefixes):
+            message = "callback: not below an address that the operator lists by --callback-prefix"
+            raise RequestRefused(400, "callback_not_allowed", message)
         if self.store.unfinished() >= MOST_UNFINISHED:
             raise RequestRefused(429, "queue_full", f"{MOST_UNFINISHED} jobs wait, the most that are kept", 60)
         id = secrets.token_urlsafe(ID_BYTES)
         with self._space:  # held until the job is kept: no sweep takes its upload for one that nobody needs
             size, content = self.uploads.keep(id, recording)
-            facts = json.dumps([content, recording.name, options], sort_keys=True)
+            facts = json.dumps([content, recording.name, options, callback], sort_keys=True)
             fingerprint = hashlib.sha256(facts.encode("utf-8", "backslashreplace")).hexdigest()
-            job = self.store.add(Job(id, owner, QUEUED, recording.name, options, size, fingerprint, idempotency_key))
+            job = Job(id, owner, QUEUED, recording.name, options, size, fingerprint, idempotency_key, callback=callback)
+            job = self.store.add(job)
         if job.id != id:
             self.uploads.remove(id)
             if job.fingerprint != fingerprint:

@@ -22,7 +22,9 @@ from enclap.types import Caption, CaptionResult
 
 CAPTION = TypeAdapter(Caption)
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
-UNFINISHED = (QUEUED, RUNNING)
+UNFINISHED, ENDED = (QUEUED, RUNNING), (DONE, FAILED)
+PENDING, DELIVERED = "pending", "delivered"
+"""States of a callback, beside FAILED."""
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -35,7 +37,12 @@ CREATE TABLE IF NOT EXISTS captions (
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, number INTEGER NOT NULL, caption TEXT NOT NULL,
     PRIMARY KEY (job, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS callbacks (
+    job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, url TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0
+);
 """
+SELECT = "SELECT jobs.*, url AS callback, callbacks.state AS callback_state FROM jobs LEFT JOIN callbacks ON job = id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,8 @@ class Job:
 
     options: of the request. size: bytes of the upload. fingerprint: a hash of upload and options. model: what captions
     were made with. created, updated: seconds since 1970. declared: what the container says of its length, in seconds.
-    error: the table that a client is shown. attempts: how often it was begun since its last caption.
+    error: the table that a client is shown. attempts: how often it was begun since its last caption. callback: the
+    address that is told when the job has ended; callback_state: whether it was.
     """
 
     id: str
@@ -61,6 +69,18 @@ class Job:
     declared: float | None = None
     error: dict[str, Any] | None = None
     attempts: int = 0
+    callback: str | None = None
+    callback_state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """An ended job whose callback is due. state: of the job. attempts: how often it was tried."""
+
+    job: str
+    url: str
+    state: str
+    attempts: int
 
 
 class JobStore:
@@ -88,25 +108,27 @@ class JobStore:
         now = time.time()
         with self._transaction() as run:
             if job.idempotency_key is not None:
-                query = "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?"
+                query = f"{SELECT} WHERE owner = ? AND idempotency_key = ?"
                 if row := run(query, (job.owner, job.idempotency_key)).fetchone():
                     return _job(row)
             values = (job.id, job.owner, job.state, job.name, json.dumps(job.options), job.size, job.fingerprint)
             columns = "id, owner, state, name, options, size, fingerprint, idempotency_key, created, updated"
             query = f"INSERT INTO jobs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             run(query, (*values, job.idempotency_key, now, now))
-            return _job(run("SELECT * FROM jobs WHERE id = ?", (job.id,)).fetchone())
+            if job.callback is not None:
+                run("INSERT INTO callbacks (job, url, state) VALUES (?, ?, ?)", (job.id, job.callback, PENDING))
+            return _job(run(f"{SELECT} WHERE id = ?", (job.id,)).fetchone())
 
     def find(self, id: str, owner: str) -> Job | None:
         """The owner's job of that id."""
         with self._transaction() as run:
-            row = run("SELECT * FROM jobs WHERE id = ? AND owner = ?", (id, owner)).fetchone()
+            row = run(f"{SELECT} WHERE id = ? AND owner = ?", (id, owner)).fetchone()
             return row and _job(row)
 
     def of_owner(self, owner: str, limit: int) -> list[Job]:
         """The owner's jobs, the newest first."""
         with self._transaction() as run:
-            query = "SELECT * FROM jobs WHERE owner = ? ORDER BY created DESC LIMIT ?"
+            query = f"{SELECT} WHERE owner = ? ORDER BY created DESC LIMIT ?"
             return [_job(row) for row in run(query, (owner, limit))]
 
     def captions(self, id: str, after: int = 0) -> list[Caption]:
@@ -141,7 +163,7 @@ class JobStore:
                 run("DELETE FROM captions WHERE job = ?", (row["id"],))
             query = "UPDATE jobs SET state = ?, model = ?, updated = ?, attempts = attempts + 1 WHERE id = ?"
             run(query, (RUNNING, model, time.time(), row["id"]))
-            return _job(run("SELECT * FROM jobs WHERE id = ?", (row["id"],)).fetchone())
+            return _job(run(f"{SELECT} WHERE id = ?", (row["id"],)).fetchone())
 
     def add_caption(self, id: str, number: int, caption: Caption, declared: float | None) -> bool:
         """Whether the job is still there; the caption is then kept."""
@@ -161,6 +183,22 @@ class JobStore:
         with self._transaction() as run:
             run("UPDATE jobs SET state = ?, error = ?, updated = ? WHERE id = ?", (state, reason, time.time(), id))
 
+    def due_callback(self) -> Callback | None:
+        """The callback of an ended job that is due the longest."""
+        with self._transaction() as run:
+            query = (
+                "SELECT job, url, jobs.state, callbacks.attempts FROM callbacks JOIN jobs ON job = id"
+                " WHERE callbacks.state = ? AND jobs.state IN (?, ?) AND due <= ? ORDER BY due, updated LIMIT 1"
+            )
+            row = run(query, (PENDING, *ENDED, time.time())).fetchone()
+            return row and Callback(*row)
+
+    def settle_callback(self, callback: Callback, state: str, due: float = 0.0) -> None:
+        """It was tried once more, and is in this state now; due: when it is tried again, in seconds since 1970."""
+        with self._transaction() as run:
+            query = "UPDATE callbacks SET state = ?, attempts = ?, due = ? WHERE job = ?"
+            run(query, (state, callback.attempts + 1, due, callback.job))
+
     def remove(self, id: str) -> None:
         """Forget the job and its captions."""
         with self._transaction() as run:
@@ -169,7 +207,7 @@ class JobStore:
     def remove_finished_before(self, moment: float) -> None:
         """Forget jobs that ended before `moment`, in seconds since 1970."""
         with self._transaction() as run:
-            run("DELETE FROM jobs WHERE state IN (?, ?) AND updated < ?", (DONE, FAILED, moment))
+            run("DELETE FROM jobs WHERE state IN (?, ?) AND updated < ?", (*ENDED, moment))
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from enclap.output.formats import FORMATS, caption_table
@@ -25,6 +26,16 @@ KEEP_ALIVE_SECONDS = 15.0  # proxies end a connection that says nothing
 IDEMPOTENCY_KEY, EVENT_ID = r"[!-~]{1,255}", r"(-1|[0-9]{1,9})"
 
 
+class JobForm(CaptionForm):
+    """The options of POST /v1/jobs."""
+
+    callback: str | None = Field(
+        None,
+        max_length=2048,
+        description="Address, below one that the operator lists, that is sent id and state when the job has ended.",
+    )
+
+
 def jobs_router(runner: JobRunner) -> APIRouter:
     """The routes below /v1/jobs."""
     routes = JobRoutes(runner)
@@ -37,7 +48,7 @@ def jobs_router(runner: JobRunner) -> APIRouter:
         summary="Send a recording to be captioned in its own time",
         status_code=202,
         responses=problems(400, 415, 422, 503),
-        openapi_extra=upload_body(CaptionForm, many=False, raw=True) | {"parameters": [key]},
+        openapi_extra=upload_body(JobForm, many=False, raw=True) | {"parameters": [key]},
     )(routes.submit)
     router.get("", summary="The jobs of this key, the newest first", responses=problems())(routes.jobs)
     router.get("/{id}", summary="State, progress and the captions so far", responses=problems(404))(routes.job)
@@ -74,11 +85,11 @@ class JobRoutes:
             held.callback(upload.close)
             if len(upload.recordings) > 1:
                 raise RequestRefused(400, "invalid_option", "file: one recording a job; send several jobs")
-            form = read_form(CaptionForm, upload.fields)
+            form = read_form(JobForm, upload.fields)
             self._runner.service.check(form.settings)
             [recording] = upload.recordings
-            owner = request.state.owner
-            job = await asyncio.to_thread(self._runner.submit, owner, recording, form.model_dump(), key)
+            owner, options = request.state.owner, form.model_dump(exclude={"callback"})
+            job = await asyncio.to_thread(self._runner.submit, owner, recording, options, key, form.callback)
         location = f"{self._runner.service.settings.root_path}/v1/jobs/{job.id}"
         return JSONResponse(job_table(job), 202, {"Location": location})
 
@@ -157,4 +168,5 @@ def job_table(job: Job) -> dict[str, Any]:
         "updated": round(job.updated, 3),
         "declared": job.declared,
         "error": job.error and job.error["error"],
+        "callback": job.callback and {"url": job.callback, "state": job.callback_state},
     }

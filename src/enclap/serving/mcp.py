@@ -173,7 +173,7 @@ async def _caption(
         runner.service.check(form.settings)
         with file:
             recording = NamedFile(file, name)
-            job = await asyncio.to_thread(runner.submit, owner, recording, form.model_dump(), None)
+            job = await asyncio.to_thread(runner.submit, owner, recording, form.model_dump())
     except (EnclapError, ValidationError) as error:
         raise ToolError(str(error)) from error
     return await _wait(runner, owner, job.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 LATENCIES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
@@ -28,6 +28,8 @@ class Metrics:
             "enclap_batch_windows", "Windows in one batch.", registry=registry, buckets=(1, 2, 4, 8, 16, 32)
         )
         self.active = Gauge("enclap_active_requests", "Requests captioned or waiting for it.", registry=registry)
+        self.jobs = Gauge("enclap_jobs", "Jobs that wait or run.", registry=registry)
+        self.refusals = Summary("enclap_refusal_seconds", "Time to an answer of 429.", registry=registry)
         self.refused = Counter("enclap_refused", "Requests refused because the queue was full.", registry=registry)
 
     def exposition(self) -> bytes:

@@ -37,6 +37,7 @@ from enclap.serving.uploads import read_form
 from enclap.types import CaptionResult
 
 LANGUAGE = "english"
+Texts = list[str] | str | None
 SETTINGS = Settings(DecodingOptions(), DEFAULT_WINDOW)
 EXAMPLES = {
     "application/json": '{"text": "A dog barks."}',
@@ -59,8 +60,16 @@ class TranscriptionRequest(BaseModel):
     prompt: str | None = None
     temperature: float = 0.0
     chunking_strategy: str | None = None
-    timestamp_granularities: list[str] | str | None = Field(None, alias="timestamp_granularities[]")
-    include: list[str] | str | None = Field(None, alias="include[]")
+    chunking_type: str | None = Field(None, alias="chunking_strategy[type]")
+    chunking_padding: int | None = Field(None, alias="chunking_strategy[prefix_padding_ms]")
+    chunking_silence: int | None = Field(None, alias="chunking_strategy[silence_duration_ms]")
+    chunking_threshold: float | None = Field(None, alias="chunking_strategy[threshold]")
+    timestamp_granularities: Texts = Field(None, alias="timestamp_granularities[]")
+    include: Texts = Field(None, alias="include[]")
+    keywords: Texts = Field(None, alias="keywords[]")
+    languages: Texts = Field(None, alias="languages[]")
+    known_speaker_names: Texts = Field(None, alias="known_speaker_names[]")
+    known_speaker_references: Texts = Field(None, alias="known_speaker_references[]")
 
 
 def openai_router(service: CaptionService) -> APIRouter:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from enclap.errors import UsageError
-from enclap.serving.access import is_loopback
 from enclap.serving.http import build_app
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.recordings import CaptionService
@@ -31,13 +29,6 @@ class Listening:
     key: str | None = None
     with_page: bool = True
     log_requests: bool = False
-
-
-def check_exposure(host: str, has_keys: bool, allow_anonymous: bool) -> None:
-    """Raises UsageError when anybody on the network could use the server without a key."""
-    if not is_loopback(host) and not has_keys and not allow_anonymous:
-        advice = "add --api-key-file FILE, or --allow-anonymous if everybody may use it"
-        raise UsageError(f"--host {host}: reached from other machines, and no key is asked for; {advice}")
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -70,9 +61,9 @@ class _Server(AnnouncingServer):
 def serve(
     service: CaptionService, runner: JobRunner, listening: Listening, on_listening: Callable[[int], None]
 ) -> None:
-    """Load, warm up, then listen until SIGTERM or SIGINT; running requests get `grace` seconds to end.
+    """Listen until SIGTERM or SIGINT; running requests get `grace` seconds to end.
 
-    on_listening: called with the port as soon as requests are taken.
+    service: started, its model is warm. on_listening: called with the port as soon as requests are taken.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(OPEN_FILES, hard)), hard))
@@ -80,7 +71,6 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: None)
     with ExitStack() as started:
         started.callback(service.stop)
-        service.start()
         runner.start()
         started.callback(runner.stop)
         config = uvicorn.Config(

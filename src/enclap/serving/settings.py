@@ -15,7 +15,15 @@ POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 HIGHEST_RATE = 192_000  # Hz: a window of 10 s takes 8 MB at most
 LONGEST_WINDOW = 120.0  # seconds held at once for window=0: 92 MB at most
 MOST_HITS = 100  # of a search
-OPENAI_MODELS = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+OPENAI_MODELS = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-4o-transcribe-diarize",
+)
+"""Those that OpenAI's client knows in November 2026."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,8 @@ class ServeSettings:
     for a server that asks for none. allowed_hosts: names beside localhost and addresses by which the server is
     reached. cors_origins: other sites whose pages may call it. aliases: name of a model -> the model, for clients that
     insist on a name. rate: requests per minute from one client, None for any number. library: of sounds that can be
-    searched, None for none.
+    searched, None for none. callback_prefixes: addresses below which clients may have themselves told that a job has
+    ended.
     """
 
     max_upload: int = 512 * 2**20
@@ -41,6 +50,7 @@ class ServeSettings:
     rate: int | None = None
     root_path: str = ""
     library: Path | None = None
+    callback_prefixes: tuple[str, ...] = ()
 
     @property
     def read_limits(self) -> ReadLimits:
