@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sqlite3
 import threading
 import time
 from http.client import HTTPException
@@ -107,18 +108,25 @@ class CallbackSender:
     def run(self) -> None:
         """One callback after the other, until `stop`."""
         while not self._stopping.is_set():
-            callback = self._store.due_callback()
-            if callback is None:
-                self._stopping.wait(IDLE_SECONDS)
-            elif not callback_is_allowed(callback.url, self._prefixes):  # the list was another one when it was taken
-                self._store.settle_callback(callback, FAILED)
-            elif self.send(callback):
-                self._store.settle_callback(callback, DELIVERED)
-            elif callback.attempts < len(WAIT_SECONDS):
-                self._store.settle_callback(callback, PENDING, time.time() + WAIT_SECONDS[callback.attempts])
-            else:
-                logger.warning("job %s: its callback was never answered, and is given up", callback.job)
-                self._store.settle_callback(callback, FAILED)
+            try:
+                callback = self._store.due_callback()
+                if callback is not None:
+                    self._store.settle_callback(callback, *self.outcome(callback))
+                    continue
+            except sqlite3.Error:  # a full disk, say: what is due stays due
+                logger.exception("the callbacks of jobs cannot be kept")
+            self._stopping.wait(IDLE_SECONDS)
+
+    def outcome(self, callback: Callback) -> tuple[str, float]:
+        """The state of the callback after one more try, and when it is due again."""
+        if not callback_is_allowed(callback.url, self._prefixes):  # the list was another one when it was taken
+            return FAILED, 0.0
+        if self.send(callback):
+            return DELIVERED, 0.0
+        if callback.attempts < len(WAIT_SECONDS):
+            return PENDING, time.time() + WAIT_SECONDS[callback.attempts]
+        logger.warning("job %s: its callback was never answered, and is given up", callback.job)
+        return FAILED, 0.0
 
     def send(self, callback: Callback) -> bool:
         """Whether the address answered that it has heard of the job."""

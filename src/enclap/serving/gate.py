@@ -35,7 +35,7 @@ QUEUED_ROUTES = {("POST", "/v1/captions"), ("POST", "/v1/audio/transcriptions")}
 HEARTBEAT = "/heartbeat/"  # of Gradio: open as long as the page is
 POLL_SECONDS = 0.5
 IDLE_SECONDS = 30.0  # that an upload, or whoever reads an answer, may pause
-DRAINED_BYTES, DRAINED_SECONDS = 4 * 2**20, 2.0
+DRAINED_BYTES, DRAINED_SECONDS = 4 * 2**20, 10.0
 """What is read of the body of a refused request: a connection that is closed before loses the answer."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from functools import partial
 
 from fastapi import FastAPI
@@ -35,7 +34,6 @@ def build_app(
     tools = Deferred(partial(tools_app, runner))
 
     def page_app() -> Starlette:
-        os.environ["GRADIO_TEMP_DIR"] = str(runner.uploads.page)
         from enclap.serving import page  # here: Gradio takes seconds to load
 
         return page.page_app(service)

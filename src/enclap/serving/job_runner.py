@@ -12,7 +12,6 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from enclap.errors import EnvironmentFault
@@ -76,7 +75,6 @@ class JobRunner:
             advice = "name another folder by --state-dir"
             raise EnvironmentFault(f"{shown}: the jobs cannot be kept there: {error}; {advice}") from error
         self._held.callback(self.store.close)
-        self.uploads.page = Path(self._held.enter_context(TemporaryDirectory(prefix="enclap-page-")))
         self.store.requeue_running()
         self._sweep()
         folder = self.service.captioner.folder

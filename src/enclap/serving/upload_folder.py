@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 
 from enclap.files import require_room
@@ -20,13 +19,11 @@ RETRY_SECONDS = 60
 class UploadFolder:
     """A file for each job, under the job's id.
 
-    quota: bytes of all uploads together: those that wait here, those that are being received for any route, and those
-    of the page, which Gradio keeps in the folder `page`.
+    quota: bytes of all uploads together: those that wait here, and those that are being received for any route.
     """
 
     def __init__(self, folder: Path, quota: int) -> None:
         self.folder = folder
-        self.page: Path | None = None
         self._quota = quota
         self._receiving = 0
         self._sizes: dict[str, int] = {}
@@ -54,11 +51,7 @@ class UploadFolder:
 
     def check_room(self, size: int) -> None:
         """Raises RequestRefused unless an upload of that many bytes fits beside all that is there."""
-        of_page = 0
-        for path in self.page.rglob("*") if size and self.page is not None else ():
-            with suppress(FileNotFoundError):  # Gradio removes what is old
-                of_page += path.stat().st_size if path.is_file() else 0
-        self._require(self._receiving + of_page + size)
+        self._require(self._receiving + size)
 
     def keep(self, id: str, recording: NamedFile) -> tuple[int, str]:
         """Size and SHA-256 of the recording, which is on the disk afterwards; RequestRefused when there is no room."""
