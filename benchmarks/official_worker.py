@@ -24,7 +24,7 @@ from enclap.engines.onnx.decoder import CrossAttentionCache
 from enclap.engines.onnx.engine import GRAPH_SUFFIXES, OnnxEngine
 from enclap.engines.onnx.features import load_codec
 from enclap.engines.onnx.sessions import Sessions, providers
-from enclap.hub.layout import SPECIAL_SLOTS, Graph
+from enclap.hub.layout import Graph
 from enclap.hub.model_folder import ModelFolder
 from enclap.types import Features, Waveform, Window
 
@@ -103,7 +103,7 @@ def encoder_pass(folder: ModelFolder, sessions: Sessions, precision: str, clip: 
     """One run of the caption model's encoder."""
     encoder = sessions.get(Graph.ENCODER + GRAPH_SUFFIXES[precision])
     caption = folder.caption
-    heads, slots = caption.decoder_attention_heads, frame_count(folder, clip) + SPECIAL_SLOTS
+    heads, slots = caption.decoder_attention_heads, frame_count(folder, clip) + folder.special_slots
     names = [item.name for item in encoder.get_outputs()]
 
     def run() -> None:

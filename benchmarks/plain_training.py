@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from enclap.hub.layout import LEADING_SLOTS
+from enclap.hub.layout import leading_slots
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
 from enclap.model.losses import codebook_weights
 from enclap.model.masking import hidden_frames, mask_codes
@@ -63,8 +63,9 @@ def plain_loss(model: EnclapForConditionalGeneration, batch: dict[str, Tensor]) 
     logits = model.lm_head(decoded.last_hidden_state) + model.final_logits_bias
     smoothing = model.config.label_smoothing
     loss = functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=smoothing)
-    after = slots.shape[1] - LEADING_SLOTS - batch["mcm_labels"].shape[1]
-    labels = functional.pad(batch["mcm_labels"], (0, 0, LEADING_SLOTS, after), value=-100)  # [B, T + 3, K]
+    leading = leading_slots(model.config.clap_slots)
+    after = slots.shape[1] - leading - batch["mcm_labels"].shape[1]
+    labels = functional.pad(batch["mcm_labels"], (0, 0, leading, after), value=-100)  # [B, T + 3, K]
     hidden = torch.zeros(())
     for index, weight in enumerate(codebook_weights(model.config.codebooks)):
         entries = model.mcm_heads[index](slots)  # [B, T + 3, entries]

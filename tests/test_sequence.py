@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,17 +27,17 @@ def test_collated_arrays_are_the_official_ones(case: tuple[str, list[str]]) -> N
     name, clips = case
     arrays = golden("collate")
     codes, mask = pad_frames(
-        [arrays[f"codes_{clip}"] for clip in clips], FULL_SIZE_ENTRIES, max_frames(FULL_SIZE_POSITIONS)
+        [arrays[f"codes_{clip}"] for clip in clips], FULL_SIZE_ENTRIES, max_frames(FULL_SIZE_POSITIONS, 1)
     )
     ids, encodec, attention = to_official_slots(codes, mask, FULL_SIZE_ENTRIES)
     np.testing.assert_array_equal(ids, arrays[f"{name}_input_ids"])
     np.testing.assert_array_equal(encodec, arrays[f"{name}_encodec_mask"])
     np.testing.assert_array_equal(attention, arrays[f"{name}_attention_mask"])
-    np.testing.assert_array_equal(slot_mask(torch.from_numpy(mask)).numpy(), attention)
+    np.testing.assert_array_equal(slot_mask(torch.from_numpy(mask), 1).numpy(), attention)
 
 
 def test_full_size_models_hold_1021_frames() -> None:
-    assert EnclapConfig().max_frames == max_frames(FULL_SIZE_POSITIONS) == 1021
+    assert EnclapConfig().max_frames == max_frames(FULL_SIZE_POSITIONS, 1) == 1021
 
 
 def test_slots_of_a_padded_batch() -> None:
@@ -50,6 +51,27 @@ def test_slots_of_a_padded_batch() -> None:
     expected = [model.clap_projection(embedding[1]), tokens[0], nine, tokens[2]]
     torch.testing.assert_close(slots[1, :4], torch.stack(expected))
     assert slots[1, 4:].abs().max() == 0
+
+
+def test_an_embedding_with_several_slots_comes_before_the_start_and_padding_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = caption_model(64, True, "codes", clap_slots=3)
+    embedding, codes = torch.randn(1, 16), torch.randint(0, 16, (1, 5, 4))
+    slots = model.embed_slots(EncoderInputs(codes, None, embedding))
+    assert slots.shape == (1, 10, 32)
+    torch.testing.assert_close(slots[0, :3].flatten(), model.clap_projection(embedding)[0])
+    torch.testing.assert_close(slots[0, [3, 9]], model.get_input_embeddings().weight[[0, 2]])
+    mask = torch.tensor([[1, 1, 1, 0, 0]])
+    padded, _ = model.encode(EncoderInputs(codes, mask, embedding))
+    alone, _ = model.encode(EncoderInputs(codes[:, :3], None, embedding))
+    torch.testing.assert_close(padded.last_hidden_state[:, :8], alone.last_hidden_state, atol=1e-5, rtol=0)
+    assert model.config.max_frames == model.config.max_position_embeddings - 5
+
+
+@pytest.mark.parametrize("settings", [{"clap_slots": 0}, {"clap_slots": 2, "use_clap": False}])
+def test_slots_that_no_embedding_could_fill_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="clap_slots is"):
+        EnclapConfig(**settings)
 
 
 def test_slot_zero_has_no_position_and_the_others_read_one_row_later() -> None:

@@ -42,8 +42,8 @@ def tiny_model_folder(
     path.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     vocabulary = save_tokenizer(path / "tokenizer.json")
-    clap_dim = CLAP_DIM if clap == "clap" else SPANS * TOWER_WIDTH
-    caption_model(vocabulary, use_clap, acoustic_input, clap_dim).save_pretrained(path)
+    clap_dim, clap_slots = (CLAP_DIM, 1) if clap == "clap" else (SPANS * TOWER_WIDTH, SPANS)  # as mini
+    caption_model(vocabulary, use_clap, acoustic_input, clap_dim, clap_slots).save_pretrained(path)
     generation = {
         "bos_token_id": 0,
         "pad_token_id": 1,
@@ -68,7 +68,7 @@ def tiny_model_folder(
 
 
 def caption_model(
-    vocabulary: int, use_clap: bool, acoustic_input: str, clap_dim: int = CLAP_DIM
+    vocabulary: int, use_clap: bool, acoustic_input: str, clap_dim: int = CLAP_DIM, clap_slots: int = 1
 ) -> EnclapForConditionalGeneration:
     """A random caption model whose sentences depend on its input.
 
@@ -89,6 +89,7 @@ def caption_model(
         codebook_entries=ENTRIES,
         clap_dim=clap_dim,
         use_clap=use_clap,
+        clap_slots=clap_slots,
         acoustic_input=acoustic_input,
         frame_rate=25.0,
         log_mel_bands=16,

@@ -19,7 +19,7 @@ from enclap.decoding.selection import SentenceSelector
 from enclap.engines.torch import TorchEngine
 from enclap.experiments.grids import Training
 from enclap.experiments.scenes import Scenes
-from enclap.hub.layout import LEADING_SLOTS
+from enclap.hub.layout import leading_slots
 from enclap.model.loading import load_caption_model
 from enclap.model.masking import clip_generator, hidden_frames, mask_codes
 from enclap.model.slots import EncoderInputs
@@ -179,7 +179,8 @@ def masked_accuracy(folder: Path, features: Sequence[Features], names: Sequence[
         shown, _ = mask_codes(codes, hidden, model.config.codebook_entries)
         embedding = None if item.embedding is None else torch.tensor(item.embedding)[None]
         inputs = EncoderInputs(torch.from_numpy(shown)[None], None, embedding)
-        frames = model.encode(inputs)[0].last_hidden_state[0, LEADING_SLOTS : LEADING_SLOTS + len(codes)]
+        first = leading_slots(model.config.clap_slots)
+        frames = model.encode(inputs)[0].last_hidden_state[0, first : first + len(codes)]
         for number, head in enumerate(model.mcm_heads):
             restored = head(frames).argmax(-1).numpy()
             right += int((restored == codes[:, number])[hidden[:, number]].sum())

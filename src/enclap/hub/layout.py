@@ -50,12 +50,6 @@ INT8_SUFFIX = "_int8"
 CONTEXT_FRAMES = "context_frames"
 """Metadata of the graph CODEC_LATENTS: frames by which a segment's start reaches into its output; absent if all do."""
 
-LEADING_SLOTS = 2
-"""Encoder slots before the first code frame: [CLAP] and <s>."""
-TRAILING_SLOTS = 1
-"""Encoder slots after the last code frame: </s>."""
-SPECIAL_SLOTS = LEADING_SLOTS + TRAILING_SLOTS
-"""Encoder slots that no code frame can have."""
 SPECIAL_TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2}
 """Ids that every caption model is trained with."""
 
@@ -70,9 +64,19 @@ def cross_names(layers: int) -> list[str]:
     return [f"cross_{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
 
 
-def max_frames(positions: int) -> int:
+def leading_slots(clap_slots: int) -> int:
+    """Encoder slots before the first code frame: those of CLAP's embedding and <s>."""
+    return clap_slots + 1
+
+
+def special_slots(clap_slots: int) -> int:
+    """Encoder slots that no code frame can have: the leading ones, and </s> after the last frame."""
+    return leading_slots(clap_slots) + 1
+
+
+def max_frames(positions: int, clap_slots: int) -> int:
     """Code frames that fit into `positions` encoder slots."""
-    return positions - SPECIAL_SLOTS
+    return positions - special_slots(clap_slots)
 
 
 def check_format_version(version: object, shown: str) -> None:

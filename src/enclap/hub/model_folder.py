@@ -19,7 +19,6 @@ from enclap.hub.layout import (
     CONFIGURATION,
     GENERATION,
     MODEL_TYPE,
-    SPECIAL_SLOTS,
     SPECIAL_TOKENS,
     TOKENIZER,
     check_format_version,
@@ -27,6 +26,7 @@ from enclap.hub.layout import (
     max_frames,
     read_configuration,
     read_json,
+    special_slots,
 )
 from enclap.text import first_line, printable
 
@@ -47,9 +47,10 @@ class CaptionTable(BaseModel):
     d_model: int = Field(gt=0)
     decoder_layers: int = Field(gt=0)
     decoder_attention_heads: int = Field(gt=0)
-    max_position_embeddings: int = Field(gt=SPECIAL_SLOTS)
+    max_position_embeddings: int = Field(gt=special_slots(1))
     codebooks: int = Field(gt=0)
     use_clap: bool
+    clap_slots: int = Field(default=1, gt=0, le=16)
     clap_dim: int
     acoustic_input: Literal["codes", "log_mel", "none"]
     frame_rate: float = Field(gt=0)
@@ -146,7 +147,12 @@ class ModelFolder:
     @property
     def max_frames(self) -> int:
         """Code frames that fit into the model's positions beside the special slots."""
-        return max_frames(self.caption.max_position_embeddings)
+        return max_frames(self.caption.max_position_embeddings, self.caption.clap_slots)
+
+    @property
+    def special_slots(self) -> int:
+        """Encoder slots beside the code frames."""
+        return special_slots(self.caption.clap_slots)
 
     def has_graph(self, name: str) -> bool:
         """Whether the folder holds the ONNX graph of that name."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import BartModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from enclap.hub.layout import LEADING_SLOTS
+from enclap.hub.layout import leading_slots
 from enclap.model.configuration import EnclapConfig
 from enclap.model.losses import caption_loss, codebook_weights, count_items, hidden_code_losses
 from enclap.model.masking import IGNORED
@@ -29,7 +29,7 @@ class EnclapOutput(Seq2SeqLMOutput):  # type: ignore[misc]
     """What a forward pass gives; losses are None without their labels.
 
     loss: lm_loss + mcm_loss. mcm_loss: with its weight of 0.7 applied. mcm_loss_per_codebook: plain, [K].
-    logits: [B, S, V]. encoder_last_hidden_state: [B, T + 3, D].
+    logits: [B, S, V]. encoder_last_hidden_state: [B, T + P + 2, D].
     """
 
     lm_loss: Tensor | None = None
@@ -55,7 +55,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         self.bart = BartModel(config)
         self.bart.encoder.embed_positions = SlotPositions(config.max_position_embeddings, width)
         if config.use_clap:
-            self.clap_projection = nn.Linear(config.clap_dim, width)
+            self.clap_projection = nn.Linear(config.clap_dim, config.clap_slots * width)
         if config.acoustic_input == "codes":
             self.frame_embedding: nn.Module = FrameEmbedding(config.codebooks, config.codebook_entries, width)
             self.mcm_heads = nn.ModuleList(nn.Linear(width, config.codebook_entries) for _ in range(config.codebooks))
@@ -88,7 +88,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         return self.lm_head
 
     def embed_slots(self, inputs: EncoderInputs) -> Tensor:
-        """Slot vectors [B, T + 3, D], before positions are added."""
+        """Slot vectors [B, T + P + 2, D], before positions are added; P slots hold CLAP's embedding."""
         config = self.config
         tokens = self.get_input_embeddings()
         ends = torch.tensor([config.bos_token_id, config.eos_token_id], device=self.device)
@@ -102,18 +102,18 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             frames = start.new_zeros(embedding.shape[0], 0, config.d_model)  # .shape, which tracing follows
         if config.use_clap:
             embedding = _required(inputs.clap_embedding, "clap_embedding", "use_clap")
-            first = self.clap_projection(embedding.to(start.dtype))
+            first = self.clap_projection(embedding.to(start.dtype)).unflatten(1, (config.clap_slots, -1))
         else:
-            first = start.expand(frames.shape[0], -1)
+            first = start.expand(frames.shape[0], 1, -1)
         return assemble_slots(first, frames, inputs.frame_mask, start, end)
 
     def encode(self, inputs: EncoderInputs) -> tuple[BaseModelOutput, Tensor]:
-        """Encoder output ([B, T + 3, D] as .last_hidden_state) and the slot mask [B, T + 3]."""
+        """Encoder output ([B, T + P + 2, D] as .last_hidden_state) and the slot mask [B, T + P + 2]."""
         slots = self.embed_slots(inputs)
         if inputs.frame_mask is None:
             mask = torch.ones(slots.shape[:2], dtype=torch.long, device=slots.device)
             return self.get_encoder()(inputs_embeds=slots), mask
-        mask = slot_mask(inputs.frame_mask)
+        mask = slot_mask(inputs.frame_mask, self.config.clap_slots)
         return self.get_encoder()(inputs_embeds=slots, attention_mask=mask), mask
 
     def forward(
@@ -141,7 +141,7 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         codes: int64 [B, T, K]. code_mask: [B, T], 1 = frame (of log-mel input too). clap_embedding: [B, E].
         log_mel: [B, T, M] dB. labels: [B, S], -100 = padding. mcm_labels: [B, T, K], -100 = not hidden.
         num_items: [1 + K] from `losses.count_items`, summed over all batches of the optimiser step; this batch's own
-        when None. The rest serves `generate`: attention_mask is the slot mask [B, T + 3] of encoder_outputs.
+        when None. The rest serves `generate`: attention_mask is the slot mask [B, T + P + 2] of encoder_outputs.
         """
         if encoder_outputs is None:
             encoder_outputs, attention_mask = self.encode(EncoderInputs(codes, code_mask, clap_embedding, log_mel))
@@ -182,7 +182,8 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         output.loss = output.lm_loss
         if mcm_labels is None:
             return
-        frames = output.encoder_last_hidden_state[:, LEADING_SLOTS : LEADING_SLOTS + mcm_labels.shape[1]]
+        first = leading_slots(config.clap_slots)
+        frames = output.encoder_last_hidden_state[:, first : first + mcm_labels.shape[1]]
         losses = hidden_code_losses(frames, self.mcm_heads, mcm_labels, items[1:])  # [K]
         weights = torch.tensor(codebook_weights(config.codebooks), device=losses.device)
         output.mcm_loss_per_codebook = losses

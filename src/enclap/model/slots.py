@@ -1,5 +1,7 @@
 """The encoder's slots, `[CLAP] <s> frame_1 … frame_T </s>`, as vectors, with the quirks of the released models.
 
+There are P slots for CLAP's embedding, one in the released models, so T + P + 2 in all.
+
 How many slots there are is written in `hub.layout`, which the engines without PyTorch read too.
 
 Released weights depend on three quirks of the official model (EnCLAP, arXiv 2401.17690, modeling/enclap_bart.py):
@@ -19,16 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from enclap.hub.layout import LEADING_SLOTS, SPECIAL_SLOTS
+from enclap.hub.layout import leading_slots, special_slots
 from enclap.types import IntArray
 
 POSITION_OFFSET = 2
 """Rows at the head of BART's position tables that no slot uses."""
 
 
-def slot_mask(frame_mask: Tensor) -> Tensor:
-    """Int64 [B, T + 3], 1 on every slot of a clip, from its frame mask [B, T] (1 = frame, 0 = padding)."""
-    return functional.pad(frame_mask.long(), (SPECIAL_SLOTS, 0), value=1)
+def slot_mask(frame_mask: Tensor, clap_slots: int) -> Tensor:
+    """Int64 [B, T + P + 2], 1 on every slot of a clip, from its frame mask [B, T] (1 = frame, 0 = padding)."""
+    return functional.pad(frame_mask.long(), (special_slots(clap_slots), 0), value=1)
 
 
 def pad_frames(clips: Sequence[NDArray[Any]], filling: int, limit: int) -> tuple[NDArray[Any], IntArray]:
@@ -104,17 +106,17 @@ class MelProjection(nn.Module):
 
 
 def assemble_slots(first: Tensor, frames: Tensor, frame_mask: Tensor | None, start: Tensor, end: Tensor) -> Tensor:
-    """Slot vectors [B, T + 3, D]; a clip's end comes right after its last frame, its padding slots are zero.
+    """Slot vectors [B, T + P + 2, D]; a clip's end comes right after its last frame, its padding slots are zero.
 
-    first: [B, D], slot 0. frames: [B, T, D]. frame_mask: [B, T], padding at the right; None when there is none.
+    first: [B, P, D]. frames: [B, T, D]. frame_mask: [B, T], padding at the right; None when there is none.
     start, end: [D], the token vectors of <s> and </s>.
     """
     clips, _, width = frames.shape
-    first, start, last = first[:, None], start.expand(clips, 1, width), end.expand(clips, 1, width)
+    start, last = start.expand(clips, 1, width), end.expand(clips, 1, width)
     if frame_mask is None:
         return torch.cat([first, start, frames, last], dim=1)
     kept = frames * frame_mask[..., None].to(frames.dtype)
-    slots = torch.cat([first, start, kept, torch.zeros_like(last)], dim=1)  # [B, T + 3, D]
-    end_slot = LEADING_SLOTS + frame_mask.long().sum(dim=1, keepdim=True)  # [B, 1]
-    is_end = torch.arange(slots.shape[1], device=slots.device)[None] == end_slot  # [B, T + 3]
+    slots = torch.cat([first, start, kept, torch.zeros_like(last)], dim=1)  # [B, T + P + 2, D]
+    end_slot = leading_slots(first.shape[1]) + frame_mask.long().sum(dim=1, keepdim=True)  # [B, 1]
+    is_end = torch.arange(slots.shape[1], device=slots.device)[None] == end_slot  # [B, T + P + 2]
     return torch.where(is_end[..., None], last, slots)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from enclap.hub.layout import SPECIAL_SLOTS
+from enclap.hub.layout import special_slots
 from enclap.model import EnclapForConditionalGeneration
 from enclap.training.recipe import Optimisation
 
@@ -48,7 +48,7 @@ def estimate(
         sum(weight.numel() for name, weight in model.named_parameters() if f".{side}.layers." in name)
         for side in ("encoder", "decoder")
     )
-    slots = min(frames, config.max_frames) + SPECIAL_SLOTS
+    slots = min(frames, config.max_frames) + special_slots(config.clap_slots)
     part = optimisation.batch_size / processes / optimisation.accumulate
     number = FLOAT32 / 2 if optimisation.bfloat16 else FLOAT32
     width: int = config.d_model

@@ -22,7 +22,7 @@ from enclap.engines.onnx.features import Extractor
 from enclap.engines.onnx.sessions import CPU, Sessions, providers
 from enclap.engines.onnx.threads import CancelToken, ThreadPolicy, run_parallel
 from enclap.errors import ModelError, UsageError
-from enclap.hub.layout import CLAP, INT8_SUFFIX, SPECIAL_SLOTS, Graph, graph_file
+from enclap.hub.layout import CLAP, INT8_SUFFIX, Graph, graph_file
 from enclap.hub.model_folder import ModelFolder, read_text_tokenizer
 from enclap.types import Candidate, Features, FloatArray, Window
 
@@ -85,7 +85,7 @@ class OnnxEngine:
         caption = self.folder.caption
         bytes_per_slot = FLOAT32_BYTES * 2 * caption.decoder_layers * caption.d_model  # of keys and values
         batches = similar_lengths(
-            [frame_count(self.folder, item) + SPECIAL_SLOTS for item in features],
+            [frame_count(self.folder, item) + self.folder.special_slots for item in features],
             lambda slots: min(
                 MAX_BATCH, max(1, MAX_CROSS_BYTES // (bytes_per_slot * slots)), math.ceil(len(features) / workers)
             ),
@@ -125,7 +125,7 @@ class OnnxEngine:
         # The decoder first: while its largest matrix is loaded it takes twice its size, here before anything else runs.
         decoder = self._sessions.get(Graph.DECODER + self._suffix, threads)
         encoder = self._sessions.get(Graph.ENCODER + self._suffix, threads)
-        slots = [frame_count(self.folder, clip) + SPECIAL_SLOTS for clip in features]
+        slots = [frame_count(self.folder, clip) + self.folder.special_slots for clip in features]
         cross = CrossAttentionCache([item.name for item in encoder.get_outputs()], slots, heads, width)
         for index, clip in enumerate(features):
             cancel.check()

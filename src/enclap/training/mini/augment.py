@@ -93,21 +93,23 @@ def draw_view(
     first = int(np.searchsorted(cumulative_weights, generator.random()))
     kind = generator.random()
     if kind >= augmentation.mixture + augmentation.sequence:
-        return View(_finish(_single(bank, first, augmentation, generator), augmentation, generator), (first,), (1.0,))
+        return View(
+            finish_view(single_view(bank, first, augmentation, generator), augmentation, generator), (first,), (1.0,)
+        )
     second = int(np.searchsorted(cumulative_weights, generator.random()))
     if kind < augmentation.mixture:
         mel, share = overlay(
-            _single(bank, first, augmentation, generator),
-            _single(bank, second, augmentation, generator),
+            single_view(bank, first, augmentation, generator),
+            single_view(bank, second, augmentation, generator),
             generator,
         )
     else:
         mel, share = follow(bank, first, second, augmentation, generator)
     cut = None if kind < augmentation.mixture else share
-    return View(_finish(mel, augmentation, generator), (first, second), (share, 1.0 - share), cut)
+    return View(finish_view(mel, augmentation, generator), (first, second), (share, 1.0 - share), cut)
 
 
-def _single(bank: MelBank, index: int, augmentation: Augmentation, generator: np.random.Generator) -> FloatArray:
+def single_view(bank: MelBank, index: int, augmentation: Augmentation, generator: np.random.Generator) -> FloatArray:
     """One recording, cropped, bent and set into the full length."""
     mel = _bend(_crop(bank.mel(index), bank.frames, augmentation.crop, generator), augmentation, generator)
     return fill_frames(mel, bank.frames, generator.random() < augmentation.placed, generator)
@@ -158,9 +160,14 @@ def fill_frames(mel: FloatArray, frames: int, placed: bool, generator: np.random
 def overlay(first: FloatArray, second: FloatArray, generator: np.random.Generator) -> tuple[FloatArray, float]:
     """Two sounds at once, the first 0 to 10 dB louder or softer, and the first one's share of the label."""
     difference = generator.uniform(-10.0, 10.0)
-    level = float(np.percentile(first, 90) - np.percentile(second, 90)) - difference
+    level = level_between(first, second) - difference
     share = 1.0 / (1.0 + 10.0 ** (-difference / 20.0))
     return add_powers(first, second + np.float32(level)), share
+
+
+def level_between(first: FloatArray, second: FloatArray) -> float:
+    """How many decibels the loud parts of the first view are above those of the second."""
+    return float(np.percentile(first, 90) - np.percentile(second, 90))
 
 
 _DB_PER_BIT = np.float32(10.0 * np.log10(2.0))
@@ -187,7 +194,7 @@ def follow(
     return mel, cut / bank.frames
 
 
-def _finish(mel: FloatArray, augmentation: Augmentation, generator: np.random.Generator) -> FloatArray:
+def finish_view(mel: FloatArray, augmentation: Augmentation, generator: np.random.Generator) -> FloatArray:
     """Filter, noise, gain and masks on the whole view."""
     frames, bands = mel.shape
     knots = generator.normal(0.0, augmentation.equaliser_db, 5)

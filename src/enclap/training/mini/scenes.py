@@ -34,6 +34,7 @@ from enclap.model.clap import Clap
 from enclap.training.dataset import Perturbation
 from enclap.training.mini.context import MiniRun
 from enclap.training.mini.opinions import find_companions
+from enclap.training.mini.rehearsal import Rehearsal
 from enclap.training.recipe import Optimisation, Settings
 from enclap.types import Features, FloatArray, IntArray
 
@@ -52,11 +53,13 @@ another model than the one that ships."""
 class CaptionRecipe(Settings):
     """The captioner: its scenes, its sizes as EnclapConfig names them, and its training.
 
-    scenes: made of recordings that CLAP was trained on. unseen_scenes: made of others, which are drawn `unseen_weight`
-    times as often, because CLAP knows its own recordings too well. filled_scenes: of both, like the windows of a long
-    recording; only `second_phase`, which goes on from the first phase's average, draws them, `filled_weight` times as
-    often as the first. third_phase: goes on from the second's average with the same scenes, with a rate that rises and
-    falls again (arXiv 1608.03983). captions: wordings of a scene.
+    start: model folder of an earlier mini whose captioner goes on here, with its tokenizer, codec and CLAP; None for
+    random weights. scenes: made of recordings that CLAP was trained on. unseen_scenes: made of others, which are drawn
+    `unseen_weight` times as often, because CLAP knows its own recordings too well. rehearsal: what comes before the
+    first phase, on embeddings alone; None for nothing. filled_scenes: of both, like the windows of a long recording;
+    only `second_phase`, which goes on from the first phase's average, draws them, `filled_weight` times as often as the
+    first. third_phase: goes on from the second's average with the same scenes, with a rate that rises and falls again
+    (arXiv 1608.03983). captions: wordings of a scene.
     """
 
     vocabulary: int = Field(gt=300)
@@ -67,6 +70,8 @@ class CaptionRecipe(Settings):
     filled_weight: float = Field(gt=0)
     captions: int = Field(default=3, gt=0)
     model: dict[str, Any]
+    start: Path | None = None
+    rehearsal: Rehearsal | None = None
     perturbation: Perturbation = Perturbation()
     second_phase_perturbation: Perturbation = Perturbation()
     optimisation: Optimisation

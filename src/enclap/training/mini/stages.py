@@ -27,6 +27,7 @@ from enclap.export.folder import export_codec, export_folder, round_weights_to_f
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.conv_clap import ConvClapModel, ConvTower
+from enclap.model.loading import load_pretrained
 from enclap.training import captioning
 from enclap.training.mini import clap, codec, text
 from enclap.training.mini.augment import Augmentation, draw_view
@@ -34,7 +35,9 @@ from enclap.training.mini.calibrate import calibrate
 from enclap.training.mini.context import FRONT_END, MiniRun
 from enclap.training.mini.distillation import DistillationRecipe, distil
 from enclap.training.mini.opinions import write_opinions
+from enclap.training.mini.rehearsal import write_rehearsal
 from enclap.training.mini.scenes import CaptionRecipe, ExportedCodec, embed_scenes, prepare_shard, scene_sets
+from enclap.training.mini.start import widened_captioner
 from enclap.training.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from enclap.training.trainer import train_model
 from enclap.training.weights import round_to_float16
@@ -189,17 +192,25 @@ def prepare_scenes(run: MiniRun) -> None:
             prepare_shard(scenes, shard, exported, FRONT_END)
 
 
+def feature_header(run: MiniRun) -> StoreHeader:
+    """What the stores of the captioner's features say of the codec and CLAP that made them."""
+    codec_model, clap_model = Codec.from_folder(run.output / "codec"), Clap.from_folder(run.output / "clap")
+    rate = codec_model.rate / codec_model.hop
+    return StoreHeader(codec_model.codebooks, codec_model.entries, clap_model.dim, rate, fingerprint(run.output))
+
+
+def rehearse(run: MiniRun) -> None:
+    """Write rehearsal/: what the captioner learns before it hears codes; nothing where the recipe has no rehearsal."""
+    recipe = run.recipe(CaptionRecipe, "caption")
+    if recipe.rehearsal is None:
+        return
+    tower = load_pretrained(ConvClapModel, run.output / "clap", "CLAP").audio_tower
+    write_rehearsal(run, recipe.rehearsal, tower, feature_header(run), recipe.captions)
+
+
 def extract_features(run: MiniRun) -> list[FeatureStore]:
     """Write features/: the scenes with CLAP's embeddings; returns the stores of `scene_sets`, in their order."""
-    codec_model = Codec.from_folder(run.output / "codec")
-    clap_model = Clap.from_folder(run.output / "clap")
-    header = StoreHeader(
-        codec_model.codebooks,
-        codec_model.entries,
-        clap_model.dim,
-        codec_model.rate / codec_model.hop,
-        fingerprint(run.output),
-    )
+    clap_model, header = Clap.from_folder(run.output / "clap"), feature_header(run)
     return [
         embed_scenes(scenes, run.output / "features" / scenes.name, clap_model, header) for scenes in scene_sets(run)
     ]
@@ -211,7 +222,10 @@ def train_captioner(run: MiniRun) -> None:
     stores = extract_features(run)
     tokenizer = make_tokenizer(run)
     torch.manual_seed(recipe.optimisation.seed)
-    model = captioning.new_captioner(recipe.model, tokenizer, stores[0].header)
+    if recipe.start is None:
+        model = captioning.new_captioner(recipe.model, tokenizer, stores[0].header)
+    else:
+        model = widened_captioner(recipe.start, int(recipe.model["clap_slots"]))
     weights = [
         np.full(len(store), weight)
         for store, weight in zip(stores, (1.0, recipe.unseen_weight, recipe.filled_weight), strict=True)
@@ -223,7 +237,11 @@ def train_captioner(run: MiniRun) -> None:
         for weight, store in zip(weights, stores, strict=True)
     ]
     features = [run.output / "features" / scenes.name for scenes in scene_sets(run)]
-    phases = [
+    phases = []
+    if (rehearsal := recipe.rehearsal) is not None:
+        clips = FeatureStore(run.output / "rehearsal" / "features")
+        phases = [captioning.Phase(clips, np.ones(len(clips)), rehearsal.perturbation, rehearsal.optimisation)]
+    phases += [
         captioning.Phase(FeatureStore(*features[: len(drawn)]), np.concatenate(drawn), perturbation, optimisation)
         for drawn, perturbation, optimisation in (
             (weights[:2], recipe.perturbation, recipe.optimisation),
@@ -256,7 +274,8 @@ STAGES = (
     MiniStage("projection", ("distillation",), train_projection),
     MiniStage("scenes", ("codec", "opinions"), prepare_scenes),
     MiniStage("text", ("projection",), train_text),
-    MiniStage("caption", ("codec", "scenes", "text"), train_captioner),
+    MiniStage("rehearsal", ("codec", "text"), rehearse),
+    MiniStage("caption", ("scenes", "rehearsal"), train_captioner),
     MiniStage("assemble", ("codec", "text", "caption"), assemble),
     MiniStage("calibrate", ("assemble",), calibrate),
 )
