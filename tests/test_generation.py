@@ -33,7 +33,7 @@ from enclap.generation.searches import draw
 from enclap.generation.token_rules import DeviceTokenRules
 from enclap.hub.resolve import find_model
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
-from enclap.model.slots import EncoderInputs, pad_codes
+from enclap.model.slots import EncoderInputs, pad_frames
 from enclap.types import Features, FloatArray, IntArray
 from rule_weights import LOUDNESS, filled
 from tiny import caption_model
@@ -96,7 +96,7 @@ def random_features(config: EnclapConfig, lengths: Sequence[int] = LENGTHS, seed
 
 def encoder_inputs(clips: Sequence[Features], model: EnclapForConditionalGeneration) -> dict[str, Tensor]:
     """The inputs of clips of any lengths, padded."""
-    codes, mask = pad_codes([clip.codes for clip in clips], model.config.codebook_entries, model.config.max_frames)
+    codes, mask = pad_frames([clip.codes for clip in clips], model.config.codebook_entries, model.config.max_frames)
     embeddings = np.stack([clip.embedding for clip in clips if clip.embedding is not None])
     arrays = {"codes": codes, "code_mask": mask, "clap_embedding": embeddings}
     return {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}

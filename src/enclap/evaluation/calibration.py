@@ -23,9 +23,9 @@ from enclap.types import Block, FloatArray, embedding_of
 
 logger = logging.getLogger(__name__)
 
-SIMILARITY = 2.5
-"""What nearness to the sound counts beside the mean log-probability: on validation, more names more sounds that are
-alone (best near 4), less names more pairs (best near 2)."""
+SIMILARITY = 5.0
+"""What nearness to the sound counts beside the mean log-probability: on validation, 4 to 6 name most sounds that are
+alone, and pairs are named alike from 2.5 to 6."""
 THRESHOLDS = np.linspace(0.0, 0.6, 25)
 LONGEST_OF_ONE_SOUND = 10
 """Words that a sentence about one sound has at most."""
