@@ -96,9 +96,9 @@ def test_the_command_captions_every_example(enclap: Run) -> None:
     assert all(text.endswith(".") and len(text.split()) > 1 for texts in captions.values() for text in texts)
 
 
-MISSED = ("bell.wav", "clapping.flac", "telephone.flac")
-"""Examples that a listener recognises and mini does not."""
-UNSTEADY = ("church bell", "clapping", "clock", "telephone", "engine", "steam whistle")
+MISSED = ("bell.wav", "clapping.flac", "clock.m4a", "long_scene.mp3")
+"""Examples of which a listener recognises each window and mini all but one."""
+UNSTEADY = ("church bell", "clapping", "clock", "crickets", "telephone", "engine", "steam whistle")
 """Sounds of which mini names fewer than 85 % of all takes."""
 
 
@@ -108,7 +108,10 @@ def test_mini_says_of_the_other_examples_what_a_listener_would() -> None:
         example.name: [caption.text for caption in result.captions]
         for example, result in zip(EXAMPLES, results, strict=True)
     }
-    assert [fault for fault in wrong_captions(captions) if not fault.startswith(MISSED)] == []
+    faults = wrong_captions(captions)
+    assert len(faults) == len(MISSED) and all(any(fault.startswith(name) for fault in faults) for name in MISSED), (
+        faults
+    )
 
 
 @pytest.mark.slow

@@ -159,11 +159,11 @@ class ViewSampler:
         """View `number`."""
         generator = np.random.default_rng((self._seed, number))
         if number >= self._recipe.views:
-            return self._mixture(generator)
+            return self.mixture(generator)
         chosen = draw_recording(self._weights, generator)
         return self._finish(self._single(chosen, generator), (chosen,), generator)
 
-    def _mixture(self, generator: np.random.Generator) -> ShortView:
+    def mixture(self, generator: np.random.Generator) -> ShortView:
         """A sound under speech or music, a sound over a steady one, or two alike; of different families."""
         kind, steady = generator.random(), False
         if kind < UNDER_SPEECH + UNDER_MUSIC:
@@ -209,7 +209,7 @@ class ClipComposer:
         for start in range(numbers.start, numbers.stop, COMPOSED_TOGETHER):
             together = range(start, min(numbers.stop, start + COMPOSED_TOGETHER))
             generators = [np.random.default_rng((self._seed, number)) for number in together]
-            drawn = [self._draw(generator) for generator in generators]
+            drawn = [self.draw(generator) for generator in generators]
             maps = np.stack([hidden for hidden, _ in drawn]).astype(np.float32)
             with torch.inference_mode():
                 vectors = self._tower.spans(torch.from_numpy(maps))
@@ -221,7 +221,7 @@ class ClipComposer:
                 texts = tuple(dict.fromkeys(wordings))
                 yield Clip(f"rehearsal/{number}", Features(self._no_codes, embedding), texts, labels, LONGEST)
 
-    def _draw(self, generator: np.random.Generator) -> tuple[NDArray[np.float16], tuple[Sound, ...]]:
+    def draw(self, generator: np.random.Generator) -> tuple[NDArray[np.float16], tuple[Sound, ...]]:
         """Maps [channels, F'] of a window and the sounds in it."""
         kind = list(PARTS)[int(np.searchsorted(np.cumsum(self._recipe.shares), generator.random()))]
         count, parts = PARTS[kind]

@@ -37,7 +37,7 @@ def widened_captioner(folder: Path, clap_slots: int) -> EnclapForConditionalGene
 
 def widen_projection(weight: Tensor, slots: int) -> Tensor:
     """Weights [slots * D, E] of a projection to several slots from those [D, E] to one."""
-    parts = weight.unflatten(1, (slots, -1))  # [D, slots, E / slots]
+    parts = weight.reshape(len(weight), slots, -1)  # [D, slots, E / slots]
     rows = torch.zeros(slots, *parts.shape)  # [slots, D, slots, E / slots]
     for part in range(1, slots):
         rows[part, :, part] = parts.sum(dim=1)
