@@ -10,6 +10,7 @@ WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY src src
 COPY recipes recipes
+COPY examples examples
 RUN python3 -m venv /opt/enclap
 
 FROM source AS build

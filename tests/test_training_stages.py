@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from enclap.data.feature_store import FeatureStore, write_shard
 from enclap.errors import UsageError
+from enclap.experiments.recipe import ExperimentRecipe
 from enclap.model.conv_clap import ConvTower
 from enclap.training.dataset import CaptionItem, CaptionItems, Perturbation
 from enclap.training.mini import clap as clap_stage
@@ -43,6 +44,7 @@ RECIPES: dict[str, type[Any]] = {
     "clap": clap_stage.ClapRecipe,
     "text": TextRecipe,
     "caption": CaptionRecipe,
+    "experiments": ExperimentRecipe,
 }
 
 

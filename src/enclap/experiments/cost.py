@@ -175,11 +175,11 @@ def networks_of(training: Training, laboratory: MiniLaboratory) -> Networks:
         inputs["codes"] = torch.zeros(1, shown, codebooks, dtype=torch.long)
     table = given.codec.model.config.to_dict() | {"codebook_size": entries}
     table["target_bandwidths"] = [codebooks * (entries - 1).bit_length() * given.frame_rate / 1000]
-    codec = EncodecModel(EncodecConfig(**table)).eval() if training.acoustic == "codes" else None
+    codec = EncodecModel(EncodecConfig(**table)).eval().requires_grad_(False) if training.acoustic == "codes" else None
     hears = training.acoustic == "feature_map" or (training.use_clap and training.has_embedding)
     samples = torch.zeros(1, 1, round(recipe.seconds * given.codec.rate))
     return Networks(
-        EnclapForConditionalGeneration(EnclapConfig(**sizes)).eval(),
+        EnclapForConditionalGeneration(EnclapConfig(**sizes)).eval().requires_grad_(False),
         inputs,
         None if codec is None else (codec, samples),
         (tower, tower, mel) if hears else None,
@@ -188,8 +188,11 @@ def networks_of(training: Training, laboratory: MiniLaboratory) -> Networks:
 
 def published_networks(sizes: dict[str, Any]) -> Networks:
     """EnCLAP at a published size with its EnCodec and CLAP, for ten seconds."""
-    codec, clap = EncodecModel(EncodecConfig(target_bandwidths=[12.0])).eval(), ClapModel(ClapConfig()).eval()
-    captioner = EnclapForConditionalGeneration(EnclapConfig(**sizes)).eval()
+    codec, clap = (
+        EncodecModel(EncodecConfig(target_bandwidths=[12.0])).eval().requires_grad_(False),
+        ClapModel(ClapConfig()).eval().requires_grad_(False),
+    )
+    captioner = EnclapForConditionalGeneration(EnclapConfig(**sizes)).eval().requires_grad_(False)
     rate, config = codec.config.sampling_rate, captioner.config
     frames = -(-SECONDS * rate // codec.config.hop_length)
     inputs = {
