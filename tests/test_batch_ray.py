@@ -121,9 +121,10 @@ def ray_address() -> Generator[str, None, None]:
     if running := os.environ.get("RAY_TEST_ADDRESS"):
         yield running
         return
-    ray = pytest.importorskip("ray")
     os.environ.pop("RAY_ADDRESS", None)
     with connected("auto"):
+        import ray  # reads whether it asks for tokens when it is imported
+
         yield ray.get_runtime_context().gcs_address
 
 
@@ -148,6 +149,19 @@ def test_on_ray_as_in_processes_and_after_a_kill(
     subprocess.run([*command, "--output", str(killed)], capture_output=True)
     require_equal(killed, tmp_path / "plain")
     assert kept and all((killed / name).stat().st_mtime_ns == moment for name, moment in kept.items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_ray_of_its_own_does_the_work_with_the_usual_threads(
+    corpus: Path, tiny_model: Path, tmp_path: Path, enclap_command: list[str]
+) -> None:
+    """Actors and tasks together ask for no more than this machine has, or nothing would ever begin."""
+    command = [*enclap_command, "batch", str(corpus), "--window", "1", "--beams", "2", "--model", str(tiny_model)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command += ["--ray", "auto", "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and "started a Ray on this machine" in done.stderr and "7 of 7 files" in done.stderr
 
 
 @pytest.mark.slow

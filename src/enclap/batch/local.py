@@ -20,7 +20,7 @@ from typing import Any
 from enclap import errors
 from enclap.batch.decode import Decoded, DecodedWindow, Position, decode_slice
 from enclap.batch.listing import Listing
-from enclap.batch.shards import ShardPaths, ShardReport, ShardWriter
+from enclap.batch.shards import ShardPaths, ShardReport, ShardWriter, read_report
 from enclap.batch.work import ModelRun, Work
 from enclap.captioner import Captioner
 from enclap.errors import EnclapError, EnvironmentFault
@@ -127,8 +127,12 @@ def run_locally(job: Job, listing: Listing, shards: Sequence[int]) -> Generator[
                 try:
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
-                    waiting.extendleft(reversed(worker.shards))
-                    deaths.update(worker.shards or [-1])
+                    written = list(written_shards(job, listing, worker.shards))  # but not told any more
+                    left -= len(written)
+                    yield from written
+                    lost = [shard for shard in worker.shards if shard not in {report.shard for report in written}]
+                    waiting.extendleft(reversed(lost))
+                    deaths.update(lost or [-1])
                     if max(deaths.values()) >= MOST_DEATHS:
                         raise EnvironmentFault(worker.last_words(listing)) from None
                     workers[workers.index(worker)] = _Worker(job, worker.device)
@@ -144,6 +148,15 @@ def run_locally(job: Job, listing: Listing, shards: Sequence[int]) -> Generator[
     finally:
         for worker in workers:
             worker.end()
+
+
+def written_shards(job: Job, listing: Listing, shards: Sequence[int]) -> Iterator[ShardReport]:
+    """The reports of those of the shards that stand whole in their files, made of these recordings and settings."""
+    for shard in shards:
+        with suppress(ValueError):
+            report, key, settings = read_report(job.paths.path(shard))
+            if (key, settings) == (listing.key(shard), job.settings):
+                yield report
 
 
 class _Worker:

@@ -163,9 +163,10 @@ def report_rows(job: Job, listing: Listing, shards: Sequence[int], workers: int 
     count, cpus, gpus, threads = resources_of(job.model.device, workers, threads)
     device = "cuda" if gpus else job.model.device  # an actor sees the GPU that it was given, and no other
     model, together = replace(job.model, device=device, threads=threads), GPU_TOGETHER if gpus else CPU_TOGETHER
-    pool = ray.data.ActorPoolStrategy
+    pool, blocks = ray.data.ActorPoolStrategy, min(len(shards), MOST_READS)
     return (
-        ray.data.range(len(shards), override_num_blocks=min(len(shards), MOST_READS))
+        # not ray.data.range, whose tasks ask for a whole processor, which the actors leave to nobody
+        ray.data.from_items([{"id": number} for number in range(len(shards))], override_num_blocks=blocks)
         .flat_map(Reader(listing, shards, together), label_selector=here, num_cpus=0)
         .flat_map(Decoder(job.work.window, together), num_cpus=DECODE_CPUS)
         .map_batches(
@@ -220,7 +221,7 @@ def resources_of(device: str, workers: int | None, threads: int | None) -> tuple
 
 
 class Reader:
-    """A row of `ray.data.range` -> the items of the shard with that number among those that are asked for.
+    """A row {"id": number} -> the items of the shard with that number among those that are asked for.
 
     together: items of a slice.
     """

@@ -173,6 +173,8 @@ class ViewSampler:
             fits, softer, steady = self._continuous, generator.uniform(6.0, 16.0), True
         else:
             fits, softer = np.full(len(self.labels), True), generator.uniform(-6.0, 6.0)
+        if not np.any(self._weights * fits > 0):  # a collection without music, say
+            fits, steady = np.full(len(self.labels), True), False
         second = draw_recording(self._weights * fits, generator)
         first = draw_recording(self._weights * (self._families != self._families[second]), generator)
         mels = [self._single(number, generator) for number in (first, second)]
