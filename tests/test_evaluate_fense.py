@@ -183,6 +183,7 @@ def test_weights_that_are_missing_are_not_made_up(sentence_folder: Path, tmp_pat
         SentenceModel(folder)
 
 
+@pytest.mark.slow
 def test_the_command_computes_fense_with_both_models_and_names_what_is_missing(
     enclap: Run, tiny_model: Path, sentence_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

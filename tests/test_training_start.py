@@ -146,6 +146,7 @@ def test_a_card_without_measurements_says_so() -> None:
     assert "Nothing was measured." in text and "model-index" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "batch", "seconds", "gigabytes"), [("base", 64, 0.116, 16.5), ("large", 32, 0.19, 24.2)]
 )

@@ -52,8 +52,8 @@ class Meteor:
         for start in range(0, len(new), ASKED_TOGETHER):
             part = new[start : start + ASKED_TOGETHER]
             found = self._dialogue.ask(part, len(part))
-            answers = zip(map(parse_statistics, found), self._evaluate(found)[:-1], strict=True)
-            self._known.update(zip(part, answers, strict=True))
+            parsed = [parse_statistics(line) for line in found]  # before METEOR waits for what it cannot read
+            self._known.update(zip(part, zip(parsed, self._evaluate(found)[:-1], strict=True), strict=True))
         counts, clips = zip(*(self._known[line] for line in lines), strict=True)
         statistics = without_perfect_chunks(np.array(counts))
         value = self._evaluate([" ".join(str(number) for number in statistics.sum(axis=0))])[-1]
