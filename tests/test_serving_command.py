@@ -1,10 +1,12 @@
-"""`enclap serve` as a process: what it refuses, when it listens, how it ends."""
+"""`enclap serve` as a process: what it refuses, when it listens, how it ends, HTTPS."""
 
 from __future__ import annotations
 
 import re
 import signal
+import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +90,56 @@ def test_a_stop_waits_for_what_runs_and_refuses_the_new(
             httpx2.get(f"{url}/healthz", trust_env=False)
         _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "Traceback" not in told, told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_server_loses_no_job_and_does_no_window_twice(start: Callable[..., object], tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "long.wav", noise(4.0), 16_000)
+    content = {"files": {"file": path.read_bytes()}, "data": {"window": "0.1"}}
+    before: dict[str, list[object]] = {}
+    with start() as (process, url):  # type: ignore[attr-defined]
+        with httpx2.Client(base_url=url, timeout=100, trust_env=False) as client:
+            ids = [client.post("/v1/jobs", **content).json()["id"] for _ in range(10)]
+            while not any(before.values()):
+                before = {id: client.get(f"/v1/jobs/{id}").json()["captions"] for id in ids}
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with (
+        start() as (_, url),  # type: ignore[attr-defined]
+        httpx2.Client(base_url=url, timeout=100, trust_env=False) as client,
+    ):
+        for id in ids:
+            while (job := client.get(f"/v1/jobs/{id}").json())["state"] not in {"done", "failed"}:
+                time.sleep(0.05)
+            assert job["state"] == "done" and job["captions"][: len(before[id])] == before[id]
+            starts = [caption["start"] for caption in job["captions"]]
+            assert starts == sorted(set(starts)) and len(starts) == 40
+        figures = client.get("/metrics").text
+    [done] = re.findall(r"^enclap_windows_total (\S+)", figures, re.MULTILINE)
+    kept = sum(map(len, before.values()))
+    assert float(done) <= 10 * 40 - kept, "what was kept is not captioned again"
+
+
+@pytest.mark.slow
+def test_it_speaks_https_with_a_certificate(start: Callable[..., object], tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    keys = tmp_path / "keys.txt"
+    keys.write_text("k" * 20)
+    options = ["--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--api-key-file", str(keys), "--page"]
+    with start(*options) as (_, url):  # type: ignore[attr-defined]
+        assert url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        with httpx2.Client(base_url=url, verify=trusting, timeout=PATIENCE, trust_env=False) as client:
+            answer = client.post("/login", data={"key": "k" * 20}, headers={"Origin": url})
+            assert answer.status_code == 303
+            assert {"Secure", "HttpOnly", "SameSite=strict"} <= set(answer.headers["set-cookie"].split("; "))
+            assert client.get("/v1/models").status_code == 200, "the session opens the other routes too"
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(url, timeout=PATIENCE, trust_env=False)
 
 
 @pytest.mark.parametrize(
