@@ -27,6 +27,8 @@ SIMILARITY = 5.0
 """What nearness to the sound counts beside the mean log-probability: on validation, 4 to 6 name most sounds that are
 alone, and pairs are named alike from 2.5 to 6."""
 THRESHOLDS = np.linspace(0.0, 0.6, 25)
+LEAST_SLOPE = 1e-6
+"""Of a calibration: where all captions are right, or none, scores say nothing, and the fit is zero but for rounding."""
 LONGEST_OF_ONE_SOUND = 10
 """Words that a sentence about one sound has at most."""
 
@@ -81,7 +83,7 @@ def fit_calibration(captions: Sequence[ScoredCaption]) -> Calibration:
     vague = vague_sentences()
     curve = Calibration(
         version=VERSION,
-        slope=slope,
+        slope=max(slope, LEAST_SLOPE),
         offset=offset,
         threshold=0.0,
         longest=LONGEST_OF_ONE_SOUND,
