@@ -1,6 +1,6 @@
 """A step recorded as a CUDA graph: one launch in place of some hundred and fifty.
 
-This module was reviewed twice and has not run on a GPU yet. Tests hold its conditions on the processor: a step
+This module has not run on a GPU yet. Tests hold its conditions on the processor: a step
 that is recorded operation by operation, and repeated from the record, gives the same results.
 """
 
