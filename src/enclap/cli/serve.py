@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +19,7 @@ from enclap.cli.extras import require_extra
 from enclap.errors import MissingExtra, UsageError
 
 EVERYWHERE = {"0.0.0.0", "::"}
+MODEL_NICENESS = 10  # more than the server's own: the model gets a tenth of a core that the rest wants for itself
 
 
 def serve(
@@ -120,23 +123,38 @@ def serve(
     certificate, key = existing(ssl_certfile), existing(ssl_keyfile)
     quota = parse_size(upload_quota, "--upload-quota")
     logging.basicConfig(format="%(message)s", level=logging.INFO if log_requests else logging.WARNING)
-    captioner = Captioner.from_pretrained(model, engine.value, device, precision.value, threads)
+
+    def start_service() -> CaptionService:
+        captioner = Captioner.from_pretrained(model, engine.value, device, precision.value, threads)
+        service = CaptionService(captioner, settings, shown)
+        service.start()
+        return service
 
     def announce(port: int) -> None:
         scheme = "https" if ssl_certfile else "http"
         address = f"[{host}]" if ":" in host else host
         print_error(f"enclap: {shown} is ready on {scheme}://{address}:{port}; Ctrl-C stops it")
 
-    service = CaptionService(captioner, settings, shown)
-    with ThreadPoolExecutor(1) as beside:  # the model warms up while the libraries of the server are loaded
-        warm = beside.submit(service.start)
+    with ThreadPoolExecutor(1, initializer=give_way) as beside:  # while the libraries of the server are loaded
+        starting = beside.submit(start_service)
         from enclap.serving.job_runner import JobRunner
         from enclap.serving.run import Listening
         from enclap.serving.run import serve as listen
 
-        warm.result()
+        service = starting.result()
     runner = JobRunner(service, state_dir or default_state_dir(port), quota, keep_jobs * 3600)
     listen(service, runner, Listening(host, port, grace, certificate, key, page, log_requests), announce)
+
+
+def give_way() -> None:
+    """Lower the priority of this thread and of those that it will start: whatever computes for the model.
+
+    A busy model keeps every core; so the loop that answers, and refuses, waits for none of them. Linux alone gives
+    threads priorities of their own.
+    """
+    if sys.platform == "linux":
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + MODEL_NICENESS))
 
 
 def default_state_dir(port: int) -> Path:
