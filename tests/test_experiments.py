@@ -486,3 +486,11 @@ def test_results_are_compared_on_the_seeds_that_both_rows_have() -> None:
 def test_the_scores_of_a_row_do_not_depend_on_its_decoding_options_type() -> None:
     assert decoding_key(Row("a", decoding={"beams": 4})) == decoding_key(Row("b"))
     DecodingOptions(**Row("c", decoding={"sample": True, "candidates": 8, "rerank": "both"}).decoding)
+
+
+def test_an_experiment_that_there_is_not_is_told_first(enclap: Run, tmp_path: Path) -> None:
+    wrong = enclap("experiment", "nothing", "--sizes", tmp_path / "sizes.yaml")
+    assert wrong.returncode == 2 and "enclap: nothing: no such experiment; there are components, mcm" in wrong.stderr
+    elsewhere = enclap("experiment", "mcm", "--sizes", tmp_path / "sizes.yaml")
+    assert elsewhere.returncode == 2 and elsewhere.stderr.count("\n") == 1
+    assert "no such file of sizes; it is recipes/mini/experiments.yaml in a clone" in elsewhere.stderr

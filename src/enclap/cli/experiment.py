@@ -57,10 +57,13 @@ def experiment(
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before PyTorch looks; its trainer takes a GPU that it sees
     try:
+        from enclap.experiments.grids import COST, find_grid
         from enclap.experiments.run import Place, run_experiment
     except ModuleNotFoundError as error:
         raise MissingExtra("enclap experiment", "train") from error
 
+    if name != COST:
+        find_grid(name)  # a name that is wrong is told before anything else is looked at
     sizes_and_data = Path(recordings), Path(sizes), recipe, tuple(data or ()), tuple(set_ or ())
     laboratory = Place(Path(output), device, model, *sizes_and_data).open()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

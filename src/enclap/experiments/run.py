@@ -49,6 +49,9 @@ class Place:
             raise UsageError("--recipe and --data belong together: a recipe of `enclap train`, and what it trains on")
         if self.recipe is not None:
             return full_size_laboratory(self.recipe, self.changes, self.data, self.model, self.output, self.device)
+        if not self.sizes.exists():
+            advice = "it is recipes/mini/experiments.yaml in a clone of enclap; go there, or name it with --sizes"
+            raise UsageError(f"{printable(str(self.sizes))}: no such file of sizes; {advice}")
         model = self.model or "mini"
         return mini_laboratory(self.recordings, model, self.sizes, self.changes, self.output, self.device)
 
