@@ -20,10 +20,8 @@ import tempfile
 import time
 import wave
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -33,54 +31,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # for the d
 
 from enclap.captioner import Captioner
 from fuzzing import make_case, make_originals
+from server_process import HEAD, Server, clip, exchange, serving
 from tables import hardware, today
 
-READY = re.compile(r"is ready on (http://\S+);")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DAMAGED, SEED = 2000, 1
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server of its own process."""
-
-    url: str
-    process: subprocess.Popen[str]
-    seconds: float
-
-    @property
-    def memory(self) -> float:
-        """MB that it holds now."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
-
-
-@contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
-    """A server that listens; seconds until it did."""
-    began = time.monotonic()
-    command = [sys.executable, "-m", "enclap.cli.main", "serve", "--port", "0", "--state-dir", str(folder), *options]
-    log = folder.with_suffix(".log")
-    with log.open("w") as errors, subprocess.Popen(command, stderr=errors, text=True) as process:
-        try:
-            while not (match := READY.search(log.read_text())):
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.01)
-            yield Server(match[1], process, time.monotonic() - began)
-        finally:
-            process.kill()
-
-
-def clip(path: Path, seconds: float, seed: int = 0) -> Path:
-    """A clip of noise that rises and falls."""
-    generator = np.random.default_rng(seed)
-    samples = generator.normal(0, 0.1, round(seconds * 16_000)) * np.linspace(0.2, 1, round(seconds * 16_000))
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes((samples * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes())
-    return path
 
 
 async def send(client: httpx2.AsyncClient, path: Path) -> httpx2.Response:
@@ -170,42 +125,39 @@ def clients(work: Path, seconds: float) -> list[tuple[str, str]]:
 
 def overload(work: Path, seconds: float) -> list[tuple[str, str]]:
     """Ten times as many clients as the queue takes, for a while; refused ones come again after a second or so."""
-    path = EXAMPLES / "siren.ogg"
+    content = (EXAMPLES / "siren.ogg").read_bytes()
+    request = HEAD % (b"audio/ogg", len(content)) + content
     found: Counter[str] = Counter()
     refused: list[tuple[float, float]] = []  # seconds since the start, milliseconds to the refusal
-    texts: set[str] = set()
+    captions: set[bytes] = set()
     memory: list[float] = []
 
     async def flood(server: Server) -> None:
         end = time.monotonic() + seconds
-        limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(base_url=server.url, timeout=300, limits=limits) as client:
 
-            async def one() -> None:
-                while time.monotonic() < end:
-                    began = time.monotonic()
-                    try:
-                        answer = await send(client, path)
-                    except httpx2.TransportError as error:
-                        found[type(error).__name__] += 1
-                        continue
-                    found[str(answer.status_code)] += 1
-                    if answer.status_code == 429:
-                        refused.append((seconds - end + began, 1000 * (time.monotonic() - began)))
-                        await asyncio.sleep(random.uniform(0.5, 1.5))
-                    else:
-                        texts.add(answer.text)
+        async def one() -> None:
+            while (began := time.monotonic()) < end:
+                try:
+                    status, body = await exchange(server, request)
+                except (OSError, EOFError) as error:
+                    found[type(error).__name__] += 1
+                    continue
+                found[str(status)] += 1
+                if status == 429:
+                    refused.append((seconds - end + began, 1000 * (time.monotonic() - began)))
+                    await asyncio.sleep(random.uniform(0.5, 1.5))
+                else:
+                    captions.add(body)
 
-            async def watch() -> None:
-                while time.monotonic() < end:
-                    memory.append(server.memory)
-                    await asyncio.sleep(1.0)
+        async def watch() -> None:
+            while time.monotonic() < end:
+                memory.append(server.memory)
+                await asyncio.sleep(1.0)
 
-            await asyncio.gather(watch(), *(one() for _ in range(80)))
+        await asyncio.gather(watch(), *(one() for _ in range(80)))
 
     with serving(work / "state", "--no-page", "--queue", "8") as server:
-        with path.open("rb") as file:
-            right = httpx2.post(f"{server.url}/v1/captions", files={"file": (path.name, file)}, timeout=60).text
+        _, right = asyncio.run(exchange(server, request))
         asyncio.run(flood(server))
         time.sleep(2)
         spent = refusal_seconds(httpx2.get(f"{server.url}/metrics", timeout=60).text)
@@ -219,7 +171,7 @@ def overload(work: Path, seconds: float) -> list[tuple[str, str]]:
     return [
         (
             f"80 clients, a queue of 8, {seconds:.0f} s",
-            f"{shown}; all captions right: {'yes' if texts <= {right} else 'NO'}",
+            f"{shown}; all captions right: {'yes' if captions <= {right} else 'NO'}",
         ),
         ("… time to a refusal, as the clients see it, median", f"{statistics.median(later):.0f} ms"),
         ("… refused in under 50 ms after the first second; in all", f"{soon:.1%}; {all_soon:.1%}"),
@@ -238,7 +190,6 @@ def refusal_seconds(text: str) -> float:
 def connections(work: Path, seconds: float) -> list[tuple[str, str]]:
     """A 300-MB upload, clients of 1 kB/s, 1,000 that say nothing and 20 that vanish, beside a good request."""
     path = clip(work / "a.wav", 10)
-    head = b"POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: %d\r\n\r\n"
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     large = work / "large.wav"  # one clip's samples again and again, until the body has 300 MB
     with wave.open(str(large), "wb") as file:
@@ -247,7 +198,6 @@ def connections(work: Path, seconds: float) -> list[tuple[str, str]]:
             file.writeframesraw(path.read_bytes()[44:])
     rows = []
     with serving(work / "state", "--no-page") as server, httpx2.Client(base_url=server.url, timeout=300) as client:
-        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
 
         def good(beside: str) -> None:
             began = time.monotonic()
@@ -256,16 +206,16 @@ def connections(work: Path, seconds: float) -> list[tuple[str, str]]:
 
         good("alone")
         before = server.memory
-        idle = [socket.create_connection(address) for _ in range(1000)]
-        slow = [socket.create_connection(address) for _ in range(20)]
+        idle = [socket.create_connection(server.address) for _ in range(1000)]
+        slow = [socket.create_connection(server.address) for _ in range(20)]
         for connection in slow:
-            connection.sendall(head % 99_999 + bytes(1000))
+            connection.sendall(HEAD % (b"audio/wav", 99_999) + bytes(1000))
         good("beside 1,000 idle and 20 slow connections")
         for connection in idle + slow:
             connection.close()
         for _ in range(20):
-            with socket.create_connection(address) as connection:
-                connection.sendall(head % path.stat().st_size + path.read_bytes())
+            with socket.create_connection(server.address) as connection:
+                connection.sendall(HEAD % (b"audio/wav", path.stat().st_size) + path.read_bytes())
         good("after 20 clients that vanished")
         with large.open("rb") as file:
             answer = client.post("/v1/jobs", files={"file": ("large.wav", file)})
