@@ -77,6 +77,15 @@ def test_a_worker_s_fault_reaches_the_driver(corpus: Path, tiny_model: Path, tmp
     assert '"UsageError"' in writer(table)["report"][0]
 
 
+def require_equal_features(folder: Path, other: Path) -> None:
+    """Asserts that two folders of features hold the same clips; embeddings but for the rounding of other batches."""
+    for one, two in zip(FeatureStore(folder), FeatureStore(other), strict=True):
+        assert (one.name, one.captions, one.seconds, one.audio) == (two.name, two.captions, two.seconds, two.audio)
+        assert (one.features.codes == two.features.codes).all()
+        assert one.features.embedding is not None and two.features.embedding is not None
+        np.testing.assert_allclose(one.features.embedding, two.features.embedding, atol=1e-5)
+
+
 def test_features_through_the_pipeline_are_those_of_extract(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
     lines = "".join(f"{number}.wav,A dog {number}.\n" for number in range(6))
     (corpus / "train.csv").write_text("path,caption\n" + lines)
@@ -87,16 +96,7 @@ def test_features_through_the_pipeline_are_those_of_extract(corpus: Path, tiny_m
         done = extract_through(runner, dataset, captioner, ModelRun(str(tiny_model)), tmp_path / folder)
         again = extract_through(runner, dataset, captioner, ModelRun(str(tiny_model)), tmp_path / folder)
         assert (done.done, done.failures) == (again.done, again.failures) == (6, 0)
-        for clip, other in zip(FeatureStore(tmp_path / "plain"), FeatureStore(tmp_path / folder), strict=True):
-            assert (clip.name, clip.captions, clip.seconds, clip.audio) == (
-                other.name,
-                other.captions,
-                other.seconds,
-                other.audio,
-            )
-            assert (clip.features.codes == other.features.codes).all()
-            assert clip.features.embedding is not None and other.features.embedding is not None
-            np.testing.assert_allclose(clip.features.embedding, other.features.embedding, atol=1e-5)
+        require_equal_features(tmp_path / "plain", tmp_path / folder)
     with pytest.raises(DataError, match="features of other clips"):
         (corpus / "train.csv").write_text("path,caption\n0.wav,Rain.\n")
         extract_through(here, open_checked([str(corpus / "train.csv")])[0], captioner, ModelRun(), tmp_path / "here")
@@ -149,6 +149,54 @@ def test_on_ray_as_in_processes_and_after_a_kill(
     subprocess.run([*command, "--output", str(killed)], capture_output=True)
     require_equal(killed, tmp_path / "plain")
     assert kept and all((killed / name).stat().st_mtime_ns == moment for name, moment in kept.items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_features_on_ray_are_those_of_extract(
+    ray_address: str, enclap_command: list[str], corpus: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    lines = "".join(f"{number}.wav,A dog {number}.\n" for number in range(6))
+    (corpus / "train.csv").write_text("path,caption\n" + lines)
+    command = [*enclap_command, "extract", str(corpus / "train.csv"), "--model", str(tiny_model), "--threads", "1"]
+    for folder, options in (("plain", []), ("ray", ["--ray", ray_address])):
+        done = subprocess.run([*command, *options, "--output", str(tmp_path / folder)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    require_equal_features(tmp_path / "plain", tmp_path / "ray")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_actor_loses_nothing(
+    ray_address: str, corpus: Path, tiny_model: Path, tmp_path: Path, enclap_command: list[str]
+) -> None:
+    command = [*enclap_command, "batch", str(corpus), "--shard-size", "1", "--window", "1", "--beams", "2"]
+    command += ["--model", str(tiny_model), "--ray", ray_address, "--columns", ",".join(COLUMNS), "--threads", "1"]
+    caption_corpus([str(corpus)], tmp_path / "plain", WORK, ModelRun(str(tiny_model)), shard_size=1, runner=here)
+    output = tmp_path / "out"
+    with subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.PIPE, text=True) as process:
+        while not (actors := processes_named("ModelActor")) and process.poll() is None:
+            time.sleep(0.01)
+        for actor in actors:
+            os.kill(actor, signal.SIGKILL)
+        _, told = process.communicate()
+    assert actors, told
+    assert process.returncode == 1 and "7 of 7 files" in told, told
+    require_equal(output, tmp_path / "plain")
+
+
+def processes_named(name: str) -> list[int]:
+    """Of the processes of Ray those whose title, which says what they run, holds a name."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                title = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:  # it has ended meanwhile
+                continue
+            if title.startswith("ray::") and name in title:
+                found.append(int(entry.name))
+    return found
 
 
 @pytest.mark.slow
