@@ -54,9 +54,7 @@ def connected(address: str, *, dashboard: bool = False) -> Iterator[str]:
     statistics are off. EnvironmentFault when there is no Ray there, or one that this one cannot talk to.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault(
-        "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # its remarks on how Ray Data starts actors help nobody here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks on how actors are started help nobody here
     joined = address if address != "auto" else os.environ.get("RAY_ADDRESS", "")
     shown = printable(joined)
     if joined:
@@ -251,10 +249,8 @@ class Decoder:
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The rows, one by one, as they are decoded."""
         logging.getLogger("enclap").setLevel(logging.ERROR)
-        first, items = (
-            Position(int(row["shard"]), int(row["place"])),
-            [Item(**json.loads(line)) for line in row["lines"]],
-        )
+        first = Position(int(row["shard"]), int(row["place"]))
+        items = [Item(**json.loads(line)) for line in row["lines"]]
         for run in decode_slice(first, items, self._window, self._together):
             columns = [decoded_row(event) for event in run]
             yield {name: [fields[name] for fields in columns] for name in columns[0]}
