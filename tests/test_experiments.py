@@ -22,15 +22,17 @@ from enclap.experiments.grids import DISTILLED, FULL, GRIDS, UNTRAINED, Grid, Ro
 from enclap.experiments.harness import decoding_key, is_done, make_runs, planned, read_result, runs_of
 from enclap.experiments.laboratory import MiniLaboratory, mini_laboratory
 from enclap.experiments.page import answers, conclusions, not_run
-from enclap.experiments.scenes import early_maps, embed_maps, late_map
+from enclap.experiments.scenes import SceneTexts, early_maps, embed_maps, late_map
 from enclap.experiments.table import (
     RowResult,
+    Score,
     event_counts,
     f1_of_sums,
     floor_of,
     grid_results,
     group_weights,
     half_width,
+    order_counts,
     paired_difference,
     results_of,
 )
@@ -448,14 +450,15 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 def row_result(name: str, low: float | None, high: float | None) -> RowResult:
     difference = None if low is None or high is None else (low + high) / 2
-    return RowResult(name, 3, 0.5, 0.0, difference, low, high, None, (0.8, 0.5) if low else None, 1, 1.0, 1.0)
+    score = Score(0.5, 0.0, difference, low, high)
+    return RowResult(name, 3, score, score, None, (0.8, 0.5) if low else None, 1, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said", "answer"),
     [
-        (0.1, 0.3, "is better than", "Better."),
-        (-0.3, -0.1, "is worse than", "Worse."),
+        (0.1, 0.3, "better than *first* by 0.200; in naming two sounds in their order, better than it", "Better."),
+        (-0.3, -0.1, "worse than *first*", "Worse."),
         (-0.1, 0.1, "is not shown", "Unknown."),
         (0.0, 0.1, "is not shown", "Unknown."),
     ],
@@ -465,7 +468,9 @@ def test_an_effect_inside_its_interval_is_called_not_shown(low: float, high: flo
     assert said in conclusions(results)[0]
     verdicts = (Verdict("So?", "second", "Better.", "Worse.", "Unknown."), Verdict("And?", "third", "", "", ""))
     grid = Grid("x", "X", "?", (Row("first"), Row("second", Training(mcm=0)), Row("third", Training(mcm=1))), verdicts)
-    assert answers(grid, results) == [f"**So?** {answer}", "", "**And?** Not known: *third* has not been run."]
+    so, _, other = answers(grid, results)
+    assert so.startswith(f"**So?** {answer}") and other == "**And?** Not known: *third* has not been run."
+    assert ("In naming two sounds in their order" in so) == (said != "is not shown")
     assert conclusions(results[:1]) == ["Nothing yet: fewer than two rows are there."]
     if low:
         assert any("the frozen CLAP has 80%" in line for line in conclusions(results))
@@ -479,8 +484,31 @@ def test_results_are_compared_on_the_seeds_that_both_rows_have() -> None:
 
     found = {"first": {1: result(True), 2: result(False)}, "second": {1: result(True)}, "third": {}}
     rows = grid_results(found)
-    assert [(item.name, item.seeds, item.difference) for item in rows] == [("first", 2, None), ("second", 1, 0.0)]
-    assert rows[1].verdict == "not shown" and rows[0].f1 == 0.5 and rows[0].captioning == 0.5
+    first, second = rows
+    assert [(item.name, item.seeds) for item in rows] == [("first", 2), ("second", 1)]
+    assert (first.events.difference, second.events.difference) == (None, 0.0)
+    assert second.events.verdict == "not shown" and first.events.mean == 0.5 and first.captioning == 0.5
+    assert first.order is None
+    found["second"][1]["texts"][0] = "A dog barks, and then rain falls."
+    [first, second] = grid_results(found, [("dog barking", "rain"), (), ("rain", "dog barking"), ()])
+    assert first.order is not None and first.order.mean == 0.0
+    assert second.order is not None and second.order.mean == second.order.difference == 0.5
+
+
+def test_the_order_of_two_sounds_is_right_when_both_are_named_in_it() -> None:
+    captions = ["A dog barks, and then rain falls.", "Rain falls after a dog barks.", "Rain falls.", "A dog barks."]
+    counts = order_counts(captions, [("dog barking", "rain")] * 3 + [("rain", "dog barking")])
+    assert [f1_of_sums(row) for row in counts] == [1.0, 1.0, 0.0, 0.0] and f1_of_sums(counts.sum(axis=0)) == 0.5
+
+
+def test_a_scene_of_two_sounds_at_once_has_no_sequence() -> None:
+    def scene(caption: str, *labels: str) -> SceneTexts:
+        return SceneTexts("a", (caption,), labels, ())
+
+    labels = ("rooster crowing", "person sneezing")
+    assert scene("A rooster crows, and then a person sneezes.", *labels).sequence == labels
+    assert scene("A rooster crows while a person sneezes.", *labels).sequence == ()
+    assert scene("A rooster crows.", labels[0]).sequence == ()
 
 
 def test_the_scores_of_a_row_do_not_depend_on_its_decoding_options_type() -> None:

@@ -69,7 +69,8 @@ class MiniLaboratory:
     @cached_property
     def truths(self) -> Sequence[Truth]:
         """Of the scenes that are captioned."""
-        return [Truth(tuple(text.families), text.originals) for text in self.source.evaluation.texts]
+        texts = self.source.evaluation.texts
+        return [Truth(tuple(text.families), text.originals, text.sequence) for text in texts]
 
     def key(self, training: Training) -> str:
         """A name for a training's folder."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from enclap.evaluation.captioning.figures import draw_scores
 from enclap.experiments.grids import Grid
 from enclap.experiments.published import PAPER, UNFITTING
-from enclap.experiments.table import Floor, RowResult
+from enclap.experiments.table import Floor, RowResult, Score
 from enclap.experiments.trial import Laboratory
 from enclap.files import write_whole
 
@@ -24,9 +24,13 @@ INTERVALS = (
     "(scenes that share a recording are no independent evidence). Each interval stands for itself: of twenty rows "
     "without any effect, one is expected outside."
 )
+ORDER = (
+    "Both in order: of the scenes whose two sounds follow each other, those whose caption names both kinds of sound, "
+    "the first one first; a second look at the same captions, because F1 does not see the order."
+)
 LIMITS = (
     "It does not say what holds at the published sizes, with encoders trained on far more sound, or for captions that "
-    "people wrote: scenes are composed, their sentences come from one grammar, and F1 looks at named sounds alone.",
+    "people wrote: scenes are composed, their sentences come from one grammar, and named sounds alone are looked at.",
     'A difference that is "not shown" is not shown to be absent: a smaller one than the interval\'s width would not be '
     "seen.",
 )
@@ -38,9 +42,13 @@ def write_page(
     """The page NAME.md, now in the folder with its figure NAME.svg. floor: of the first row. seeds: asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     compared = {
-        result.name: {"F1 minus the first row's": {"value": result.difference, "low": result.low, "high": result.high}}
+        result.name: {
+            f"{what} minus the first row's": {"value": score.difference, "low": score.low, "high": score.high}
+            for what, score in (("F1", result.events), ("order", result.order))
+            if score is not None
+        }
         for result in results
-        if result.difference is not None
+        if result.events.difference is not None
     }
     has_figure = importlib.util.find_spec("matplotlib") is not None and bool(compared)
     if has_figure:
@@ -84,6 +92,7 @@ def page_lines(
             "",
         ]
     lines += [INTERVALS + " Seconds were measured on the machine named above, whatever else it did."]
+    lines += ["", ORDER] if any(item.order is not None for item in results) else []
     lines += ["", f"![Differences with their intervals]({grid.name}.svg)"] if has_figure else []
     lines += not_run(grid, results, laboratory, seeds)
     lines += ["", "## What the paper says", "", f"{PAPER} {UNFITTING}"]
@@ -107,37 +116,41 @@ def not_run(grid: Grid, results: Sequence[RowResult], laboratory: Laboratory, se
 
 def result_table(results: Sequence[RowResult]) -> list[str]:
     """The lines of a Markdown table."""
-    heads = ["row", "seeds", "event F1", "minus the first row", "codes restored", "parameters", "training, s"]
-    lines = [f"| {' | '.join([*heads, 'caption, s'])} |", "|---" * (len(heads) + 1) + "|"]
+    has_order = any(item.order is not None for item in results)
+    heads = ["row", "seeds", "event F1", "minus the first row"]
+    heads += ["both in order", "minus the first row"] if has_order else []
+    heads += ["codes restored", "parameters", "training, s", "caption, s"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for item in results:
-        masked = "-" if item.masked is None else f"{item.masked:.3f}"
-        cells = [item.name, str(item.seeds), f"{item.f1:.3f} ± {item.spread:.3f}", difference_cell(item), masked]
+        cells = [item.name, str(item.seeds)]
+        for score in (item.events, item.order) if has_order else (item.events,):
+            cells += ["-", "-"] if score is None else [f"{score.mean:.3f} ± {score.spread:.3f}", difference_cell(score)]
+        cells.append("-" if item.masked is None else f"{item.masked:.3f}")
         cells += [f"{item.parameters:,}", f"{item.seconds:.0f}", f"{item.captioning:.3f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def difference_cell(item: RowResult) -> str:
+def difference_cell(score: Score) -> str:
     """The difference with its interval and verdict."""
-    if item.difference is None:
+    if score.difference is None:
         return "-"
-    if item.low is None or item.high is None:
-        return f"{item.difference:+.3f}, no interval with one seed"
-    return f"{item.difference:+.3f} [{item.low:+.3f}, {item.high:+.3f}] {item.verdict}"
+    if score.low is None or score.high is None:
+        return f"{score.difference:+.3f}, no interval with one seed"
+    return f"{score.difference:+.3f} [{score.low:+.3f}, {score.high:+.3f}] {score.verdict}"
 
 
 def conclusions(results: Sequence[RowResult]) -> list[str]:
     """What the intervals show, row by row; an effect inside its interval is not shown."""
-    compared = [item for item in results if item.difference is not None]
+    compared = [item for item in results if item.events.difference is not None]
     if not compared:
         return ["Nothing yet: fewer than two rows are there."]
     found = []
     for item in compared:
-        if item.verdict == "not shown":
-            found.append(f"- *{item.name}*: a difference from *{results[0].name}* is not shown.")
-        else:
-            size = abs(item.difference or 0.0)
-            found.append(f"- *{item.name}* is {item.verdict} than *{results[0].name}* by {size:.3f}.")
+        said = [beside(item.events, results[0].name)]
+        if item.order is not None:
+            said.append(f"in naming two sounds in their order, {beside(item.order, 'it')}")
+        found.append(f"- *{item.name}*: {'; '.join(said)}.")
         if item.recall is not None:
             frozen, tuned = item.recall
             found.append(
@@ -147,15 +160,25 @@ def conclusions(results: Sequence[RowResult]) -> list[str]:
     return found
 
 
+def beside(score: Score, first: str) -> str:
+    """How a score stands to that of the first row, in words."""
+    name = first if first == "it" else f"*{first}*"
+    if score.verdict == "not shown":
+        return f"a difference from {name} is not shown"
+    return f"{score.verdict} than {name} by {abs(score.difference or 0.0):.3f}"
+
+
 def answers(grid: Grid, results: Sequence[RowResult]) -> list[str]:
     """One sentence for each way in which a mechanism may fail."""
     by_name = {item.name: item for item in results}
     lines = []
     for verdict in grid.verdicts:
         item = by_name.get(verdict.row)
-        if item is None or item.difference is None:
+        if item is None or item.events.difference is None:
             answer = f"Not known: *{verdict.row}* has not been run."
         else:
-            answer = {"better": verdict.better, "worse": verdict.worse}.get(item.verdict, verdict.unknown)
+            answer = {"better": verdict.better, "worse": verdict.worse}.get(item.events.verdict, verdict.unknown)
+            if item.order is not None and item.order.verdict != "not shown":
+                answer += f" In naming two sounds in their order it is {beside(item.order, results[0].name)}."
         lines.append(f"**{verdict.question}** {answer}")
     return [line for answer in lines for line in (answer, "")][:-1]

@@ -86,7 +86,7 @@ def run_grid(grid: Grid, laboratory: Laboratory, seeds: int, resume: bool, pages
 def report(grid: Grid, laboratory: Laboratory, seeds: int, pages: Path) -> tuple[list[RowResult], Path]:
     """The results that are there, and the page that says them."""
     found = results_of(grid, runs_of(grid, laboratory, seeds), laboratory)
-    results = grid_results(found)
+    results = grid_results(found, [truth.sequence for truth in laboratory.truths])
     first = next(iter(found[grid.rows[0].name].values()), None)
     floor = None if first is None else floor_of(first["texts"], first["families"])
     return results, write_page(grid, results, floor, laboratory, pages, seeds)

@@ -26,6 +26,7 @@ from enclap.data.splits import SEEN, UNSEEN, VALIDATION, split_of
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.data.synthetic.scenes import Scene, SceneComposer, SceneMix
 from enclap.errors import DataError, UsageError
+from enclap.evaluation.hearing import has_correct_order
 from enclap.experiments.recipe import ExperimentRecipe
 from enclap.files import replacement_path
 from enclap.hub.layout import CLAP, CODEC
@@ -53,6 +54,12 @@ class SceneTexts:
     captions: tuple[str, ...]
     labels: tuple[str, ...]
     originals: tuple[str, ...]
+
+    @property
+    def sequence(self) -> tuple[str, ...]:
+        """The labels of two sounds that follow each other; empty when the scene has no two, or both at once."""
+        in_order = len(self.labels) == 2 and has_correct_order(self.captions[0], *self.labels)
+        return self.labels if in_order else ()
 
     @property
     def families(self) -> list[str]:

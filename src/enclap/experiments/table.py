@@ -9,7 +9,7 @@ drawn together (the pigeonhole bootstrap, Owen 2007, arXiv 0712.1111, which errs
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.evaluation.hearing import WORDS_READ
+from enclap.evaluation.hearing import WORDS_READ, has_correct_order
 from enclap.experiments.grids import Grid
 from enclap.experiments.harness import Run, decoding_key, read_result
 from enclap.experiments.trial import Laboratory
@@ -26,23 +26,8 @@ from enclap.experiments.trial import Laboratory
 Array = NDArray[np.float64]
 RESAMPLES = 1_000
 FEWEST_SEEDS = 2
-STUDENT: tuple[float, ...] = (
-    12.71,
-    4.303,
-    3.183,
-    2.777,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.263,
-    2.229,
-    2.201,
-    2.179,
-    2.161,
-    2.145,
-    2.132,
-)
+STUDENT: tuple[float, ...]
+STUDENT = (12.71, 4.303, 3.183, 2.777, 2.571, 2.447, 2.365, 2.306, 2.263, 2.229, 2.201, 2.179, 2.161, 2.145, 2.132)
 STUDENT += (2.120, 2.110, 2.101, 2.094, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.049, 2.046, 2.043)
 """The 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom, rounded up."""
 NORMAL = 1.96
@@ -51,36 +36,48 @@ NONE_OF_THEM = "constant caption"
 
 
 @dataclass(frozen=True, slots=True)
-class RowResult:
-    """What came out for one row.
+class Score:
+    """What a row reaches, and the first row beside it.
 
-    f1: of the events of all scenes, mean over seeds. spread: standard deviation over seeds. difference, low, high: f1
-    minus that of the first row on the same seeds, and its 95 % interval; None for the first row, the interval also
-    with fewer than two seeds. masked: share of hidden codes restored. recall: of CLAP's old labels, frozen and tuned.
-    seconds, captioning: of a training and of a scene's caption.
+    mean, spread: over seeds, spread is the standard deviation. difference, low, high: the mean minus that of the first
+    row on the same seeds, and its 95 % interval; None for the first row, the interval also with fewer than two seeds.
     """
 
-    name: str
-    seeds: int
-    f1: float
+    mean: float
     spread: float
-    difference: float | None
-    low: float | None
-    high: float | None
-    masked: float | None
-    recall: tuple[float, float] | None
-    parameters: int
-    seconds: float
-    captioning: float
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def verdict(self) -> str:
-        """better, worse, or not shown: the interval holds zero, or there is none."""
+        """better, worse, or not shown: the interval holds zero, or there is none; empty for the first row."""
         if self.difference is None:
             return ""
         if self.low is None or self.high is None:
             return "not shown"
         return "better" if self.low > 0.0 else "worse" if self.high < 0.0 else "not shown"
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What came out for one row.
+
+    events: F1 of the families of sounds of all scenes. order: of the scenes whose two sounds follow each other, the
+    share whose caption names both in their order; None where there are no such scenes. masked: share of hidden codes
+    restored. recall: of CLAP's old labels, frozen and tuned. seconds, captioning: of a training and of a scene's
+    caption.
+    """
+
+    name: str
+    seeds: int
+    events: Score
+    order: Score | None
+    masked: float | None
+    recall: tuple[float, float] | None
+    parameters: int
+    seconds: float
+    captioning: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +104,12 @@ def event_counts(captions: Sequence[str], families: Sequence[Sequence[str]]) -> 
         named, true = families_named(caption), set(there)
         rows.append([len(named & true), len(named - true), len(true - named)])
     return np.array(rows, dtype=np.float64)
+
+
+def order_counts(captions: Sequence[str], sequences: Sequence[Sequence[str]]) -> Array:
+    """Float64 [scenes, 3], of which `f1_of_sums` is the share of scenes whose labels are named in their order."""
+    right = np.array([has_correct_order(text, *labels) for text, labels in zip(captions, sequences, strict=True)])
+    return np.stack([right, ~right, ~right], axis=1).astype(np.float64)
 
 
 def f1_of_sums(sums: Array) -> Array:
@@ -137,46 +140,68 @@ def results_of(grid: Grid, runs: Sequence[Run], laboratory: Laboratory) -> dict[
     return found
 
 
-def grid_results(found: dict[str, dict[int, dict[str, Any]]]) -> list[RowResult]:
-    """The rows of which runs are there, in their order; differences are over the seeds that the first row has too."""
+def grid_results(
+    found: dict[str, dict[int, dict[str, Any]]], sequences: Sequence[Sequence[str]] = ()
+) -> list[RowResult]:
+    """The rows of which runs are there, in their order; differences are over the seeds that the first row has too.
+
+    sequences: of each scene the labels of two sounds that follow each other; empty for other scenes.
+    """
     rows: list[RowResult] = []
-    names = list(found)
-    counts = {
-        name: {seed: event_counts(result["texts"], result["families"]) for seed, result in seeds.items()}
-        for name, seeds in found.items()
-    }
-    for name in names:
-        results = list(found[name].values())
+    ordered = [number for number, labels in enumerate(sequences) if labels]
+
+    def events_of(result: Mapping[str, Any]) -> Array:
+        return event_counts(result["texts"], result["families"])
+
+    def orders_of(result: Mapping[str, Any]) -> Array:
+        return order_counts([result["texts"][number] for number in ordered], [sequences[number] for number in ordered])
+
+    first = next(iter(found.values()), {})
+    for name, seeds in found.items():
+        results = list(seeds.values())
         if not results:
             continue
-        scores = np.array([f1_of_sums(item.sum(axis=0)) for item in counts[name].values()])
-        shared = sorted(counts[name].keys() & counts[names[0]].keys())
-        difference, low, high = (None, None, None)
-        if name != names[0] and shared:
-            pair = [np.stack([counts[row][seed] for seed in shared]) for row in (name, names[0])]
-            difference, low, high = paired_difference(pair[0], pair[1], results[0]["groups"])
+        other, groups = None if seeds is first else first, results[0]["groups"]
         masked = [result["masked_accuracy"] for result in results if result["masked_accuracy"] is not None]
         recalls = [result["recall"] for result in results if "recall" in result]
-        recall = None
-        if recalls:
-            recall = tuple(float(np.mean([item[kind] for item in recalls])) for kind in ("frozen", "tuned"))
         rows.append(
             RowResult(
                 name,
                 len(results),
-                float(scores.mean()),
-                float(scores.std(ddof=1)) if len(results) > 1 else 0.0,
-                difference,
-                low,
-                high,
+                score_of(events_of, seeds, other, groups),
+                score_of(orders_of, seeds, other, [groups[number] for number in ordered]) if ordered else None,
                 float(np.mean(masked)) if masked else None,
-                recall,  # type: ignore[arg-type]
+                (mean_of(recalls, "frozen"), mean_of(recalls, "tuned")) if recalls else None,
                 int(results[0]["parameters"]),
-                float(np.mean([result["seconds"] for result in results])),
-                float(np.mean([result["captioning"] / len(result["families"]) for result in results])),
+                mean_of(results, "seconds"),
+                mean_of(results, "captioning") / len(results[0]["families"]),
             )
         )
     return rows
+
+
+def mean_of(results: Sequence[Mapping[str, Any]], key: str) -> float:
+    """The mean of what results say under a name."""
+    return float(np.mean([result[key] for result in results]))
+
+
+def score_of(
+    count: Callable[[Mapping[str, Any]], Array],
+    results: Mapping[int, Mapping[str, Any]],
+    first: Mapping[int, Mapping[str, Any]] | None,
+    groups: Sequence[Sequence[str]],
+) -> Score:
+    """The score of a row. count: of a result, [scenes, 3]. results, first: its own and the first row's, by seed, None
+    for the first row. groups: the recordings of each scene.
+    """
+    counts = {seed: count(result) for seed, result in results.items()}
+    scores = np.array([f1_of_sums(item.sum(axis=0)) for item in counts.values()])
+    mean, spread = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+    shared = sorted(results.keys() & first.keys()) if first else []
+    if not first or not shared:
+        return Score(mean, spread)
+    pair = np.stack([counts[seed] for seed in shared]), np.stack([count(first[seed]) for seed in shared])
+    return Score(mean, spread, *paired_difference(*pair, groups))
 
 
 def paired_difference(

@@ -34,11 +34,13 @@ MASKED_SHARE, MASKED_SPAN = 0.15, 10
 @dataclass(frozen=True, slots=True)
 class Truth:
     """What is true of a scene that is captioned. families: of its sounds. groups: what it shares with other scenes, the
-    recordings it was made of; scenes that share some are no independent evidence.
+    recordings it was made of; scenes that share some are no independent evidence. sequence: the labels of two sounds
+    that follow each other; empty when there are no two, or when they are heard at once.
     """
 
     families: tuple[str, ...]
     groups: tuple[str, ...]
+    sequence: tuple[str, ...] = ()
 
 
 class Laboratory(Protocol):
