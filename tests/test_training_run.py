@@ -101,9 +101,9 @@ def test_every_caption_comes_once_an_epoch_and_the_rest_of_the_last_batch_counts
 TOKENIZER: Tokenizer = train_tokenizer([text for clip in made_up_clips(64, captions=2) for text in clip.captions], 400)
 
 
-def epoch_items(clips: Any, batch_size: int = 4, seed: int = 3, limit: int = 30) -> EpochItems:
-    perturbation = Perturbation(mask_probability=0.5, mask_span=3)
-    return EpochItems(clips, range(len(clips)), TOKENIZER, 16, limit, perturbation, batch_size=batch_size, seed=seed)
+def epoch_items(clips: Any, batch_size: int = 4, seed: int = 3, limit: int = 30, **options: Any) -> EpochItems:
+    perturbation, sizes = Perturbation(mask_probability=0.5, mask_span=3), {"batch_size": batch_size, "seed": seed}
+    return EpochItems(clips, range(len(clips)), TOKENIZER, 16, limit, perturbation, **sizes, **options)
 
 
 def by_caption(items: EpochItems, epoch: int, batch_size: int) -> dict[str, CaptionItem]:
@@ -127,10 +127,22 @@ def test_masks_and_crops_differ_between_epochs_and_depend_on_seed_epoch_and_clip
     assert any(not np.array_equal(originals[text], moved[text]) for text in originals), "another crop"
 
 
-def test_a_batch_holds_clips_of_like_length() -> None:
-    items = epoch_items(made_up_clips(128, frames=200), batch_size=8, limit=500)
-    spreads = [np.ptp([len(items(number).codes) for number in range(start, start + 8)]) for start in range(0, 128, 8)]
-    assert np.mean(spreads) < 25  # of 200 frames
+def test_batches_hold_clips_of_like_length_or_any_and_the_items_of_an_epoch_are_the_same() -> None:
+    clips = made_up_clips(128, frames=200)
+    spreads, epochs = [], []
+    for group_by_length in (True, False):
+        items = epoch_items(clips, batch_size=8, limit=500, group_by_length=group_by_length)
+        drawn = [items(number) for number in range(128)]
+        lengths = np.asarray([len(item.codes) for item in drawn]).reshape(-1, 8)
+        spreads.append(float(np.mean(np.ptp(lengths, axis=1))))
+        epochs.append(
+            sorted((item.labels.tobytes(), item.codes.tobytes(), item.mcm_labels.tobytes()) for item in drawn)
+        )
+        again = epoch_items(clips, batch_size=8, limit=500, group_by_length=group_by_length)  # as resumed, or elsewhere
+        for number in (120, 7, 64):
+            assert np.array_equal(again(number).codes, drawn[number].codes)
+    assert spreads[0] < 25 and spreads[1] > 100  # of 200 frames
+    assert epochs[0] == epochs[1]
 
 
 @pytest.mark.timeout(300)
@@ -323,6 +335,10 @@ def test_a_vocabulary_that_does_not_fit_is_an_error(encoders: Path, features: Pa
     [
         ({"epochs": 0}, "epochs: Input should be greater than 0"),
         ({"optimisation.learning_rat": 1.0}, r"learning_rat: unknown key; did you mean learning_rate\?"),
+        (
+            {"train_sampling_strategy": "shuffle"},
+            "train_sampling_strategy: Input should be 'group_by_length' or 'random'",
+        ),
         ({"validation.best": "bleu"}, "validation.best: String should match pattern"),
         ({"perturbation.mask_spam": 1}, r"mask_spam: unknown key; did you mean mask_span\?"),
     ],

@@ -22,7 +22,7 @@ from enclap.experiments.trial import Truth, count_parameters, masked_accuracy
 from enclap.hub.layout import CLAP, CODEC
 from enclap.hub.resolve import find_model
 from enclap.training import captioning
-from enclap.training.caption_recipe import CaptionTraining, read_caption_recipe
+from enclap.training.caption_recipe import GROUP_BY_LENGTH, CaptionTraining, read_caption_recipe
 from enclap.training.captioning import count_batch
 from enclap.training.dataset import EpochItems
 from enclap.training.run import TrainingRun, collator_of, features_of
@@ -146,6 +146,7 @@ class FullSizeLaboratory:
             self._recipe.perturbation.model_copy(update=perturbation),
             batch_size=self._recipe.optimisation.batch_size,
             seed=seed,
+            group_by_length=self._recipe.train_sampling_strategy == GROUP_BY_LENGTH,
         )
         plan = self._recipe.planned(items.steps_per_epoch).model_copy(update={"seed": seed})
         began = time.monotonic()

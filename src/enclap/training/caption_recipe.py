@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,6 +16,8 @@ from enclap.training.validation import METRICS
 
 RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[3] / "recipes")
 """Where recipes lie that are named without a path: in the installed package, and in a clone."""
+
+GROUP_BY_LENGTH: Literal["group_by_length"] = "group_by_length"
 
 
 class ValidationSettings(Settings):
@@ -32,11 +35,14 @@ class CaptionTraining(Settings):
     """A training of the caption model on features.
 
     start: a BART on the hub or in a folder; None when `--from` names a model of this program. epochs: passes over all
-    captions. lora: rank of the adapters that are trained in the place of all weights; None trains all.
+    captions. train_sampling_strategy: as transformers calls it, "group_by_length" for batches of clips of like length,
+    which hold little padding, or "random"; every epoch has the same items either way. lora: rank of the adapters that
+    are trained in the place of all weights; None trains all.
     """
 
     start: str | None = None
     epochs: int = Field(gt=0)
+    train_sampling_strategy: Literal["group_by_length", "random"] = GROUP_BY_LENGTH
     label_smoothing: float = Field(default=0.2, ge=0, lt=1)
     mcm_loss_weight: float = Field(default=0.7, ge=0)
     lora: int | None = Field(default=None, gt=0)

@@ -98,10 +98,10 @@ class EpochItems:
     """Item n of a training in epochs: every caption of every clip once an epoch, in an order drawn anew for each.
 
     What an item looks like depends on (seed, epoch, clip, caption) alone. Steps are whole: where the items of an epoch
-    do not fill its last batch, the rest are fillers, whose labels count for nothing. Batches hold clips of like length.
+    do not fill its last batch, the rest are fillers, whose labels count for nothing.
 
     rows: numbers of the clips of `clips` that are trained on. limit: frames that the model reads; of longer clips a
-    part is drawn.
+    part is drawn. group_by_length: whether batches hold clips of like length.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class EpochItems:
         *,
         batch_size: int,
         seed: int,
+        group_by_length: bool = True,
     ) -> None:
         captions = clips.column("captions") if isinstance(clips, FeatureStore) else [clip.captions for clip in clips]
         pairs = [(row, caption) for row in rows for caption in range(len(captions[row]))]
@@ -127,6 +128,7 @@ class EpochItems:
         self._perturbation = perturbation
         self._batch_size = batch_size
         self._seed = seed
+        self._group_by_length = group_by_length
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -157,6 +159,8 @@ class EpochItems:
         generator = np.random.default_rng((self._seed, epoch))
         order = np.full(self.steps_per_epoch * self._batch_size, -1, dtype=np.int64)
         order[: len(self._pairs)] = generator.permutation(len(self._pairs))
+        if not self._group_by_length:
+            return order
         lengths = np.where(order < 0, 0, self._lengths[order])
         together = self._batch_size * BATCHES_SORTED_TOGETHER
         for start in range(0, len(order), together):

@@ -30,7 +30,7 @@ from enclap.extraction.extract import PLAN, extract_features
 from enclap.files import write_whole
 from enclap.hub.resolve import find_model
 from enclap.text import printable
-from enclap.training.caption_recipe import CaptionTraining
+from enclap.training.caption_recipe import GROUP_BY_LENGTH, CaptionTraining
 from enclap.training.captioning import count_batch
 from enclap.training.card import Card, licence_of
 from enclap.training.collate import CaptionCollator
@@ -129,6 +129,7 @@ def items_of(store: FeatureStore, rows: Sequence[int], start: Start, recipe: Cap
         recipe.perturbation,
         batch_size=recipe.optimisation.batch_size,
         seed=recipe.optimisation.seed,
+        group_by_length=recipe.train_sampling_strategy == GROUP_BY_LENGTH,
     )
 
 

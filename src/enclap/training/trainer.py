@@ -346,6 +346,7 @@ def training_arguments(
         logging_nan_inf_filter=False,  # which would hide a loss that is no number
         report_to=list(optimisation.trackers),
         remove_unused_columns=False,
+        train_sampling_strategy="sequential",  # item n is drawn by n: order and groups of like length are the draw's
         dataloader_num_workers=WORKERS_BESIDE_ACCELERATOR * accelerated if workers is None else workers,
         dataloader_pin_memory=accelerated,
         disable_tqdm=True,
