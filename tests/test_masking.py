@@ -24,6 +24,20 @@ def test_hidden_codes_lie_in_spans(frames: int, seed: int) -> None:
         np.testing.assert_array_equal(hidden[:, codebook], covered[:frames])
 
 
+@settings(max_examples=60, deadline=None)
+@given(frames=st.integers(0, 60), codebooks=st.integers(0, 4), seed=st.integers(0, 10_000))
+def test_hidden_codes_are_those_of_the_slow_twin(frames: int, codebooks: int, seed: int) -> None:
+    """The twin marks span after span; both leave the generator where it was, so that nothing drawn later changes."""
+    quick, slow = np.random.default_rng(seed), np.random.default_rng(seed)
+    wanted, length = np.zeros((frames, codebooks), dtype=bool), min(5, frames)
+    for codebook in range(codebooks if frames else 0):
+        spans = min(frames - length + 1, int(frames * 0.3 / length + slow.random()))
+        for start in slow.choice(frames - length + 1, size=spans, replace=False):
+            wanted[start : start + length, codebook] = True
+    np.testing.assert_array_equal(hidden_frames(frames, codebooks, quick, probability=0.3, span=5), wanted)
+    assert quick.random() == slow.random()
+
+
 def test_share_of_hidden_codes() -> None:
     long = hidden_frames(100_000, 4, np.random.default_rng(0))
     assert long.mean() == pytest.approx(1 - np.exp(-0.15), abs=0.005)  # spans overlap

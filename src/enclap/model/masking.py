@@ -38,13 +38,15 @@ def hidden_frames(
     """
     hidden = np.zeros((frames, codebooks), dtype=np.bool_)
     length = min(span, frames)
-    if length == 0:
+    if length == 0 or codebooks == 0:
         return hidden
     starts = frames - length + 1
-    for codebook in range(codebooks):
+    drawn = []
+    for _ in range(codebooks):
         spans = min(starts, int(frames * probability / length + generator.random()))
-        for start in generator.choice(starts, size=spans, replace=False):
-            hidden[start : start + length, codebook] = True
+        drawn.append(generator.choice(starts, size=spans, replace=False))
+    rows = np.concatenate(drawn)[:, None] + np.arange(length)
+    hidden[rows, np.repeat(np.arange(codebooks), [len(part) for part in drawn])[:, None]] = True
     return hidden
 
 

@@ -19,22 +19,20 @@ NEVER = -1
 
 @contextmanager
 def quick_processor(compiled: bool = False) -> Iterator[None]:
-    """Inside, models are trained with quick dropout and memory that is kept; where there is a GPU nothing changes.
+    """Inside, models are trained with quick dropout and memory that is kept; where there is a GPU only the latter.
 
     compiled: the model goes through torch.compile, which has its own ways.
     """
-    if torch.cuda.is_available():
-        yield
-        return
     keep_freed_memory()
-    with nullcontext() if compiled else quick_dropout():
+    with nullcontext() if compiled or torch.cuda.is_available() else quick_dropout():
         yield
 
 
 def keep_freed_memory() -> bool:
     """Whether glibc was told to keep what large arrays leave for the next ones, instead of giving it to the kernel.
 
-    A training step frees and takes gigabytes, and the kernel clears every page that it hands out. False where another C
+    A training step frees and takes gigabytes, and the kernel clears every page that it hands out; loading clips takes
+    two thirds of the time, in workers too, which are forked. False where another C
     library is in use, or where the user has set MALLOC_MMAP_MAX_ for this already.
     """
     if not sys.platform.startswith("linux") or "MALLOC_MMAP_MAX_" in os.environ:
