@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from enclap.training.arguments import training_arguments
 from enclap.training.caption_recipe import CaptionTraining, read_caption_recipe, recipe_path
 from enclap.training.captioning import count_batch
 from enclap.training.recipe import Optimisation
-from enclap.training.trainer import ItemTrainer, train_model, training_arguments
+from enclap.training.trainer import ItemTrainer, train_model
 from reference_tiny import from_official_slots, our_tensors, reference_model
 
 ROOT = Path(__file__).resolve().parents[1]

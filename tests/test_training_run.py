@@ -18,6 +18,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from enclap.data.feature_store import FeatureStore
 from enclap.errors import DataError, EnclapError, EnvironmentFault, ModelError, UsageError
@@ -27,6 +28,7 @@ from enclap.training import validation as validation_module
 from enclap.training.dataset import CaptionItem, EpochItems, Perturbation
 from enclap.training.run import prepare, require_same_run
 from enclap.training.tokenizer import train_tokenizer
+from enclap.training.trackers import require_trackers
 from enclap.training.trainer import COMPLETE_FILE, ItemTrainer
 from run_program import fresh_model, made_up_clips, recipe, run, run_of, write_features
 
@@ -285,6 +287,22 @@ def test_the_best_weights_may_be_chosen_by_a_metric_of_all_sentences_together(
     assert asked == [(len(validated), validated, "cider_d")] * 4
     best = json.loads((tmp_path / "run" / "best" / "metrics.json").read_text())
     assert best["eval_cider"] == 0.5 and best["step"] == 2 * prepared.items.steps_per_epoch
+
+
+def test_trackers_are_silenced_before_they_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[str | None, ...]] = []
+    variables = ("MLFLOW_DISABLE_TELEMETRY", "WANDB_ERROR_REPORTING")
+
+    def import_tracker() -> None:
+        found.append(tuple(os.environ.get(name) for name in variables))
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "mlflow", import_tracker)
+    for chosen in (None, "kept"):
+        for name in variables:
+            monkeypatch.setenv(name, "")  # so that it is as before after the test
+            monkeypatch.delenv(name) if chosen is None else monkeypatch.setenv(name, chosen)
+        require_trackers(["mlflow"])
+    assert found == [("true", "false"), ("kept", "kept")]
 
 
 def test_trackers_are_looked_for_before_anything_begins(encoders: Path, features: Path, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ class OptimiserSettings(Settings):
     accelerator and 4 with one. Neither changes what is learned. ema: decay of the exponential moving average of the
     weights that the training ends with; None keeps the last weights. bfloat16: convolutions and matrix products in that
     precision; twice as fast on processors that have it. checkpointing: compute activations again in the backward pass,
-    for less memory. compile: by torch.compile. trackers: as transformers calls them (tensorboard, wandb, mlflow).
+    for less memory. compile: by torch.compile. fsdp: each of many processes holds a share of the weights, gradients and
+    moments (fully sharded data parallel) instead of all of them. trackers: as transformers calls them (tensorboard,
+    wandb, mlflow).
     """
 
     batch_size: int = Field(gt=0)
@@ -54,6 +56,7 @@ class OptimiserSettings(Settings):
     log_every: int = Field(default=25, gt=0)
     checkpointing: bool = False
     compile: bool = False
+    fsdp: bool = False
     trackers: tuple[str, ...] = ()
 
 

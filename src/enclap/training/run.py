@@ -30,6 +30,7 @@ from enclap.extraction.extract import PLAN, extract_features
 from enclap.files import write_whole
 from enclap.hub.resolve import find_model
 from enclap.text import printable
+from enclap.training.arguments import require_sharding
 from enclap.training.caption_recipe import GROUP_BY_LENGTH, CaptionTraining
 from enclap.training.captioning import count_batch
 from enclap.training.card import Card, licence_of
@@ -240,8 +241,9 @@ def collator_of(start: Start) -> CaptionCollator:
 
 def train(run: TrainingRun) -> Path:
     """The folder of the trained model, `output`/model. Under `torchrun` every process calls this alike."""
+    state = PartialState(cpu=not torch.cuda.is_available())
+    require_sharding(run.recipe.optimisation, state.num_processes)
     prepared = prepare(run)
-    state = PartialState()
     require_same_run(prepared)
     state.wait_for_everyone()
     learn(prepared)

@@ -11,9 +11,17 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from enclap.errors import EnvironmentFault, UsageError
 from enclap.text import first_line, printable
 
+SILENCED = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
+"""What keeps trackers from telling their makers how they are used; read when they are imported."""
+
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Raises UsageError for a name that is no tracker, and EnvironmentFault for one whose package is missing."""
+    """Raises UsageError for a name that is no tracker, and EnvironmentFault for one whose package is missing.
+
+    Trackers tell their makers nothing from here on, unless the environment says else.
+    """
+    for variable, value in SILENCED.items():
+        os.environ.setdefault(variable, value)
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
@@ -25,11 +33,11 @@ def require_trackers(names: Sequence[str]) -> None:
 
 
 def place_trackers(names: Sequence[str], output: Path) -> None:
-    """Have trackers write into a run's folder, and MLflow tell its makers nothing, unless the environment says else."""
+    """Have trackers write into a run's folder, unless the environment says else."""
     places = {
         "tensorboard": {"TENSORBOARD_LOGGING_DIR": str(output / "tensorboard")},
         "wandb": {"WANDB_DIR": str(output), "WANDB_PROJECT": "enclap"},
-        "mlflow": {"MLFLOW_TRACKING_URI": (output / "mlruns").absolute().as_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"},
+        "mlflow": {"MLFLOW_TRACKING_URI": f"sqlite:///{(output / 'mlflow.db').absolute()}"},  # 3.17 refuses plain files
     }
     for name in names:
         for variable, value in places.get(name, {}).items():

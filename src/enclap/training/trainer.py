@@ -26,7 +26,6 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import (
     PrinterCallback,
     Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -34,14 +33,14 @@ from transformers import (
     set_seed,
 )
 
-from enclap.errors import EnclapError, EnvironmentFault, UsageError
+from enclap.errors import EnclapError, EnvironmentFault
 from enclap.files import is_full, replacement_folder, write_whole
 from enclap.hub.layout import WEIGHTS
 from enclap.text import printable
+from enclap.training.arguments import training_arguments
 from enclap.training.recipe import Optimisation
-from enclap.training.trackers import place_trackers
 from enclap.training.validation import Validation, is_improved, since_best
-from enclap.training.weights import WeightAverage, load_weights, unshared
+from enclap.training.weights import WeightAverage, copy_to_shard, load_weights, take_weights, unshared
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,6 @@ BEST = "best"
 SPARED_FROM_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
 """Names of parameters without weight decay in the published loop (EnCLAP, train.py), which misses the two norms called
 `layernorm_embedding`: they are decayed there."""
-WORKERS_BESIDE_ACCELERATOR = 4
 
 Batch = dict[str, Tensor]
 CountItems = Callable[[Batch], Tensor]
@@ -216,6 +214,11 @@ class ItemTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             remedy = "lower learning_rate, or set bfloat16=false; --resume goes on from the last checkpoint"
             raise EnclapError(f"the loss is not a number any more at step {self.state.global_step}; {remedy}")
 
+    def _load_from_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
+        """Leave weights that will be sharded as `train_model` has loaded them: PyTorch fails on tied ones in shards."""
+        if not self.is_fsdp_enabled:
+            super()._load_from_checkpoint(*arguments, **keywords)
+
     def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
         """Refuse to keep weights that are no numbers."""
         self.require_finite()
@@ -263,7 +266,6 @@ def train_model(
     in `output`/log.jsonl; a run that was cut off goes on from its last complete checkpoint and ends with the weights of
     an uninterrupted run. count: see `ItemTrainer`; needed wherever the loss is no mean over equally many items.
     validation: measures the model at times; the training then ends with the weights that did best.
-
     Under `torchrun` every process calls this alike, and all return the trained model. UsageError when the items of a
     step cannot be divided equally, EnvironmentFault when the disk is full, EnclapError when the loss is no number.
     """
@@ -271,17 +273,19 @@ def train_model(
     args = training_arguments(optimisation, output, validation)
     last = newest_checkpoint(output / "checkpoints", tidy=args.process_index == 0)
     average = None if optimisation.ema is None else WeightAverage(model, optimisation.ema, last)
+    trained = copy_to_shard(model, last) if optimisation.fsdp else model
     trainer = ItemTrainer(
         count=count,
         validation=validation,
         published_decay=optimisation.decay_embedding_norms,
-        **{"model": model, "args": args, "data_collator": collate},
+        **{"model": trained, "args": args, "data_collator": collate},
         train_dataset=SampledDataset(draw, optimisation.steps * optimisation.batch_size),
         callbacks=[JsonLog(output / "log.jsonl"), *([] if average is None else [average]), ManyProcesses()],
     )
     with full_disk_told(output):
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         trainer.require_finite()
+    take_weights(model, trained)
     if average is not None:
         average.load_into(model)
     if validation is not None:
@@ -312,56 +316,3 @@ def newest_checkpoint(folder: Path, tidy: bool) -> Path | None:
         for path in set(found) - set(complete):
             shutil.rmtree(path)
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def training_arguments(
-    optimisation: Optimisation, output: Path, validation: Validation | None = None
-) -> Seq2SeqTrainingArguments:
-    """The recipe in transformers' terms; UsageError when this machine cannot divide a step as it asks."""
-    accelerated = torch.cuda.is_available()
-    workers = optimisation.workers
-    inverse = optimisation.schedule == "inverse_sqrt"
-    place_trackers(optimisation.trackers, output)
-    arguments = Seq2SeqTrainingArguments(
-        output_dir=str(output / "checkpoints"),
-        max_steps=optimisation.steps,
-        gradient_accumulation_steps=optimisation.accumulate,
-        learning_rate=optimisation.learning_rate,
-        weight_decay=optimisation.weight_decay,
-        warmup_steps=optimisation.warmup_steps,
-        lr_scheduler_type=optimisation.schedule,
-        lr_scheduler_kwargs={"timescale": optimisation.time_scale} if inverse and optimisation.time_scale else None,
-        max_grad_norm=optimisation.clip_norm,
-        adam_beta2=optimisation.adam_beta2,
-        bf16=optimisation.bfloat16,
-        activation_checkpointing=optimisation.checkpointing,
-        torch_compile=optimisation.compile,
-        use_cpu=not accelerated,  # without this word bfloat16 is refused there
-        seed=optimisation.seed,
-        save_steps=optimisation.save_every,
-        save_total_limit=2,
-        eval_strategy="no" if validation is None else "steps",
-        eval_steps=None if validation is None else validation.every,
-        logging_steps=optimisation.log_every,
-        logging_nan_inf_filter=False,  # which would hide a loss that is no number
-        report_to=list(optimisation.trackers),
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",  # item n is drawn by n: order and groups of like length are the draw's
-        dataloader_num_workers=WORKERS_BESIDE_ACCELERATOR * accelerated if workers is None else workers,
-        dataloader_pin_memory=accelerated,
-        disable_tqdm=True,
-    )
-    arguments.per_device_train_batch_size = items_of_a_part(optimisation, arguments)
-    return arguments
-
-
-def items_of_a_part(optimisation: Optimisation, arguments: TrainingArguments) -> int:
-    """Items that a process works through at once; UsageError when they cannot be divided equally."""
-    if arguments.n_gpu > 1:
-        start = f"start one process for each (torchrun --nproc-per-node {arguments.n_gpu} …)"
-        raise UsageError(f"{arguments.n_gpu} GPUs for one process: {start}, or choose one with CUDA_VISIBLE_DEVICES=0")
-    parts: int = arguments.world_size * optimisation.accumulate
-    if optimisation.batch_size % parts:
-        divided = f"{arguments.world_size} processes with {optimisation.accumulate} parts each"
-        raise UsageError(f"batch_size {optimisation.batch_size} cannot be divided equally among {divided}")
-    return optimisation.batch_size // parts

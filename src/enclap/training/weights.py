@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from enclap.hub.layout import WEIGHTS
 
 AVERAGE_FILE = "average.pt"
 
@@ -70,6 +74,22 @@ def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             kept[name] = value
             seen.add(place)
     return kept
+
+
+def copy_to_shard(model: nn.Module, checkpoint: Path | None) -> nn.Module:
+    """A copy of a model, with the weights of a checkpoint if there is one: a model stays sharded once it is."""
+    copied = copy.deepcopy(model)
+    if checkpoint is not None:
+        load_weights(copied, checkpoint / WEIGHTS)
+    return copied
+
+
+def take_weights(model: nn.Module, trained: nn.Module) -> None:
+    """Put the weights of a sharded copy into the model that it was made of; all processes call this together."""
+    if trained is not model:
+        state = trained.state_dict().items()
+        whole = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state}
+        model.load_state_dict(whole)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
