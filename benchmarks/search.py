@@ -22,14 +22,16 @@ from enclap.data.splits import TEST, VALIDATION, select
 from enclap.data.synthetic.grammar import finish
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.evaluation.calibration import calibration_error, reliability
+from enclap.hub.resolve import find_model
 from enclap.search.fingerprint import fingerprint
 from enclap.search.hearing import Heard, HeardWindow, hear
 from enclap.search.indexing import window_rows
 from enclap.search.labels import LabelSet, text_vector
-from enclap.search.library import SCHEMA, Facts, Library, written_library
-from enclap.search.query import fuse, relevance_values, search_words
+from enclap.search.library import SCHEMA, Facts, Library, model_hashes, written_library
+from enclap.search.likeness import search_like
+from enclap.search.query import key_of, relevance_values, search_words
 from enclap.search.relevance import LABEL_CURVE, LIKE_CURVE, OTHER_LABEL_CURVE, WORD_CURVE
-from enclap.search.store import CAPTION, NAMES, embeddings_in, table_of
+from enclap.search.store import CAPTION, NAMES, Row, embeddings_in, table_of
 from enclap.search.words import content_lemmas
 from enclap.types import Caption
 from search_parts import (
@@ -90,8 +92,9 @@ class Bench:
 
     def library(self, path: Path, heard: Mapping[str, Sequence[HeardWindow]]) -> Library:
         """A library of these recordings, by name."""
+        space = model_hashes(find_model("mini"))[0]
         facts = Facts(
-            schema=SCHEMA, model="mini", space="", captioner="", width=self.labels.width, folder=str(path), table=1
+            schema=SCHEMA, model="mini", space=space, captioner="", width=self.labels.width, folder=str(path), table=1
         )
         rows = []
         for name, windows in heard.items():
@@ -165,33 +168,36 @@ FORMS = {"label": label_query, "caption": caption_query}
 
 def rankings(bench: Bench, library: Library, words: str, generator: np.random.Generator) -> dict[str, list[str]]:
     """Files in the order in which each way of searching gives them."""
-    vector = text_vector(bench.engine, words)
-    near = library.rows.nearest(vector, ALL)
-    captions, names = (library.rows.matching(column, words, vector, ALL) for column in (CAPTION, NAMES))
-    sound, caption, name = (best_of(rows, by) for rows, by in ((near, False), (captions, True), (names, True)))
-    files = sorted({row.path for row in near})
-    return {
-        "sound alone": order(fuse([(sound, 1.0)])),
-        "captions alone": order(fuse([(caption, 1.0)])),
-        "captions and names": order(fuse([(caption, 1.0), (name, 2.0)])),
-        "sound and captions": order(fuse([(sound, 1.0), (caption, 1.0)])),
-        "hybrid: sound, captions and names": [hit.path for hit in search_words(library, bench.engine, words, SHOWN)],
-        "random": list(generator.permutation(files)),
+    rows, values = valued_rows(bench, library, words)
+    ranked = Library(library.path, library.facts.model_copy(update={"space": ""}), library.rows)  # no curve is for it
+    weights = np.array(WORD_CURVE.weights)
+    ways = {
+        "sound alone": values[:, 0],
+        "captions alone": values[:, 1],
+        "text alone: captions and names": values[:, 1:] @ weights[1:],
+        "sound and captions": values[:, :2] @ weights[:2],
     }
+    searches = {"hybrid, by reciprocal ranks": ranked, "hybrid: sound, captions and names": library}
+    found = {name: ordered(rows, scores) for name, scores in ways.items()}
+    found |= {n: [hit.path for hit in search_words(lib, bench.engine, words, SHOWN)] for n, lib in searches.items()}
+    return found | {"random": list(generator.permutation(sorted({row.path for row in rows})))}
 
 
-def best_of(rows: Sequence[object], matched: bool) -> dict[tuple[str, float], float]:
-    """The highest number of each file."""
-    best: dict[tuple[str, float], float] = {}
-    for row in rows:
-        key, value = (row.path, 0.0), row.matched if matched else row.similarity  # type: ignore[attr-defined]
-        best[key] = max(best.get(key, -9.0), value)
-    return best
+def valued_rows(bench: Bench, library: Library, words: str) -> tuple[list[Row], np.ndarray]:
+    """All rows, and what their scores are made of, float [N, 3]."""
+    vector = text_vector(bench.engine, words)
+    rows = library.rows.nearest(vector, ALL)
+    captions, names = (library.rows.matching(column, words, vector, ALL) for column in (CAPTION, NAMES))
+    return rows, np.array(relevance_values(words, rows, captions, names))
 
 
-def order(keys: Sequence[tuple[str, float]]) -> list[str]:
-    """The files of keys."""
-    return [path for path, _ in keys]
+def ordered(rows: Sequence[Row], scores: np.ndarray) -> list[str]:
+    """Files by the highest score of their rows; 0 is that of what does not match, and left out."""
+    best: dict[str, float] = {}
+    for row, score in zip(rows, scores, strict=True):
+        if score:
+            best[row.path] = max(best.get(row.path, -np.inf), float(score))
+    return sorted(best, key=lambda path: (-best[path], path))
 
 
 def measure_words(bench: Bench) -> None:
@@ -247,26 +253,26 @@ def measure_moments(bench: Bench) -> None:
 
 
 def measure_likes(bench: Bench) -> None:
-    """Whether one half of a recording finds the other among the first five files."""
+    """Whether one half of a recording finds the other among the first five files; halves of silence alone find none."""
     chosen = sample([clip for clip in bench.recordings if clip.seconds >= 4], bench.sample)
     with TemporaryDirectory() as made:
-        cuts = {clip.path: make_cuts(bench.folder, clip, Path(made)) for clip in chosen}
-        heard = bench.hear_files([half for halves in cuts.values() for half in halves], captions=False)
+        files = {clip.path: make_cuts(bench.folder, clip, Path(made)) for clip in chosen}
+        heard = bench.hear_files([half for halves in files.values() for half in halves], captions=False)
+        is_heard = {name: any(w.embedding is not None for w in windows) for name, windows in heard.items()}
+        cuts = [halves for halves in files.values() if all(is_heard[half.name] for half in halves)]
         own = {clip.recording for clip in chosen}
         others = {name: w for name, w in bench.heard.items() if bench.of[name].recording not in own}
-        kept = {halves[0].name: heard[halves[0].name] for halves in cuts.values()}
-        library = bench.library(Path(made) / "library", {**others, **kept})
+        library = bench.library(
+            Path(made) / "library", {**others, **{first.name: heard[first.name] for first, _ in cuts}}
+        )
         ranks = []
-        for halves in cuts.values():
-            best: dict[str, float] = {}
-            for window in heard[halves[1].name]:
-                for row in library.rows.nearest(window.embedding, ALL) if window.embedding is not None else ():
-                    best[row.path] = max(best.get(row.path, -9.0), row.similarity)
-            files = sorted(best, key=lambda name: -best[name])
-            ranks.append(files.index(halves[0].name) if halves[0].name in files else ALL)
-    print(f"sounds like: the other half of {len(ranks)} recordings among {len(others) + len(kept)} files")
-    for first in (1, 5, 10):
-        print(f"sounds like, among the first {first}: {np.mean([rank < first for rank in ranks]):.3f}")
+        for first, second in cuts:
+            hits = search_like(library, bench.captioner, str(second), ALL)
+            ranks.append(next((rank for rank, hit in enumerate(hits) if hit.path == first.name), ALL))
+    silent = f"{len(chosen) - len(cuts)} left out, as a half is silent"
+    print(f"sounds like: the other half of {len(cuts)} recordings among {len(others) + len(cuts)} files; {silent}")
+    for count in (1, 5, 10):
+        print(f"sounds like, among the first {count}: {np.mean([rank < count for rank in ranks]):.3f}")
 
 
 def measure_copies(bench: Bench) -> None:
@@ -342,10 +348,10 @@ def word_pairs(bench: Bench, library: Library) -> tuple[np.ndarray, np.ndarray]:
     values, correct = [], []
     for label in sorted({recording.label for recording in bench.recordings}):
         for query in FORMS.values():
-            words = query(label)
-            rows = {(row.path, row.start): row for row in library.rows.nearest(text_vector(bench.engine, words), ALL)}
-            for hit in search_words(library, bench.engine, words, 20):
-                values.append(relevance_values(words, rows[hit.path, hit.start]))
+            rows, found = valued_rows(bench, library, query(label))
+            parts = {key_of(row): value for row, value in zip(rows, found, strict=True)}
+            for hit in search_words(library, bench.engine, query(label), 20):
+                values.append(parts[hit.path, hit.start])
                 correct.append(label in bench.of[hit.path].labels)
     return np.array(values), np.array(correct, float)
 

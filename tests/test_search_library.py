@@ -12,11 +12,12 @@ import pytest
 
 from enclap.captioner import Captioner
 from enclap.errors import AudioNotFound, DataError, EnvironmentFault, ModelError, UsageError
-from enclap.search.indexing import name_words, update_library
+from enclap.search.indexing import update_library
 from enclap.search.labels import LabelSet
 from enclap.search.library import FACTS, Library, written_library
-from enclap.search.query import search_words
-from enclap.search.store import RowStore
+from enclap.search.query import FEWEST, search_words
+from enclap.search.store import RowStore, table_of
+from enclap.search.words import name_words
 from fakes import EchoEngine
 from libraries import ToneEngine, all_rows, direction, indexed, tone_captioner, write_sound, write_sounds
 from sounds import write_audio
@@ -139,6 +140,36 @@ def assert_all_found(library: Library) -> None:
         assert row["path"] in {item.path for item in found}, row["names"]
         nearest = library.rows.nearest(np.array(row["embedding"], np.float32), len(rows))
         assert row["path"] in {item.path for item in nearest}
+
+
+@pytest.mark.parametrize("width", [16, 12])
+def test_the_index_of_the_vectors_finds_what_comparing_all_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("enclap.search.store.INDEXED_ROWS", 1_000)
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(2_400, width)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def rows(numbers: range) -> list[dict[str, Any]]:
+        facts = {"start": 0.0, "end": 1.0, "caption": "x", "score": 0.5, "silence": False, "tags": [], "names": "x"}
+        state = {"level": 0.0, "spread": 1.0, "fingerprint": b"", "size": 0, "modified": 0, "sha256": "", "duration": 1}
+        return [{"path": str(n), "embedding": vectors[n].tolist(), **facts, **state} for n in numbers]
+
+    store = RowStore.create(tmp_path, "rows-1", width, "here")
+    for first, last in ((0, 1_500), (1_500, 2_000), (1_000, 1_500), (2_000, 2_400)):  # some are replaced
+        part = range(first, last)
+        store.replace(table_of(rows(part), width), [str(number) for number in part])
+        if last != 2_400:  # the last ones are found before the index knows them
+            store.tidy()
+    assert store.count() == 2_400
+    found = 0
+    for number, vector in enumerate(vectors[::40]):
+        nearest = store.nearest(vector, FEWEST)
+        assert [row.similarity for row in nearest] == sorted((row.similarity for row in nearest), reverse=True)
+        assert nearest[0].path == str(40 * number)
+        found += len({row.path for row in nearest} & {str(index) for index in np.argsort(-(vectors @ vector))[:20]})
+    assert found >= 0.95 * 20 * len(vectors[::40])
 
 
 def test_a_run_that_fails_anywhere_leaves_a_library_that_the_next_run_completes(

@@ -18,10 +18,12 @@ from enclap.engines import load_engine
 from enclap.errors import AudioRefused, UsageError
 from enclap.hub.resolve import find_model
 from enclap.search.asking import Question, Run, answer
-from enclap.search.library import Library
+from enclap.search.library import Library, model_hashes
 from enclap.search.likeness import search_like
 from enclap.search.listing import Hit, list_hits
-from enclap.search.query import RANK_OFFSET, Filters, fuse, parse_day, search_words
+from enclap.search.query import RANK_OFFSET, Filters, fuse, parse_day, relevance_values, search_words
+from enclap.search.relevance import FITTED_SPACES
+from enclap.search.store import Row
 from libraries import indexed, tone_captioner, write_sound, write_sounds
 from sounds import write_audio
 
@@ -51,6 +53,42 @@ def test_words_find_the_sound_and_its_time(library: Library, captioner: Captione
     times = {hit.path: (hit.start, hit.end) for hit in hits}
     assert times["long.wav"] == (10.0, 20.0)
     assert all(0 <= hit.score <= 1 for hit in hits)
+
+
+def test_curves_order_the_hits_of_the_model_that_they_were_fitted_to(
+    library: Library, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked = {hit.path: hit for hit in search_words(library, captioner.engine, "a dog", 10)}
+    monkeypatch.setattr("enclap.search.query.FITTED_SPACES", {library.facts.space})
+    for segments in (False, True):
+        hits = search_words(library, captioner.engine, "a dog", 10, segments=segments)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert {hit.path for hit in hits} == set(ranked)
+    hits = search_words(library, captioner.engine, "a dog", 10)
+    assert {hit.path: hit for hit in hits} == ranked  # the order alone is another
+    assert search_words(library, captioner.engine, "a dog", 2, Filters(score=hits[1].score)) == hits[:2]
+
+
+def test_the_curves_were_fitted_to_mini_as_it_is() -> None:
+    space = model_hashes(find_model("mini"))[0]
+    assert space in FITTED_SPACES, "mini hears otherwise now: benchmarks/search.py --split validation --calibrate"
+
+
+def test_a_text_matches_as_well_as_the_words_that_it_holds() -> None:
+    def row(caption: str, path: str, matched: float = 0.0) -> Row:
+        return Row(path, 0.0, 1.0, caption, 1.0, 0.1, 0.2, 0.5, matched)
+
+    captions = [row("A dog barks.", "x.wav", 8.0), row("A dog howls.", "y.wav", 4.0)]
+    names = [row("", "Dog Barking.wav", 3.0)]
+    rows = [*captions, *names, row("A dog howls.", "z/dog-barking.wav"), row("Rain.", "rain.wav")]
+    values = relevance_values("dog barking", rows, captions, names)
+    assert [value[0] for value in values] == [pytest.approx(2.0)] * 5
+    assert [value[1] for value in values] == [1.0, 0.5, 0.0, 0.5, 0.0]  # of equal captions one stands for all
+    assert [value[2] for value in values] == [0.0, 0.0, 1.0, 0.0, 0.0]
+    assert [value[1] for value in relevance_values("dog biting a postman", captions, captions, [])] == [
+        pytest.approx(4 / 6),
+        pytest.approx(2 / 6),
+    ]
 
 
 def test_a_name_is_evidence_beside_the_sound(library: Library, captioner: Captioner) -> None:

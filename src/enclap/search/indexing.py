@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -20,14 +19,13 @@ from enclap.search.hearing import Heard, HeardWindow, hear
 from enclap.search.labels import LabelSet
 from enclap.search.library import Library
 from enclap.search.store import COMMITS_BETWEEN_TIDYING, EMBEDDING, NAMES, ROW_NAMES, quoted, table_of
+from enclap.search.words import name_words
 from enclap.text import printable
 
 logger = logging.getLogger("enclap")
 
 ROWS_TOGETHER, SECONDS_TOGETHER = 256, 20.0
 """Rows, and time, after which what was heard is kept: a killed run loses no more."""
-NAME_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-"""A word inside a file name: DogBark_02 holds Dog and Bark."""
 TAG_PROBABILITY = 0.3
 """From which a label is a tag of a row."""
 
@@ -236,8 +234,3 @@ def window_rows(name: str, windows: Sequence[HeardWindow], labels: LabelSet, wid
 def state_columns(state: State) -> dict[str, Any]:
     """A file's state as the columns of its rows."""
     return dict(zip(("size", "modified", "sha256"), state, strict=True))
-
-
-def name_words(path: str) -> str:
-    """The words in the names of a file and of the folders that it is in."""
-    return " ".join(NAME_WORD.findall(str(Path(path).with_suffix(""))))

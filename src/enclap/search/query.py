@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import PurePosixPath
@@ -13,14 +13,14 @@ from enclap.errors import UsageError
 from enclap.search.labels import text_vector
 from enclap.search.library import Library
 from enclap.search.listing import Hit
-from enclap.search.relevance import WORD_CURVE, evidence
+from enclap.search.relevance import FITTED_SPACES, WORD_CURVE, evidence, probability
 from enclap.search.store import CAPTION, NAMES, Row, quoted
-from enclap.search.words import check_words, content_lemmas
+from enclap.search.words import check_words, content_lemmas, name_words
 from enclap.text import printable
 
 RANK_OFFSET = 5
 """Of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): how little the very first ranks stand out."""
-WEIGHTS = {"sound": 1.0, "caption": 1.0, "name": 2.0}
+WEIGHTS = (1.0, 1.0, 2.0)
 """What a rank among sounds, captions and names of files counts. Chosen on validation, as RANK_OFFSET was."""
 FEWEST, MOST = 200, 20_000
 """Windows that a ranking gives at first, and when too few different files are among them."""
@@ -79,28 +79,22 @@ def search_words(
             break
         count = min(MOST, 4 * count)
     captions, names = (rows.matching(column, words, vector, count, where) for column in (CAPTION, NAMES))
-    known = {key_of(row): row for row in (*names, *captions, *near)}
-    named = {row.path: row.matched for row in names}
-    rankings = {
-        "sound": _best(((row, row.similarity) for row in known.values()), segments),
-        "caption": _best(((row, row.matched) for row in captions), segments),
-        "name": {_unit(row, segments): named[row.path] for row in known.values() if row.path in named},
-    }
-    order = fuse([(rankings[name], weight) for name, weight in WEIGHTS.items()])
-    best: dict[Key, Row] = {}
-    for row in known.values():
-        unit = _unit(row, segments)
-        if unit not in best or _shown_first(row) > _shown_first(best[unit]):
-            best[unit] = row
-    hits: list[Hit] = []
-    for unit in order:
-        row = best[unit]
-        score = WORD_CURVE.probability(*relevance_values(words, row))
-        if score >= filters.score:
-            hits.append(Hit(row.path, row.start, row.end, row.caption, score))
-        if len(hits) == limit:
-            break
-    return hits
+    known = {key_of(row): row for row in (*names, *captions, *near)}.values()
+    values = relevance_values(words, known, captions, names)
+    best: dict[Key, tuple[float, Row]] = {}
+    for row, parts in zip(known, values, strict=True):
+        unit, odds = _unit(row, segments), WORD_CURVE.log_odds(*parts)
+        if unit not in best or (odds, -row.start) > (best[unit][0], -best[unit][1].start):
+            best[unit] = odds, row
+    if library.facts.space in FITTED_SPACES:
+        order = sorted(best, key=lambda unit: (-best[unit][0], unit))
+    else:
+        units = [_unit(row, segments) for row in known]
+        columns = [[parts[number] for parts in values] for number in range(len(WEIGHTS))]
+        order = fuse([(_highest(units, column), weight) for column, weight in zip(columns, WEIGHTS, strict=True)])
+    rows_shown = ((best[unit][1], probability(best[unit][0])) for unit in order)
+    hits = [Hit(row.path, row.start, row.end, row.caption, score) for row, score in rows_shown]
+    return [hit for hit in hits if hit.score >= filters.score][:limit]
 
 
 def fuse(rankings: Iterable[tuple[Mapping[Key, float], float]]) -> list[Key]:
@@ -117,11 +111,36 @@ def fuse(rankings: Iterable[tuple[Mapping[Key, float], float]]) -> list[Key]:
     return sorted(sums, key=lambda key: (-sums[key], key))
 
 
-def relevance_values(words: str, row: Row) -> tuple[float, float, float]:
-    """What the score of a window is made of: evidence of the sound, shares of the words in its caption and its name."""
+def relevance_values(
+    words: str, rows: Iterable[Row], captions: Sequence[Row], names: Sequence[Row]
+) -> list[tuple[float, float, float]]:
+    """Of each row what its score is made of: evidence of the sound, how well its caption matches, and its file's name.
+
+    captions, names: the rows that match best. Equal texts match equally, so that rows which these have no place for
+    are known too.
+    """
+    captioned = _matches(words, [(row.caption, row.matched) for row in captions])
+    named = _matches(words, [(name_words(row.path), row.matched) for row in names])
+    return [
+        (
+            evidence(row.similarity, row.level, row.spread),
+            captioned.get(row.caption, 0.0),
+            named.get(name_words(row.path), 0.0),
+        )
+        for row in rows
+    ]
+
+
+def _matches(words: str, texts: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """How well texts match the words, 0 to 1, from their full-text scores.
+
+    Those depend on how rare words are in the library, so they are divided by the highest. Half of that stays where
+    the best text holds none of the words themselves, as for a query of which the library has only a part.
+    """
+    best, highest = max(texts, key=lambda item: item[1], default=("", 1.0))
     asked = content_lemmas(words)
-    in_caption, in_name = (len(asked & content_lemmas(t)) / max(1, len(asked)) for t in (row.caption, row.path))
-    return evidence(row.similarity, row.level, row.spread), in_caption, in_name
+    share = len(asked & content_lemmas(best)) / max(1, len(asked))
+    return {text: score / highest * (1.0 + share) / 2.0 for text, score in texts}
 
 
 def key_of(row: Row) -> Key:
@@ -134,18 +153,13 @@ def _unit(row: Row, segments: bool) -> Key:
     return key_of(row) if segments else (row.path, 0.0)
 
 
-def _best(rows: Iterable[tuple[Row, float]], segments: bool) -> dict[Key, float]:
-    """The highest number of each window or file."""
+def _highest(units: Iterable[Key], values: Iterable[float]) -> dict[Key, float]:
+    """The highest number of each window or file; 0 is that of what does not match, and left out."""
     best: dict[Key, float] = {}
-    for row, number in rows:
-        unit = _unit(row, segments)
-        best[unit] = max(best.get(unit, -math.inf), number)
+    for unit, value in zip(units, values, strict=True):
+        if value:
+            best[unit] = max(best.get(unit, -math.inf), value)
     return best
-
-
-def _shown_first(row: Row) -> tuple[float, float]:
-    """What orders the windows of a file: how near they are to the query, then time."""
-    return evidence(row.similarity, row.level, row.spread), -row.start
 
 
 def _nanoseconds(day: date) -> int:

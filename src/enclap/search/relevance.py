@@ -18,10 +18,18 @@ class Curve:
     weights: tuple[float, ...]
     offset: float
 
+    def log_odds(self, *values: float) -> float:
+        """Of the probability; it grows on where that is as good as 1."""
+        return self.offset + sum(weight * value for weight, value in zip(self.weights, values, strict=True))
+
     def probability(self, *values: float) -> float:
         """From 0 to 1."""
-        total = self.offset + sum(weight * value for weight, value in zip(self.weights, values, strict=True))
-        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, total))))
+        return probability(self.log_odds(*values))
+
+
+def probability(log_odds: float) -> float:
+    """From 0 to 1."""
+    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, log_odds))))
 
 
 def evidence(cosine: float, level: float, spread: float) -> float:
@@ -29,8 +37,10 @@ def evidence(cosine: float, level: float, spread: float) -> float:
     return (cosine - level) / spread
 
 
-WORD_CURVE = Curve((0.548, 1.690, 7.112), -4.918)
-"""A hit fits a query: over its evidence, and the shares of the query's words in the caption and in the name."""
+FITTED_SPACES = frozenset(("df0131c9ec1f47859792b2e69521cf65342f1780ec2c8af47d3ca30a7abdf315",))
+"""The embeddings that the curves were fitted to: mini's, as `library.model_hashes` names them."""
+WORD_CURVE = Curve((0.528, 1.887, 6.188), -5.443)
+"""A hit fits a query: over its evidence, and how well its caption and the name of its file match it."""
 LIKE_CURVE = Curve((10.819,), -8.025)
 """Two sounds have the same label: over their cosine."""
 LABEL_CURVE = Curve((1.534,), -6.708)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import lancedb
 import numpy as np
 import pyarrow
-from lancedb.index import FTS, IvfPq
+from lancedb.index import FTS, IvfFlat, IvfRq
 
 from enclap.errors import DataError
 from enclap.files import is_full, translate_write_errors
@@ -36,8 +36,11 @@ KEY = ("path", "start")
 CAPTION, NAMES, EMBEDDING = "caption", "names", "embedding"
 INDEXED_ROWS = 20_000
 """Rows from which an index of the vectors is kept: fewer are compared one by one in time."""
-ROWS_PER_PARTITION, NUMBERS_PER_CODE = 2048, 8
-PROBES, REFINED = 24, 2
+ROWS_PER_PARTITION, ROUNDS, ROWS_SAMPLED = 2048, 10, 64
+"""Of the index: rows in a partition, and with how many rounds over how many rows for each partition these are found."""
+NUMBERS_PER_BYTE = 8
+"""A multiple of which an embedding's numbers must be for the index to keep a bit of each (RaBitQ, arXiv 2405.12497)."""
+PROBES, REFINED = 24, 4
 """Partitions that a query looks into, and how many times more rows than asked for it compares exactly."""
 ATTEMPTS, SECONDS_BETWEEN = 6, 0.05
 """Of a query whose version of the table is being cleaned away, and more seconds before each."""
@@ -185,10 +188,9 @@ class RowStore:
                 if rows and not (index and table.index_stats(index[0].name).num_indexed_rows):
                     table.create_index(column, config=FTS(with_position=False), replace=True)
             if rows >= INDEXED_ROWS and not _indices(table, EMBEDDING):
-                width = table.schema.field(EMBEDDING).type.list_size
-                codes = next(size for size in (NUMBERS_PER_CODE, 4, 2, 1) if width % size == 0)
+                kind = IvfFlat if table.schema.field(EMBEDDING).type.list_size % NUMBERS_PER_BYTE else IvfRq
                 partitions = max(16, rows // ROWS_PER_PARTITION)
-                config = IvfPq(distance_type="dot", num_partitions=partitions, num_sub_vectors=width // codes)
+                config = kind("dot", num_partitions=partitions, max_iterations=ROUNDS, sample_rate=ROWS_SAMPLED)
                 table.create_index(EMBEDDING, config=config)
             table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
 

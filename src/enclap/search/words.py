@@ -1,8 +1,9 @@
-"""The words of a query: which are allowed, and which of them say something of a sound."""
+"""The words of a query: which are allowed, which of them say something of a sound; and those in names of files."""
 
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.errors import UsageError
@@ -12,6 +13,8 @@ MOST_WORDS, MOST_LETTERS = 50, 1_000
 WORDLESS = frozenset(
     ("a", "an", "and", "at", "be", "by", "for", "from", "in", "into", "of", "on", "or", "the", "to", "with")
 )
+NAME_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""A word inside a file name: DogBark_02 holds Dog and Bark."""
 
 
 def check_words(words: str) -> None:
@@ -23,7 +26,11 @@ def check_words(words: str) -> None:
         raise UsageError(f"the query has {count} words; say what is to be heard in at most {MOST_WORDS}")
 
 
+def name_words(path: str) -> str:
+    """The words in the names of a file and of the folders that it is in."""
+    return " ".join(NAME_WORD.findall(str(PurePosixPath(path).with_suffix(""))))
+
+
 def content_lemmas(text: str) -> set[str]:
-    """The lemmas of a text's words, or of the words in a path, without those that say nothing of a sound."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z']+", " ", text)
-    return set(load_lexicon().lemmas(spaced)) - WORDLESS
+    """The lemmas of a text's words, without those that say nothing of a sound."""
+    return set(load_lexicon().lemmas(text)) - WORDLESS
