@@ -305,20 +305,28 @@ def measure_copies(bench: Bench) -> None:
 
 
 def measure_tags(bench: Bench) -> None:
-    """Precision and recall of labels at some thresholds, over the windows of the split."""
+    """Precision and recall of labels at some thresholds: all that the lexicon knows, and those of the split alone."""
     windows = [(name, w) for name, found in bench.heard.items() for w in found if w.embedding is not None]
-    scores = np.array([bench.labels.scores(window.embedding) for _, window in windows])
-    known = {label: number for number, label in enumerate(bench.labels.labels)}
-    truth = np.zeros(scores.shape, bool)
-    for row, (name, _) in enumerate(windows):
-        truth[row, [known[label] for label in bench.of[name].labels if label in known]] = True
-    for threshold in (0.2, 0.3, 0.5):
-        is_tag = scores >= threshold
-        shares = (truth[is_tag].mean(), truth[truth & is_tag].sum() / truth.sum(), is_tag.sum() / len(windows))
-        precision, recall, each = shares
-        print(f"tags from {threshold}: precision {precision:.3f}, recall {recall:.3f}, {each:.2f} a window")
-    error = calibration_error(reliability(scores.ravel(), truth.ravel().astype(float), 50))
-    print(f"tags: calibration error {error:.4f} over {truth.size} pairs of window and label")
+    lexicon = load_lexicon()
+    own = sorted({label for name, _ in windows for label in bench.of[name].labels} & set(bench.labels.labels))
+    for which, kinds in (("all", bench.labels), ("the split's", LabelSet(bench.engine, own))):
+        scores = np.array([kinds.scores(window.embedding) for _, window in windows])
+        families = [lexicon[label].family for label in kinds.labels]
+        truths, relatives = [], []
+        for name, _ in windows:
+            true = {label for label in bench.of[name].labels if label in lexicon.entries}
+            truths.append([label in true for label in kinds.labels])
+            relatives.append([family in {lexicon[label].family for label in true} for family in families])
+        truth, related = np.array(truths), np.array(relatives)
+        for threshold in (0.2, 0.3, 0.5):
+            is_tag = scores >= threshold
+            shares = f"precision {truth[is_tag].mean():.3f} ({related[is_tag].mean():.3f} of its family)"
+            found = (
+                f"recall {truth[truth & is_tag].sum() / truth.sum():.3f}, {is_tag.sum() / len(windows):.2f} a window"
+            )
+            print(f"tags of {which} {len(kinds.labels)} labels, from {threshold}: {shares}, {found}")
+        error = calibration_error(reliability(scores.ravel(), truth.ravel().astype(float), 50))
+        print(f"tags of {which} labels: calibration error {error:.4f} over {truth.size} pairs of window and label")
 
 
 def sample(recordings: Sequence[Recording], count: int) -> list[Recording]:

@@ -76,7 +76,7 @@ def test_the_curves_were_fitted_to_mini_as_it_is() -> None:
 
 def test_a_text_matches_as_well_as_the_words_that_it_holds() -> None:
     def row(caption: str, path: str, matched: float = 0.0) -> Row:
-        return Row(path, 0.0, 1.0, caption, 1.0, 0.1, 0.2, 0.5, matched)
+        return Row(path, 0.0, 1.0, caption, 0.1, 0.2, 0.5, matched)
 
     captions = [row("A dog barks.", "x.wav", 8.0), row("A dog howls.", "y.wav", 4.0)]
     names = [row("", "Dog Barking.wav", 3.0)]

@@ -91,7 +91,7 @@ def search_words(
     else:
         units = [_unit(row, segments) for row in known]
         columns = [[parts[number] for parts in values] for number in range(len(WEIGHTS))]
-        order = fuse([(_highest(units, column), weight) for column, weight in zip(columns, WEIGHTS, strict=True)])
+        order = fuse([(highest_of(units, column), weight) for column, weight in zip(columns, WEIGHTS, strict=True)])
     rows_shown = ((best[unit][1], probability(best[unit][0])) for unit in order)
     hits = [Hit(row.path, row.start, row.end, row.caption, score) for row, score in rows_shown]
     return [hit for hit in hits if hit.score >= filters.score][:limit]
@@ -153,7 +153,7 @@ def _unit(row: Row, segments: bool) -> Key:
     return key_of(row) if segments else (row.path, 0.0)
 
 
-def _highest(units: Iterable[Key], values: Iterable[float]) -> dict[Key, float]:
+def highest_of(units: Iterable[Key], values: Iterable[float]) -> dict[Key, float]:
     """The highest number of each window or file; 0 is that of what does not match, and left out."""
     best: dict[Key, float] = {}
     for unit, value in zip(units, values, strict=True):

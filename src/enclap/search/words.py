@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.errors import UsageError
@@ -28,7 +27,8 @@ def check_words(words: str) -> None:
 
 def name_words(path: str) -> str:
     """The words in the names of a file and of the folders that it is in."""
-    return " ".join(NAME_WORD.findall(str(PurePosixPath(path).with_suffix(""))))
+    stem, _, suffix = path.rpartition(".")
+    return " ".join(NAME_WORD.findall(stem if stem and "/" not in suffix else path))
 
 
 def content_lemmas(text: str) -> set[str]:
