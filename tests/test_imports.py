@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from sounds import noise, write_audio
 
 PROGRAM = """
 import sys
@@ -51,3 +55,17 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
     script = "import sys, enclap; print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not set(names.split()) & (TRAINING | MODEL | {"numpy", "pydantic", "typer"})
+
+
+def test_no_library_begins_to_report_what_is_captioned(tmp_path: Path) -> None:
+    """onnxruntime keeps a number of this machine in the home folder once it means to report."""
+    sound = write_audio(tmp_path / "dog.wav", noise(1.0), 16_000)
+    home = tmp_path / "home"
+    home.mkdir()
+    off = {"CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME"}  # each of them silences it too
+    environment = {name: value for name, value in os.environ.items() if name not in off} | {"HOME": str(home)}
+    command = [sys.executable, "-m", "enclap", "caption", str(sound)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kept = [path.name for path in home.rglob("*") if path.is_file()]
+    assert not {"deviceid", "onnxruntime.db"} & set(kept)

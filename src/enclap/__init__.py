@@ -7,10 +7,14 @@
 
 from __future__ import annotations
 
+import os as _os
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from enclap.version import __version__
+
+# onnxruntime 1.29 and newer on Linux report what is run to their maker unless this is set before it is imported.
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if _TYPE_CHECKING:
     from enclap.captioner import Captioner

@@ -18,6 +18,8 @@ from enclap.hub.layout import INT8_SUFFIX, Graph, cross_names, graph_file
 from enclap.hub.model_folder import CaptionTable, ModelFolder
 from enclap.text import first_line, printable
 
+onnxruntime.disable_telemetry_events()  # where it was imported before `enclap`, which says so by the environment
+
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 Provider = str | tuple[str, dict[str, str]]
