@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,6 +29,31 @@ def chromium(*arguments: str) -> Iterator[Any]:
         browser.close()
 
 
+@contextmanager
+def recorded_tasks(browser: Any, view: Any, path: Path) -> Iterator[list[float]]:
+    """Milliseconds of processor time that each task of the page's main thread took; filled when the block ends.
+
+    Time by the clock would tell of other programs too. path: for the browser's own notes.
+    """
+    found: list[float] = []
+    browser.start_tracing(page=view, path=path, categories=["toplevel"])
+    try:
+        yield found
+    finally:
+        browser.stop_tracing()
+    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    main = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    found += [
+        event.get("tdur", 0) / 1000
+        for event in events
+        if event["ph"] == "X" and event["name"].endswith("RunTask") and (event["pid"], event["tid"]) in main
+    ]
+
+
 class Visitor:
     """A person at a window of their own; `hosts` that the page asked, `faults` of its scripts."""
 
@@ -41,6 +67,10 @@ class Visitor:
         self.view.on("request", lambda request: self.hosts.add(httpx2.URL(request.url).host))
         self.view.on("pageerror", lambda error: self.faults.append(str(error)))
         self.view.goto(url)
+
+    def slow_down(self, times: int) -> None:
+        """The page's scripts take so many times as long from now on."""
+        self.context.new_cdp_session(self.view).send("Emulation.setCPUThrottlingRate", {"rate": times})
 
     def picture(self, name: str) -> None:
         """Nothing is cut off at the side; with ENCLAP_SCREENSHOTS set to a folder, a picture to look at."""

@@ -16,13 +16,17 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enclap.captioner import Captioner
 from enclap.decoding.options import DecodingOptions
 from enclap.errors import AudioEmpty
 from enclap.output.formats import FORMATS
 from enclap.serving import page_recordings
+from enclap.serving.failures import answer_failures
 from enclap.serving.page_parts import (
     caption_row,
     downloads_html,
@@ -34,7 +38,7 @@ from enclap.serving.page_parts import (
 )
 from enclap.serving.page_pictures import PEAKS, Outline, outline_of, peaks_of, spectrogram_png
 from enclap.serving.page_recordings import RECORDINGS, LiveFile, LiveSound, PageRecordings
-from enclap.serving.page_routes import EXAMPLES
+from enclap.serving.page_routes import EXAMPLES, MOST_ROWS, page_routes
 from enclap.serving.page_views import View, caption_views
 from enclap.serving.problems import RequestRefused
 from enclap.serving.settings import ServeSettings
@@ -135,6 +139,17 @@ def test_progress_has_a_bar_only_where_the_length_is_believable() -> None:
         assert "<progress" not in progress_html(20.0, declared) and "0:20.0" in progress_html(20.0, declared)
 
 
+class NoOwner:
+    """What stands in for the gate: nobody has a key."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {}).update(owner=None, request_id="")
+        await self._app(scope, receive, send)
+
+
 async def pieces_of(content: bytes) -> AsyncIterator[bytes]:
     for at in range(0, len(content), 50_000):
         yield content[at : at + 50_000]
@@ -163,8 +178,49 @@ def test_views_end_with_the_captions_of_the_captioner(tmp_path: Path) -> None:
         assert tuple(found[-1].captions) == server.service.captioner.caption(path, None, 1.0).captions
         assert found[-1].outline and found[-1].is_done and server.service.active == 0
         assert found[-1].message == "dog.wav: 0:03.0, 3 captions"
-        outputs = found[-1].outputs()
-        assert outputs[4]["rows"] == [caption_row(caption) for caption in found[-1].captions]
+        assert found[-1].rows == [caption_row(caption) for caption in found[-1].captions]
+
+
+def test_a_caption_costs_the_page_the_same_after_an_hour_as_after_a_minute() -> None:
+    view = View(address="/page/recordings/id", outline=Outline([0.5] * PEAKS, 3600.0, {}), declared=3600.0)
+
+    def cost_of_one_more() -> int:
+        before = view.outputs()
+        view.captions.append(replace(SURE, start=10.0 * len(view.captions), end=10.0 * len(view.captions) + 10.0))
+        view.rows.append(caption_row(view.captions[-1]))
+        return sum(len(str(new)) for old, new in zip(before, view.outputs(), strict=True) if new != old)
+
+    costs = [cost_of_one_more() for _ in range(360)]
+    assert max(costs) - min(costs) <= 10, "digits alone"
+
+
+def test_new_rows_are_fetched_in_bounded_answers_and_those_of_an_older_run_are_gone(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "dog.wav", noise(6.0), RATE)
+
+    async def ask(server: Running) -> None:
+        recordings = PageRecordings(server.service.settings)
+        recording = await recordings.receive("dog.wav", None, pieces_of(path.read_bytes()))
+        runs = [(await collected(server, recordings, recording.id, window=0.1))[-1] for _ in range(2)]
+        application = FastAPI(middleware=[Middleware(NoOwner)])
+        answer_failures(application)
+        application.include_router(page_routes(server.service, recordings))
+        transport = httpx2.ASGITransport(application)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+
+            async def rows(run: str, first: int) -> httpx2.Response:
+                query: dict[str, Any] = {"run": run, "first": first}
+                return await client.get(f"{RECORDINGS}/{recording.id}/rows", params=query)
+
+            fetched: list[str] = []
+            while new := (await rows(runs[1].run, len(fetched))).json()["rows"]:
+                assert len(new) <= MOST_ROWS
+                fetched += new
+            assert fetched == runs[1].rows and len(fetched) == 60
+            assert (await rows(runs[0].run, 0)).json()["error"]["code"] == "captioned_again"
+            assert (await rows(runs[1].run, -1)).status_code == 400
+
+    with running(Captioner(EchoEngine(), "echo")) as server:
+        asyncio.run(ask(server))
 
 
 def test_faults_are_shown_in_words_and_leave_the_queue(tmp_path: Path) -> None:

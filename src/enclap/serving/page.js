@@ -3,9 +3,13 @@ window.enclap = {};
 (() => {
   const UNPLAYABLE = "This browser cannot play this kind of file. Its captions are complete all the same.";
   const PICTURE = "Spectrogram: frequencies from low to high over time; what is loud is light.";
+  const NOT_SHOWN = '<li role="alert" class="enclap-error">The other captions cannot be shown. Load this page again.</li>';
+  const RETRY_SECONDS = 1;
+  const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds, true));
   const cued = new WeakMap(); // film -> the run of captions that its subtitles show
   const player = () => document.querySelector("#enclap-player audio, #enclap-player video");
-  const captions = () => [...document.querySelectorAll("[data-start]")];
+  const captions = () => document.getElementsByClassName("caption"); // in the order of their times; stays up to date
+  let lit = null; // the caption that plays, the only one that is marked as such
   const jump = (seconds) => {
     const media = player();
     if (media === null) return;
@@ -28,20 +32,33 @@ window.enclap = {};
       list.scrollTop = top - list.clientHeight / 3;
     }
   };
+  const captionAt = (seconds) => { // by halves: a long recording has thousands
+    const all = captions();
+    let [low, high] = [0, all.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (Number(all[middle].dataset.start) <= seconds) low = middle + 1;
+      else high = middle;
+    }
+    const found = all[low - 1];
+    return found !== undefined && seconds < Number(found.dataset.end) ? found : null;
+  };
+  const light = (caption, follows) => { // changes two captions at most, however many there are
+    if (caption === lit) return;
+    lit?.removeAttribute("data-plays");
+    lit?.removeAttribute("aria-current");
+    caption?.setAttribute("data-plays", "");
+    caption?.setAttribute("aria-current", "true");
+    if (caption !== null && follows) follow(caption);
+    lit = caption;
+  };
   const show = () => {
     const media = player();
     if (media === null) return;
     const now = media.currentTime;
     const length = Number.isFinite(media.duration) && media.duration > 0 ? media.duration : null;
     const percent = (seconds) => (length === null ? "0%" : `${Math.min(100, (100 * seconds) / length)}%`);
-    let lit = null;
-    for (const caption of captions()) {
-      const plays = now >= Number(caption.dataset.start) && now < Number(caption.dataset.end);
-      if (plays && !caption.hasAttribute("data-plays") && !media.paused) follow(caption);
-      caption.toggleAttribute("data-plays", plays);
-      caption.setAttribute("aria-current", plays ? "true" : "false");
-      if (plays) lit = caption;
-    }
+    light(captionAt(now), !media.paused);
     for (const wave of document.querySelectorAll("#enclap-wave, #enclap-spectrogram")) {
       wave.style.setProperty("--played", percent(now));
       wave.style.setProperty("--lit-from", percent(lit === null ? 0 : Number(lit.dataset.start)));
@@ -58,7 +75,9 @@ window.enclap = {};
       for (const cue of [...track.cues]) track.removeCue(cue);
       cued.set(media, list.dataset.run);
     }
-    for (const caption of captions().slice(track.cues.length)) {
+    const all = captions();
+    for (let number = track.cues.length; number < all.length; number += 1) {
+      const caption = all[number];
       const text = caption.querySelector(".sentence").textContent;
       track.addCue(new VTTCue(Number(caption.dataset.start), Number(caption.dataset.end), text));
     }
@@ -88,17 +107,32 @@ window.enclap = {};
     place.append(picture);
     show();
   }, true);
-  // Captions are added to those that are there: the keyboard's focus and what was unfolded stay as they are.
+  // Captions are added to those that are there: the keyboard's focus and what was unfolded stay as they are. Gradio tells
+  // how many there are; only new ones are fetched, so the thousandth caption costs as much as the first.
   enclap.captions = (element, props, watch) => {
     const list = element.querySelector("ol");
-    watch("value", () => {
-      const { run, rows, live } = props.value;
-      if (list.dataset.run !== run) list.replaceChildren();
-      list.dataset.run = run;
-      for (const row of rows.slice(list.children.length)) list.insertAdjacentHTML("beforeend", row);
+    let isFetching = false;
+    const add = async ({ run, address, live }) => {
+      const response = await fetch(`${address}?run=${run}&first=${list.children.length}`).catch(() => null);
+      const answer = await response?.json().catch(() => null);
+      if (list.dataset.run !== run) return true; // other captions are shown by now
+      if (!answer || response.status >= 500 || response.status === 429) return pause(RETRY_SECONDS);
+      list.insertAdjacentHTML("beforeend", response.ok ? answer.rows.join("") : NOT_SHOWN);
       if (live) list.scrollTop = list.scrollHeight;
       addSubtitles();
       show();
+      return response.ok;
+    };
+    watch("value", async () => {
+      const { run } = props.value;
+      if (list.dataset.run !== run) {
+        list.replaceChildren();
+        list.dataset.run = run;
+      }
+      if (isFetching) return; // what it does not bring is asked for afterwards
+      isFetching = true;
+      while (list.children.length < props.value.count && (await add(props.value)));
+      isFetching = false;
     });
   };
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ CANDIDATES = 3  # shown of each caption unless asked otherwise; a search is wide
 HEADING = """# What can be heard?
 A sentence for every few seconds of sound appears below, as soon as it is there."""
 LIST = '<ol class="enclap-captions" aria-label="Captions"></ol>'
+LIST_SCRIPT = "enclap.captions(element, props, watch)"
 
 
 def page_app(service: CaptionService) -> Starlette:
@@ -68,8 +70,7 @@ def add_captions(service: CaptionService, recordings: PageRecordings) -> None:
         candidates = gr.Slider(1, 16, value=CANDIDATES, step=1, label="Sentences to propose for each caption")
         again = gr.Button("Caption again with these settings", size="md")
     outputs: list[Any] = [gr.HTML(elem_id=name, **part) for name in ("message", "progress", "player", "wave")]
-    script = "enclap.captions(element, props, watch)"
-    outputs.append(gr.HTML(html_template=LIST, js_on_load=script, elem_id="captions", **part))
+    outputs.append(gr.HTML(html_template=LIST, js_on_load=LIST_SCRIPT, elem_id="captions", **part))
     outputs.append(gr.HTML(elem_id="results", **part))
     current = gr.State("")
 
@@ -80,8 +81,11 @@ def add_captions(service: CaptionService, recordings: PageRecordings) -> None:
         id: str, window: float, candidates: float, request: gr.Request
     ) -> AsyncGenerator[tuple[Any, ...], None]:
         owner = None if request.request is None else request.request.state.owner
+        before: tuple[Any, ...] = ()
         async for view in caption_views(service, recordings, id, owner, window, int(candidates)):
-            yield view.outputs()
+            now = view.outputs()
+            yield tuple(new if not before or new != old else gr.skip() for new, old in zip_longest(now, before))
+            before = now
 
     common: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     inputs: list[Any] = [current, window, candidates]

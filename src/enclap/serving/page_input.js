@@ -4,6 +4,7 @@
   const FOLDER = "This is a folder. Drop one sound or film.";
   const PERHAPS_MOVED = "The file could not be sent: it was moved, or the connection was lost. Try again.";
   const CUT = "The connection was lost for too long; the recording ends with what the server has.";
+  const ENDED_THERE = "The server has ended this recording; it keeps what came before.";
   const ENDED = 401;
   const WORDS = {
     [ENDED]: "Your session has ended. Load this page again.",
@@ -70,7 +71,8 @@
         if (last) return null;
       } else if (response !== null && response.status < 500 && response.status !== 429) {
         const answer = await response.json().catch(() => null);
-        return answer?.error?.code === "recording_ended" ? null : words(response.status, answer);
+        if (answer?.error?.code !== "recording_ended") return words(response.status, answer);
+        return isOver() ? null : ENDED_THERE;
       } else if (Date.now() - heard > 1000 * PATIENCE) {
         return CUT;
       } else {
@@ -135,13 +137,13 @@
       const pending = [];
       let isOver = false;
       let loudest = 0;
-      let seconds = 0;
+      let heard = 0; // samples
       let microphone;
       try {
         microphone = await openMicrophone((samples) => {
           if (isOver) return;
           pending.push(Int16Array.from(samples, (value) => Math.max(-32768, Math.min(32767, Math.round(32768 * value)))));
-          seconds += samples.length / microphone.rate;
+          heard += samples.length;
           for (const value of samples) loudest = Math.max(loudest, Math.abs(value));
         });
       } catch (error) {
@@ -157,8 +159,9 @@
       section.dataset.records = "";
       part("record").querySelector(".words").textContent = "Stop";
       part("recording").hidden = false;
+      const showHeard = () => { part("clock").textContent = clock(heard / microphone.rate); };
       const shown = setInterval(() => {
-        part("clock").textContent = clock(seconds);
+        showHeard();
         part("level").value = Math.sqrt(loudest); // so that quiet sounds move it too
         loudest = 0;
       }, 100);
@@ -167,6 +170,7 @@
       stop();
       stop = () => {};
       clearInterval(shown);
+      showHeard(); // the whole of it: a busy browser is late with what is to be done at intervals
       delete section.dataset.records;
       part("record").querySelector(".words").textContent = "Record";
       part("recording").hidden = true;

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import wave
 from collections.abc import AsyncIterator, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,8 +120,8 @@ class LiveFile(NamedFile):
 class PageRecording:
     """A recording of the page.
 
-    owner: whose key it came with. size: in bytes. outline: its waveform, once it
-    was drawn. result: its captions, once all are there.
+    owner: whose key it came with. size: in bytes. outline: its waveform, once it was drawn. run: the latest captioning
+    of it. rows: that one's captions so far, as the page shows them. result: its captions, once all are there.
     """
 
     id: str
@@ -131,6 +131,8 @@ class PageRecording:
     size: int = 0
     sound: LiveSound | None = None
     outline: Outline | None = None
+    run: str = ""
+    rows: list[str] = field(default_factory=list)
     result: CaptionResult | None = None
 
     def opened(self) -> NamedFile:

@@ -29,6 +29,7 @@ KEPT_HERE = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy"
 """Of an answer that holds what somebody sent: no other user's, and never a page with scripts."""
 LIVE_NAME = "Recording.wav"
 MOST_PIECE = 8 * 2**20  # bytes of a microphone's sound that are held at once
+MOST_ROWS = 50  # captions in one answer: a browser that puts in hundreds at once stands still meanwhile
 UNUSED = ("upload", "upload_progress", "file=", "file/", "proxy=", "stream/", "component_server")
 """Beginnings of Gradio's routes that nothing here uses: they take files, tell paths, or fetch from other servers."""
 
@@ -102,6 +103,13 @@ def add_ways_out(router: APIRouter, service: CaptionService, recordings: PageRec
                 limits = service.settings.read_limits
                 picture = await asyncio.to_thread(spectrogram_png, file.source, limits, seconds)
         return Response(picture, media_type="image/png", headers=KEPT_HERE)
+
+    @router.get(RECORDINGS + "/{id}/rows")
+    async def rows(request: Request, id: str, run: str, first: Annotated[int, Query(ge=0)]) -> Response:
+        recording = found(id, request)
+        if recording.run != run:
+            raise RequestRefused(409, "captioned_again", "the recording is captioned again; these rows are gone")
+        return JSONResponse({"rows": recording.rows[first : first + MOST_ROWS]}, headers={"Cache-Control": "no-store"})
 
     @router.get(RECORDINGS + "/{id}/captions")
     async def captions(request: Request, id: str, format: FormatName) -> Response:

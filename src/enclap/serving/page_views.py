@@ -33,7 +33,7 @@ LIVE = "Recording. A caption comes for every few seconds of sound."
 
 @dataclass
 class View:
-    """What the page shows of one recording.
+    """What the page shows of one recording. Of the captions it tells the number; the page fetches the new ones.
 
     address: below which the page asks for it. outline: once the waveform is known. declared: the length that the
     recording states. is_live: it is still being recorded, so there is nothing to play. is_done: all captions are here.
@@ -69,7 +69,7 @@ class View:
             progress_html(seconds, self.declared) if works and not self.is_live else "",
             player_html(f"{self.address}/sound", self.name) if is_playable else "",
             pictures_html(self.outline, f"{self.address}/spectrogram") if is_playable and self.outline else "",
-            {"run": self.run, "live": self.is_live, "rows": list(self.rows)},
+            {"run": self.run, "live": self.is_live, "count": len(self.rows), "address": f"{self.address}/rows"},
             downloads_html(f"{self.address}/captions") + table_html(self.captions) if self.is_done else "",
         )
 
@@ -93,6 +93,7 @@ async def caption_views(
             held.callback(recording.end)
             view.name, view.is_live = recording.name, recording.is_live
             view.address = f"{service.settings.root_path}{RECORDINGS}/{id}"
+            recording.run, recording.rows = view.run, view.rows
             view.message = LIVE if view.is_live else f"Listening to {recording.name} …"
             form = CaptionForm(window=min(window, LIVE_SECONDS) if view.is_live else window, candidates=candidates)
             service.check(form.settings)
