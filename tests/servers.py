@@ -14,6 +14,7 @@ import httpx2
 import uvicorn
 
 from enclap.captioner import Captioner
+from enclap.serving.connections import server_config
 from enclap.serving.http import build_app
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.recordings import CaptionService
@@ -62,9 +63,7 @@ def running(
 
 
 def _listening(service: CaptionService, runner: JobRunner, with_page: bool) -> Iterator[Running]:
-    config = uvicorn.Config(
-        build_app(service, runner, with_page=with_page), port=0, log_level="warning", timeout_graceful_shutdown=5
-    )
+    config = server_config(build_app(service, runner, with_page=with_page), port=0, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

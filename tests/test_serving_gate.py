@@ -13,6 +13,7 @@ import pytest
 
 from enclap.captioner import Captioner
 from enclap.errors import UsageError
+from enclap.serving import connections
 from enclap.serving.access import (
     KeyRing,
     RateLimit,
@@ -23,7 +24,7 @@ from enclap.serving.access import (
 )
 from enclap.serving.settings import ServeSettings, parse_aliases, parse_size, read_keys
 from fakes import EchoEngine
-from servers import PATIENCE, Running, running
+from servers import PATIENCE, GatedEngine, Running, running
 from sounds import noise, write_audio
 
 KEY, OTHER_KEY = "k" * 20, "o" * 20
@@ -264,3 +265,37 @@ def test_wrong_settings_are_told(wrong: Any, tmp_path: Path) -> None:
 
 def test_keys_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_keys(_written(tmp_path / "keys", f"# mine\n{KEY}\n\n  {OTHER_KEY}  \n")) == (KEY, OTHER_KEY)
+
+
+def test_a_connection_that_brings_no_whole_head_is_closed_and_one_that_is_answered_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    asked = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    engine = GatedEngine()
+    with running(Captioner(engine, "gated")) as server:
+
+        def connected(*pieces: bytes) -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+            for piece in pieces:
+                client.sendall(piece)
+            return client
+
+        answered = connected(asked)
+        assert b"200 OK" in answered.recv(10_000)
+        answered.sendall(asked[:20])
+        for client in (connected(), connected(asked[:30]), answered):
+            with client:
+                while rest := client.recv(10_000):  # until it is closed
+                    assert b"HTTP" not in rest
+        body = write_audio(tmp_path / "dog.wav", noise(1.0), 16_000).read_bytes()
+        head = (
+            f"POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: {len(body)}"
+        )
+        with connected(f"{head}\r\n\r\n".encode(), body[:1000]) as patient:
+            time.sleep(1.0)  # longer than a head may take
+            patient.sendall(body[1000:])
+            assert engine.entered.acquire(timeout=PATIENCE) and engine.entered.acquire(timeout=PATIENCE)
+            time.sleep(1.0)
+            engine.let_all_through()
+            assert patient.recv(10_000).startswith(b"HTTP/1.1 200")

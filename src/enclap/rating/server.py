@@ -9,7 +9,6 @@ from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from enclap.rating.answers import AnswerStore
 from enclap.rating.study import Study
+from enclap.serving.connections import server_config
 from enclap.serving.login import code_form
 from enclap.serving.run import AnnouncingServer
 
@@ -110,14 +110,5 @@ def listen(app: ASGIApp, host: str, port: int, on_listening: Callable[[int], Non
     """Answer requests until SIGTERM or SIGINT. on_listening: called with the port as soon as they are answered."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has stopped
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-    )
+    config = server_config(app, host=host, port=port, timeout_graceful_shutdown=GRACE_SECONDS)
     AnnouncingServer(config, on_listening).run()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from enclap.serving.connections import server_config
 from enclap.serving.http import build_app
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.recordings import CaptionService
@@ -73,16 +74,12 @@ def serve(
         started.callback(service.stop)
         runner.start()
         started.callback(runner.stop)
-        config = uvicorn.Config(
+        config = server_config(
             build_app(service, runner, with_page=listening.with_page, log_requests=listening.log_requests),
             host=listening.host,
             port=listening.port,
             ssl_certfile=listening.certificate,
             ssl_keyfile=listening.key,
             timeout_graceful_shutdown=listening.grace,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="on",
         )
         _Server(config, service, on_listening).run()
