@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from enclap.captioner import Captioner
 from enclap.errors import EnvironmentFault
 from enclap.output.formats import FORMATS, as_table
 from enclap.serving import job_runner
+from enclap.serving.access import ANONYMOUS
 from enclap.serving.job_runner import JobRunner
 from enclap.serving.job_store import JobStore
 from enclap.serving.recordings import CaptionService
@@ -246,3 +248,39 @@ def test_the_events_of_a_removed_job_end(path: Path) -> None:
             text = "".join(answer.iter_text())
         assert json.loads(text.split("data: ")[-1]) == {"id": id}
         engine.let_all_through()
+
+
+def kept(server: Running, path: Path) -> httpx2.Response:
+    headers = {"Content-Type": "audio/wav"}
+    return server.post("/v1/uploads", params={"filename": path.name}, content=path.read_bytes(), headers=headers)
+
+
+def test_uploads_outlive_a_restart_and_go_after_an_hour(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "state"
+    with running(Captioner(EchoEngine(), "echo"), folder=folder) as server:
+        table = kept(server, path).json()
+        assert table["expires"] - table["created"] == job_runner.UPLOAD_SECONDS
+        twice = server.post("/v1/uploads", files=[("file", ("a", b"a")), ("file", ("b", b"b"))])
+        assert (twice.status_code, twice.json()["error"]["code"]) == (400, "invalid_option")
+        assert server.post("/v1/uploads", files={"file": b"a"}, data={"window": "1"}).status_code == 400
+    with running(Captioner(EchoEngine(), "echo"), folder=folder) as server:
+        with closing(server.runner.open_upload(ANONYMOUS, table["id"])) as file:
+            assert (file.name, file.read()) == (path.name, path.read_bytes())
+        monkeypatch.setattr(job_runner, "UPLOAD_SECONDS", 0.0)
+        assert server.client.delete(f"/v1/uploads/{table['id']}").status_code == 404, "too old, and not swept yet"
+    with running(Captioner(EchoEngine(), "echo"), folder=folder) as server:
+        assert not list(server.runner.uploads.folder.iterdir())
+
+
+def test_uploads_are_bounded_in_bytes_and_number(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = path.stat().st_size
+    with running(Captioner(EchoEngine(), "echo"), quota=2 * size + size // 2) as server:
+        assert [kept(server, path).status_code for _ in range(3)] == [201, 201, 429]
+    monkeypatch.setattr(job_runner, "MOST_UPLOADS", 1)
+    with running(Captioner(EchoEngine(), "echo")) as server:
+        answers = [kept(server, path) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [201, 429]
+        assert server.client.delete(f"/v1/uploads/{answers[0].json()['id']}").status_code == 204
+        assert kept(server, path).status_code == 201

@@ -84,6 +84,9 @@ def test_faults_are_told_in_words(path: Path, tmp_path: Path) -> None:
     calls: list[tuple[str, dict[str, Any], str]] = [
         ("caption_audio", {"audio": "%%%"}, "not base64"),
         ("caption_audio", sent(path, window=0.01), "window of 0.01 s"),
+        ("caption_audio", {}, "give either audio"),
+        ("caption_audio", sent(path, upload="x"), "give either audio"),
+        ("caption_audio", {"upload": "unknown"}, "no such upload"),
         ("get_captions", {"handle": "unknown"}, "no such handle"),
     ]
 
@@ -98,23 +101,49 @@ def test_faults_are_told_in_words(path: Path, tmp_path: Path) -> None:
     assert damaged.structured_content["state"] == "failed" and "note.wav" in damaged.structured_content["error"]
 
 
+def asked(server: Running, key: str, name: str, arguments: dict[str, Any], mode: str = "auto") -> Any:
+    """What a tool answers to a client that has the key."""
+
+    async def run() -> Any:
+        async with create_mcp_http_client(headers=bearer(key)) as http:
+            transport = streamable_http_client(f"{server.url}/mcp", http_client=http)
+            async with Client(transport, mode=mode) as client:
+                return await client.call_tool(name, arguments)
+
+    return asyncio.run(run())
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
 def test_a_handle_belongs_to_its_key(path: Path) -> None:
     keys = (KEY, "o" * 20)
-
-    def asked(server: Running, key: str, name: str, arguments: dict[str, Any]) -> Any:
-        async def run() -> Any:
-            headers = {"Authorization": f"Bearer {key}"}
-            async with create_mcp_http_client(headers=headers) as http:
-                transport = streamable_http_client(f"{server.url}/mcp", http_client=http)
-                async with Client(transport) as client:
-                    return await client.call_tool(name, arguments)
-
-        return asyncio.run(run())
-
     with running(Captioner(EchoEngine(), "echo"), ServeSettings(keys=keys)) as server:
         handle = asked(server, keys[0], "caption_audio", sent(path)).structured_content["handle"]
         assert asked(server, keys[1], "get_captions", {"handle": handle}).is_error
         assert not asked(server, keys[0], "get_captions", {"handle": handle}).is_error
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_upload_is_captioned_by_its_id_for_its_key_alone(mode: str, path: Path) -> None:
+    keys = (KEY, "o" * 20)
+    with running(Captioner(EchoEngine(), "echo"), ServeSettings(keys=keys)) as server:
+        answer = server.post("/v1/uploads", files={"file": (path.name, path.read_bytes())}, headers=bearer(KEY))
+        table = answer.json()
+        assert (answer.status_code, table["path"], table["size"]) == (201, path.name, path.stat().st_size)
+        for window in (0.5, 1.0):  # again with other options
+            arguments = {"upload": table["id"], "window": window}
+            found = asked(server, KEY, "caption_audio", arguments, mode).structured_content
+            expected = server.service.captioner.caption(path, None, window)
+            assert [item["text"] for item in found["captions"]] == [caption.text for caption in expected.captions]
+        theirs = asked(server, keys[1], "caption_audio", arguments, mode)
+        assert theirs.is_error and "no such upload" in theirs.content[0].text
+        address = f"/v1/uploads/{table['id']}"
+        assert server.client.delete(address, headers=bearer(keys[1])).status_code == 404
+        assert server.client.delete(address, headers=bearer(KEY)).status_code == 204
+        assert asked(server, KEY, "caption_audio", arguments, mode).is_error
+        assert not list(server.runner.uploads.folder.iterdir())
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -23,6 +23,7 @@ from enclap.serving.login import login_router
 from enclap.serving.openai import openai_router
 from enclap.serving.recordings import CaptionService
 from enclap.serving.settings import ServeSettings
+from enclap.serving.upload_routes import uploads_router
 from enclap.version import __version__
 
 
@@ -52,6 +53,7 @@ def build_app(
     app.include_router(captions_router(service))
     app.include_router(openai_router(service))
     app.include_router(jobs_router(runner))
+    app.include_router(uploads_router(runner))
     include_search(app, settings)
     app.router.routes.append(Route("/mcp", endpoint=tools))
     keys = KeyRing(settings.keys)

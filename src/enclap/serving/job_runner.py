@@ -19,7 +19,7 @@ from enclap.files.locks import locked
 from enclap.output.resume import model_fingerprint
 from enclap.serving.callbacks import CallbackSender, callback_is_allowed
 from enclap.serving.captions import CaptionForm
-from enclap.serving.job_store import QUEUED, Job, JobStore
+from enclap.serving.job_store import QUEUED, Job, JobStore, KeptUpload
 from enclap.serving.problems import RequestRefused, problem_table
 from enclap.serving.recordings import BACKGROUND_READERS, CaptionService, NamedFile
 from enclap.serving.upload_folder import UploadFolder
@@ -34,6 +34,8 @@ MOST_UNFINISHED = 1000  # jobs
 ID_BYTES = 18  # of chance: nobody guesses an id
 IDLE_SECONDS = 1.0
 SWEEP_SECONDS = 600.0
+UPLOAD_SECONDS = 3600.0  # that an upload is kept for a job
+MOST_UPLOADS = 1000
 MOST_ATTEMPTS = 3  # at a window that ends the server each time
 
 
@@ -140,6 +142,42 @@ class JobRunner:
                 self._running[job.id].put(EndOfRecording(_Cancelled()))
         self.uploads.remove(job.id)
 
+    def keep_upload(self, owner: str, recording: NamedFile) -> KeptUpload:
+        """The recording, which is kept for an hour from now on; RequestRefused when there is no room for it."""
+        upload_id = secrets.token_urlsafe(ID_BYTES)
+        with self._space:  # as in `submit`
+            if len(self._kept_uploads()) >= MOST_UPLOADS:
+                raise RequestRefused(429, "quota_exceeded", f"{MOST_UPLOADS} uploads wait, the most that are kept", 60)
+            size, _ = self.uploads.keep(upload_id, recording)
+            upload = KeptUpload(upload_id, owner, recording.name, size, time.time())
+            self.store.add_upload(upload)
+        return upload
+
+    def open_upload(self, owner: str, id: str) -> NamedFile:
+        """The recording; RequestRefused when it is not there (any more) or came with another key."""
+        with self._space:
+            upload = self._find_upload(owner, id)
+            return NamedFile(self.uploads.path(id).open("rb"), upload.name)
+
+    def remove_upload(self, owner: str, id: str) -> None:
+        """Forget the recording; raises as `open_upload` does."""
+        with self._space:
+            self._find_upload(owner, id)
+            self.store.remove_upload(id)
+            self.uploads.remove(id)
+
+    def _find_upload(self, owner: str, id: str) -> KeptUpload:
+        for upload in self._kept_uploads():
+            if (upload.id, upload.owner) == (id, owner):
+                return upload
+        raise RequestRefused(
+            404, "upload_not_found", "there is no such upload, or it came with another key; send it again"
+        )
+
+    def _kept_uploads(self) -> list[KeptUpload]:
+        """Those that are not too old; the files of the others go with the next sweep."""
+        return self.store.uploads_since(time.time() - UPLOAD_SECONDS)
+
     def _work(self) -> None:
         """One thread: job after job, until the server stops."""
         swept = time.monotonic()
@@ -192,4 +230,5 @@ class JobRunner:
         """Forget old jobs, and uploads that no job needs."""
         self.store.remove_finished_before(time.time() - self._keep_seconds)
         with self._space:
+            self._kept_uploads()
             self.uploads.remove_others(self.store.ids_with_upload())

@@ -1,4 +1,4 @@
-"""Jobs in SQLite: what was asked, how far it is, and every caption as soon as it is there.
+"""Jobs in SQLite: what was asked, how far it is, and every caption as soon as it is there; uploads that wait for one.
 
 A process that is killed loses nothing that was answered: a job is kept before its client is answered, and a caption
 is kept once (its number is its key), so that a server that starts again goes on after the last one.
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS captions (
 CREATE TABLE IF NOT EXISTS callbacks (
     job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, url TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS uploads (
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT, size INTEGER NOT NULL, created REAL NOT NULL
 );
 """
 SELECT = "SELECT jobs.*, url AS callback, callbacks.state AS callback_state FROM jobs LEFT JOIN callbacks ON job = id"
@@ -81,6 +84,17 @@ class Callback:
     url: str
     state: str
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUpload:
+    """A recording of no job yet. size: in bytes. created: seconds since 1970."""
+
+    id: str
+    owner: str
+    name: str | None
+    size: int
+    created: float
 
 
 class JobStore:
@@ -144,9 +158,26 @@ class JobStore:
             return int(count)
 
     def ids_with_upload(self) -> set[str]:
-        """The jobs whose upload is still needed."""
+        """The jobs whose upload is still needed, and the uploads of no job yet."""
         with self._transaction() as run:
-            return {row["id"] for row in run("SELECT id FROM jobs WHERE state IN (?, ?)", UNFINISHED)}
+            query = "SELECT id FROM jobs WHERE state IN (?, ?) UNION SELECT id FROM uploads"
+            return {row["id"] for row in run(query, UNFINISHED)}
+
+    def add_upload(self, upload: KeptUpload) -> None:
+        """Keep what is known of an upload."""
+        with self._transaction() as run:
+            run("INSERT INTO uploads VALUES (?, ?, ?, ?, ?)", astuple(upload))
+
+    def uploads_since(self, moment: float) -> list[KeptUpload]:
+        """The uploads that came after `moment`, in seconds since 1970; older ones are forgotten."""
+        with self._transaction() as run:
+            run("DELETE FROM uploads WHERE created <= ?", (moment,))
+            return [KeptUpload(*row) for row in run("SELECT id, owner, name, size, created FROM uploads")]
+
+    def remove_upload(self, id: str) -> None:
+        """Forget an upload."""
+        with self._transaction() as run:
+            run("DELETE FROM uploads WHERE id = ?", (id,))
 
     def requeue_running(self) -> None:
         """Jobs that a server that ended had begun wait again."""

@@ -12,6 +12,7 @@ import binascii
 import os
 import stat
 import time
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +41,10 @@ INSTRUCTIONS = (
     "Describes sounds: environmental sound, animals, machines, music; not what is said in speech. "
     "caption_audio gives English sentences for a recording, one for every ten seconds. When its state is not 'done', "
     "call get_captions with its handle until it is."
+)
+UPLOAD = (
+    "Instead of audio: the id that this server gave when the file was sent to its POST /v1/uploads, with the same key. "
+    "For files that are too large to be sent along."
 )
 READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
@@ -70,23 +75,33 @@ class Captions(BaseModel):
 
 
 def http_server(runner: JobRunner) -> MCPServer[Any]:
-    """The tools as they are offered over HTTP: audio comes as base64, and no path means anything."""
+    """The tools as they are offered over HTTP: audio comes as base64 or as an upload; no path means anything."""
     server = _server(runner)
 
     @server.tool(annotations=READ_ONLY, structured_output=True)
     async def caption_audio(
         context: Context[Any, Any],
-        audio: Annotated[str, Field(description="The bytes of an audio or video file, in base64.")],
+        audio: Annotated[str | None, Field(description="The bytes of an audio or video file, in base64.")] = None,
         name: Annotated[str, Field(max_length=255, description="The file's name, such as dog.wav.")] = "audio",
+        upload: Annotated[str | None, Field(description=UPLOAD)] = None,
         window: Window = 10.0,
         candidates: Alternatives = 1,
     ) -> Captions:
-        """Describe in English sentences what can be heard in a recording that is sent along."""
+        """Describe in English sentences what can be heard in a recording: give either `audio` or `upload`."""
+        owner = _owner(context)
+        if (audio is None) == (upload is None):
+            raise ToolError("give either audio, the bytes in base64, or upload, the id of an upload")
+        if upload is not None:
+            try:
+                recording = await asyncio.to_thread(runner.open_upload, owner, upload)
+            except EnclapError as error:
+                raise ToolError(str(error)) from error
+            return await _caption(runner, owner, recording, window, candidates)
         try:
-            content = base64.b64decode(audio, validate=True)
+            content = base64.b64decode(str(audio), validate=True)
         except (binascii.Error, ValueError) as error:
             raise ToolError("audio is not base64; send the bytes of the file encoded as base64") from error
-        return await _caption(runner, _owner(context), BytesIO(content), name, window, candidates)
+        return await _caption(runner, owner, NamedFile(BytesIO(content), name), window, candidates)
 
     return server
 
@@ -103,7 +118,7 @@ def stdio_server(runner: JobRunner, folders: tuple[Path, ...]) -> MCPServer[Any]
     ) -> Captions:
         """Describe in English sentences what can be heard in a file."""
         file = await asyncio.to_thread(open_allowed, path, folders)
-        return await _caption(runner, ANONYMOUS, file, path, window, candidates)
+        return await _caption(runner, ANONYMOUS, NamedFile(file, path), window, candidates)
 
     return server
 
@@ -164,15 +179,12 @@ def _server(runner: JobRunner) -> MCPServer[Any]:
     return server
 
 
-async def _caption(
-    runner: JobRunner, owner: str, file: BinaryIO, name: str, window: float, candidates: int
-) -> Captions:
+async def _caption(runner: JobRunner, owner: str, recording: NamedFile, window: float, candidates: int) -> Captions:
     """A new job's captions, as far as they come while one waits."""
     try:
         form = CaptionForm(window=window, candidates=candidates)
         runner.service.check(form.settings)
-        with file:
-            recording = NamedFile(file, name)
+        with closing(recording):
             job = await asyncio.to_thread(runner.submit, owner, recording, form.model_dump())
     except (EnclapError, ValidationError) as error:
         raise ToolError(str(error)) from error
