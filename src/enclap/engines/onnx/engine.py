@@ -104,7 +104,7 @@ class OnnxEngine:
             raise ModelError(f"{self.folder.path}: this model has no CLAP, so it cannot embed text")
         if not texts:
             return np.empty((0, self.folder.caption.clap_dim), dtype=np.float32)
-        encoded = self._text_tokenizer.encode_batch(list(texts))
+        encoded = self.text_tokenizer.encode_batch(list(texts))
         ids = np.array([item.ids for item in encoded], dtype=np.int64)
         mask = np.array([item.attention_mask for item in encoded], dtype=np.int64)
         embeddings: FloatArray = self._sessions.get(Graph.CLAP_TEXT).run(None, {"ids": ids, "mask": mask})[0]
@@ -135,7 +135,8 @@ class OnnxEngine:
         return OnnxDecoderStep(decoder, cross, shape, caption.vocab_size, cancel)
 
     @cached_property
-    def _text_tokenizer(self) -> Tokenizer:
+    def text_tokenizer(self) -> Tokenizer:
+        """What CLAP's text tower reads texts with."""
         return read_text_tokenizer(self.folder.path / CLAP)
 
 
