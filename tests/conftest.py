@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 
 from cli import Done, Run
 from enclap.cli.main import main
+from hubserver import Hub, serving
 from sounds import noise, write_audio
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -89,3 +90,25 @@ def enclap(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.chdir(tmp_path)
     return run
+
+
+@pytest.fixture
+def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that this process's huggingface_hub talks to, with an empty cache."""
+    from huggingface_hub import constants
+
+    with serving() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.split("/", 3)[3]
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.address}/{template}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+        monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "home" / "assets"))
+        yield server
+
+
+@pytest.fixture
+def quick_graphs(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies the tiny model's graphs where the converter would export them anew from the same weights, in seconds."""
+    from enclap.convert import convert
+
+    monkeypatch.setattr(convert, "export_folder", lambda folder: shutil.copytree(tiny_model / "onnx", folder / "onnx"))

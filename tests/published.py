@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ClapConfig, ClapModel, EncodecConfig, EncodecModel
 
+from hubserver import Hub
+
 State = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -258,3 +260,13 @@ def published_clap_folder(folder: Path, model: Path) -> Path:
     for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
         (folder / name).write_bytes((model / "clap" / name).read_bytes())
     return folder
+
+
+def put_official(server: Hub, tiny_model: Path, folder: Path) -> None:
+    """Serve the tiny model as the authors' release is served: four repositories, one of them a space."""
+    server.put("space/enclap-team/enclap", published_caption(folder / "ckpt", tiny_model), "ckpt/")
+    server.repositories["space/enclap-team/enclap"]["app.py"] = b"raise SystemExit('this must never run')"
+    server.put("model/facebook/encodec_24khz", published_codec(folder / "codec", tiny_model))
+    server.put("model/laion/clap-htsat-fused", published_clap_folder(folder / "clap", tiny_model))
+    tokenizer = {"tokenizer.json": (tiny_model / "tokenizer.json").read_bytes()}
+    server.repositories["model/facebook/bart-base"] = {**tokenizer, "pytorch_model.bin": b"not wanted" * 99}

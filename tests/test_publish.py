@@ -18,7 +18,6 @@ from enclap.training.publish import publish, reserve
 from enclap.training.run import TrainingRun, train_and_publish
 from hubserver import Hub
 from run_program import recipe
-from test_pull import online  # noqa: F401 - a fixture
 
 NAME = "someone/rain"
 
@@ -43,7 +42,7 @@ def trained(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def test_a_published_model_is_private_has_its_card_and_can_be_fetched(
-    online: Hub,  # noqa: F811
+    online: Hub,
     trained: Path,
 ) -> None:
     for _ in range(2):  # the second time nothing is new
@@ -68,7 +67,7 @@ def test_the_libraries_of_the_hub_read_the_card(trained: Path) -> None:
 
 
 def test_what_hinders_an_upload_shows_before_the_training(
-    online: Hub,  # noqa: F811
+    online: Hub,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -85,7 +84,7 @@ def test_what_hinders_an_upload_shows_before_the_training(
             train_and_publish(run, name)
 
 
-def test_a_failed_upload_leaves_the_model_and_says_where(online: Hub, trained: Path) -> None:  # noqa: F811
+def test_a_failed_upload_leaves_the_model_and_says_where(online: Hub, trained: Path) -> None:
     reserve(NAME)
     online.refused = True
     with pytest.raises(EnclapError, match=rf"someone/rain: the upload failed .*the model is in {trained}.*hf upload"):
@@ -103,7 +102,7 @@ def test_a_hub_that_cannot_be_reached_is_told_in_one_line(monkeypatch: pytest.Mo
 
 
 def test_the_command_publishes_what_it_has_trained(
-    online: Hub,  # noqa: F811
+    online: Hub,
     trained: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

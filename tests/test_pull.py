@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from cli import Done, Run, on_terminal
-from enclap.captioner import Captioner
 from enclap.errors import EnvironmentFault, ModelError
 from enclap.files import sha256
 from enclap.hub import download as fetching
@@ -24,37 +22,10 @@ from enclap.hub import integrity
 from enclap.hub import official_release as releases
 from enclap.hub import resolve as hub
 from enclap.hub.download import Repository, cached, fetch, lock_path
-from enclap.search.library import Library
-from enclap.types import embedding_of
-from hubserver import Hub, serving
-from libraries import write_sounds
-from published import published_caption, published_clap_folder, published_codec
+from hubserver import Hub
+from published import put_official
 
 OURS = "someone/tiny"
-
-
-@pytest.fixture
-def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that this process's huggingface_hub talks to, with an empty cache."""
-    from huggingface_hub import constants
-
-    with serving() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.split("/", 3)[3]
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.address}/{template}")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-        monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "home" / "assets"))
-        yield server
-
-
-def put_official(server: Hub, tiny_model: Path, folder: Path) -> None:
-    """Serve the tiny model as the authors' release is served: four repositories, one of them a space."""
-    server.put("space/enclap-team/enclap", published_caption(folder / "ckpt", tiny_model), "ckpt/")
-    server.repositories["space/enclap-team/enclap"]["app.py"] = b"raise SystemExit('this must never run')"
-    server.put("model/facebook/encodec_24khz", published_codec(folder / "codec", tiny_model))
-    server.put("model/laion/clap-htsat-fused", published_clap_folder(folder / "clap", tiny_model))
-    tokenizer = {"tokenizer.json": (tiny_model / "tokenizer.json").read_bytes()}
-    server.repositories["model/facebook/bart-base"] = {**tokenizer, "pytorch_model.bin": b"not wanted" * 99}
 
 
 def texts(done: Done) -> list[str]:
@@ -338,14 +309,6 @@ def test_no_room_in_the_middle_of_a_download(online: Hub, monkeypatch: pytest.Mo
         fetch(Repository("a/b"))
 
 
-@pytest.fixture
-def quick_graphs(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies the tiny model's graphs where the converter would export them anew from the same weights, in seconds."""
-    from enclap.convert import convert
-
-    monkeypatch.setattr(convert, "export_folder", lambda folder: shutil.copytree(tiny_model / "onnx", folder / "onnx"))
-
-
 def test_a_connection_that_keeps_breaking_is_not_called_offline(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
@@ -405,41 +368,6 @@ def test_a_converted_folder_that_was_damaged_is_made_again(
     graph.write_bytes(content)
     assert hub.pull_model("official") == folder
     assert sha256(graph) == before
-
-
-@pytest.mark.usefixtures("quick_graphs")
-def test_the_text_tower_is_a_folder_of_its_own(online: Hub, tiny_model: Path, tmp_path: Path) -> None:
-    from enclap.engines import load_engine
-
-    put_official(online, tiny_model, tmp_path / "release")
-    plain, full = hub.pull_model("official"), hub.pull_model("official", text_tower=True)
-    assert plain != full and releases.official_folder() == full
-    with pytest.raises(ModelError):
-        load_engine(plain, engine="torch").embed_text(["a dog"])
-    assert load_engine(full, engine="torch").embed_text(["a dog"]).shape == (1, 16)
-
-
-@pytest.mark.usefixtures("quick_graphs")
-def test_sounds_are_found_with_the_release_and_its_text_tower(
-    enclap: Run, online: Hub, tiny_model: Path, tmp_path: Path
-) -> None:
-    put_official(online, tiny_model, tmp_path / "release")
-    folder = write_sounds(tmp_path / "sounds", {"rain.wav": "rain", "deep/dog.wav": "dog"})
-    assert enclap("models", "pull", "official", "--text-tower").returncode == 0
-    done = enclap("index", folder, "--output", "library", "--model", "official")
-    assert done.returncode == 0, done.stderr
-    kept = Library.open(tmp_path / "library").rows.columns(["path", "embedding"]).to_pylist()
-    captioner = Captioner.from_pretrained(tiny_model)  # the same weights, which were never published
-    for row in kept:
-        [(window, _)] = captioner.windows(str(folder / row["path"]))
-        assert np.allclose(row["embedding"], embedding_of(captioner.engine.extract([window])[0]), atol=1e-4)
-    found = json.loads(enclap("search", "library", "dog", "--format", "json").stdout)["results"]
-    assert [Path(hit["path"]).name for hit in found] == ["dog.wav", "rain.wav"]
-    liked = json.loads(enclap("search", "library", "--like", folder / "rain.wav", "--format", "json").stdout)["results"]
-    assert [Path(hit["path"]).name for hit in liked] == ["dog.wav"]
-    tags = ("tag", folder, "--labels", "dog,rain", "--threshold", "0", "--format", "json", "--model")
-    tagged, expected = (json.loads(enclap(*tags, name).stdout)["results"] for name in ("official", tiny_model))
-    assert tagged == expected and len(tagged) == 2 and all(len(item["tags"]) == 2 for item in tagged)
 
 
 @pytest.mark.usefixtures("quick_graphs")

@@ -23,7 +23,6 @@ from enclap.training.start import start_from_bart
 from hubserver import Hub
 from rule_weights import caption_config
 from run_program import header_of, made_up_clips, recipe, write_features
-from test_pull import online  # noqa: F401 - a fixture
 
 POSITIONS = 96
 
@@ -82,7 +81,7 @@ def test_what_is_no_bart_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -
         start_from_bart(str(folder), header, 0)
 
 
-def test_a_bart_is_fetched_from_the_hub(tiny_model: Path, tmp_path: Path, online: Hub) -> None:  # noqa: F811
+def test_a_bart_is_fetched_from_the_hub(tiny_model: Path, tmp_path: Path, online: Hub) -> None:
     folder = bart_folder(tmp_path / "bart", tiny_model / "tokenizer.json")
     online.put("model/facebook/bart-base", folder)
     fetched = start_from_bart("facebook/bart-base", header_of(tiny_model), 0).model.state_dict()
