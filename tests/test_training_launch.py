@@ -38,7 +38,7 @@ def launch(*parts: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_accelerate_launch_learns_what_one_process_does(
     alone: Path,  # noqa: F811
     encoders: Path,  # noqa: F811
@@ -54,7 +54,7 @@ def test_accelerate_launch_learns_what_one_process_does(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_weights_in_shards_learn_what_whole_ones_do_also_when_resumed(
     alone: Path,  # noqa: F811
     encoders: Path,  # noqa: F811
@@ -73,7 +73,7 @@ def test_weights_in_shards_learn_what_whole_ones_do_also_when_resumed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_bfloat16_learns_almost_the_same(
     alone: Path,  # noqa: F811
     encoders: Path,  # noqa: F811

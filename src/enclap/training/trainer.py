@@ -214,11 +214,6 @@ class ItemTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             remedy = "lower learning_rate, or set bfloat16=false; --resume goes on from the last checkpoint"
             raise EnclapError(f"the loss is not a number any more at step {self.state.global_step}; {remedy}")
 
-    def _load_from_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
-        """Leave weights that will be sharded as `train_model` has loaded them: PyTorch fails on tied ones in shards."""
-        if not self.is_fsdp_enabled:
-            super()._load_from_checkpoint(*arguments, **keywords)
-
     def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
         """Refuse to keep weights that are no numbers."""
         self.require_finite()
@@ -251,6 +246,13 @@ class ItemTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
 
+class ShardedTrainer(ItemTrainer):
+    """ItemTrainer for weights in shards, which are loaded before they are sharded (`copy_to_shard`)."""
+
+    def _load_from_checkpoint(self, *_: Any, **__: Any) -> None:
+        """Leave the weights as they are: PyTorch fails to load tied ones into shards."""
+
+
 def train_model(
     model: nn.Module,
     draw: Callable[[int], Any],
@@ -274,7 +276,7 @@ def train_model(
     last = newest_checkpoint(output / "checkpoints", tidy=args.process_index == 0)
     average = None if optimisation.ema is None else WeightAverage(model, optimisation.ema, last)
     trained = copy_to_shard(model, last) if optimisation.fsdp else model
-    trainer = ItemTrainer(
+    trainer = (ShardedTrainer if optimisation.fsdp else ItemTrainer)(
         count=count,
         validation=validation,
         published_decay=optimisation.decay_embedding_norms,
