@@ -9,6 +9,7 @@ import torch
 from enclap.data.synthetic.grammar import Sound
 from enclap.model.conv_clap import ConvTower
 from enclap.training.mini.rehearsal import ClipComposer, Rehearsal, Views, draw_recording
+from enclap.training.mini.text_side import TextSounds
 from enclap.training.recipe import Optimisation
 
 LABELS = ("dog barking", "rain", "church bells ringing", "cat meowing", "speech", "sea waves")
@@ -16,7 +17,9 @@ FRAMES = 8
 OPTIMISATION = Optimisation(steps=1, batch_size=1, learning_rate=1e-3)
 
 
-def make_composer(shares: tuple[float, float, float, float], seed: int = 0) -> ClipComposer:
+def make_composer(
+    shares: tuple[float, float, float, float], seed: int = 0, texts: TextSounds | None = None
+) -> ClipComposer:
     """Six single views, one for each label, and a mixture of the second label under the first."""
     torch.manual_seed(0)
     tower = ConvTower(16, (4, 8), 6).eval()
@@ -25,7 +28,7 @@ def make_composer(shares: tuple[float, float, float, float], seed: int = 0) -> C
     mixture = (Sound(LABELS[0], 0.0, 10.0), Sound(LABELS[1], 0.0, 10.0, background=True))
     views = Views(maps, [*single, mixture], [*((number,) for number in range(6)), (0, 1)])
     recipe = Rehearsal(views=6, mixtures=1, clips=1, shares=shares, optimisation=OPTIMISATION)
-    return ClipComposer(views, tower, recipe, 3, seed)
+    return ClipComposer(views, tower, recipe, 3, seed, texts)
 
 
 @pytest.mark.parametrize(("kind", "count"), [(0, 1), (1, 2), (2, 3), (3, 2)])

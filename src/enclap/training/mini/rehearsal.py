@@ -21,15 +21,18 @@ from pydantic import Field
 from torch.nn import functional
 
 from enclap.data.feature_store import Clip, StoreHeader, write_shard
-from enclap.data.synthetic.grammar import SceneDescription, Sound, canonical, describe
+from enclap.data.synthetic.grammar import SceneDescription, Sound, canonical, describe, finish
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.data.synthetic.scenes import COVERED_DECIBELS, COVERS, LONGEST, RARITY
+from enclap.errors import DataError
 from enclap.files import replacement_path
+from enclap.model.clap import Clap
 from enclap.model.conv_clap import ConvTower
 from enclap.training.dataset import Perturbation
 from enclap.training.mini.augment import Augmentation, add_powers, finish_view, level_between, single_view
 from enclap.training.mini.clap import recording_weights
 from enclap.training.mini.context import MiniRun
+from enclap.training.mini.text_side import ModalityGap, TextEmbedder, TextSide, TextSounds, labels_without
 from enclap.training.recipe import Optimisation, Settings
 from enclap.types import Features, FloatArray
 
@@ -49,7 +52,8 @@ class Rehearsal(Settings):
 
     views: of single recordings, those that CLAP was not trained on drawn `unseen_weight` times as often. mixtures:
     views of two at once. frames: of a view, half a window. clips: composed of views, as often as `shares` says: one
-    sound, two in order, three in order, a mixture.
+    sound, two in order, three in order, a mixture. text_side: clips that are text embeddings, of labels without
+    recordings; None for none.
     """
 
     views: int = Field(gt=0)
@@ -58,6 +62,7 @@ class Rehearsal(Settings):
     frames: int = 251
     clips: int = Field(gt=0)
     shares: tuple[float, float, float, float] = (0.35, 0.27, 0.08, 0.30)
+    text_side: TextSide | None = None
     augmentation: Augmentation = Augmentation()
     perturbation: Perturbation = Perturbation()
     optimisation: Optimisation
@@ -76,20 +81,22 @@ class Views:
     recordings: Sequence[tuple[int, ...]]
 
 
-def write_rehearsal(run: MiniRun, recipe: Rehearsal, tower: ConvTower, header: StoreHeader, captions: int) -> None:
+def write_rehearsal(run: MiniRun, recipe: Rehearsal, clap: Clap, header: StoreHeader, captions: int) -> None:
     """Write rehearsal/: the views in parts, and features/ with the clips composed of them, `captions` wordings each.
 
     A run that was cut off goes on at the first part or shard that is missing.
     """
     folder, seed, total = run.output / "rehearsal", recipe.optimisation.seed, recipe.views + recipe.mixtures
-    sampler = ViewSampler(run, recipe, seed)
+    sampler, tower = ViewSampler(run, recipe, seed), clap.encoder.network.audio_tower
     parts = []
     for start in range(0, total, VIEWS_IN_PART):
         path = folder / f"{start:07d}.npz"
         if not path.exists():
             write_views(path, sampler, tower, range(start, min(total, start + VIEWS_IN_PART)))
         parts.append(path)
-    composer = ClipComposer(read_views(parts, set(run.targets.label_names)), tower, recipe, header.codebooks, seed)
+    views = read_views(parts, set(run.targets.label_names))
+    texts = make_text_sounds(run, recipe, views, tower, clap.embed_text)
+    composer = ClipComposer(views, tower, recipe, header.codebooks, seed, texts)
     (folder / "features").mkdir(parents=True, exist_ok=True)
     for start in range(0, recipe.clips, CLIPS_IN_SHARD):
         path = folder / "features" / f"{start:07d}.parquet"
@@ -190,6 +197,41 @@ class ViewSampler:
         return ShortView(finish_view(mel, self._recipe.augmentation, generator), numbers, steady)
 
 
+def make_text_sounds(
+    run: MiniRun, recipe: Rehearsal, views: Views, tower: ConvTower, embed_text: TextEmbedder
+) -> TextSounds | None:
+    """The clips without sound that the recipe asks for; None where it asks for none.
+
+    Both the gap and the labels that have enough recordings come from training recordings alone.
+    """
+    if recipe.text_side is None:
+        return None
+    strange = set(run.unseen)
+    numbers = [number for number in range(recipe.views) if strange.issuperset(views.recordings[number])]
+    gap = measure_gap(views, numbers[: recipe.text_side.measured], tower, embed_text)
+    used = [run.corpus.recordings[number] for number in (*run.seen, *run.unseen)]
+    labels, seed = labels_without(used, recipe.text_side.enough), recipe.optimisation.seed
+    lengths = [float(np.linalg.norm(part)) for part in (gap.shift, gap.deviation)]
+    logger.info("%d labels are learned from text; gap: shift %.2f, deviation %.2f", len(labels), *lengths)
+    return TextSounds(labels, embed_text, gap.quieter(recipe.text_side.noise), recipe.text_side.share, seed)
+
+
+@torch.inference_mode()
+def measure_gap(views: Views, numbers: Sequence[int], tower: ConvTower, embed_text: TextEmbedder) -> ModalityGap:
+    """The gap between views of single recordings, by their numbers, and the preferred clauses of their labels.
+
+    DataError where there are no such views.
+    """
+    if not numbers:
+        raise DataError("text_side: no view is of a recording that CLAP was not trained on; take more views")
+    parts = [numbers[start : start + COMPOSED_TOGETHER] for start in range(0, len(numbers), COMPOSED_TOGETHER)]
+    spans = [tower.spans(torch.from_numpy(views.maps[part].astype(np.float32))) for part in parts]
+    audio = functional.normalize(torch.cat(spans).flatten(1), dim=-1).numpy()
+    clauses = [load_lexicon()[views.sounds[number][0].label].clauses[0] for number in numbers]
+    text = np.concatenate([embed_text([finish(clause)]) for clause in clauses])  # one by one: equal padding
+    return ModalityGap.measure(audio, text)
+
+
 def draw_recording(weights: NDArray[np.float64], generator: np.random.Generator) -> int:
     """A recording's number, drawn by its weight."""
     cumulative = np.cumsum(weights)
@@ -197,10 +239,21 @@ def draw_recording(weights: NDArray[np.float64], generator: np.random.Generator)
 
 
 class ClipComposer:
-    """Clips of a rehearsal, each drawn from (seed, number): an embedding without codes, and what it is to be called."""
+    """Clips of a rehearsal, each drawn from (seed, number): an embedding without codes, and what it is to be called.
 
-    def __init__(self, views: Views, tower: ConvTower, recipe: Rehearsal, codebooks: int, seed: int) -> None:
-        self._views, self._tower, self._recipe, self._seed = views, tower, recipe, seed
+    texts: gives the clips that are text in the place of sound; None where all are sound.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        tower: ConvTower,
+        recipe: Rehearsal,
+        codebooks: int,
+        seed: int,
+        texts: TextSounds | None = None,
+    ) -> None:
+        self._views, self._tower, self._recipe, self._seed, self._texts = views, tower, recipe, seed, texts
         self._no_codes = np.empty((0, codebooks), dtype=np.int64)
         self._by_recording: dict[int, list[int]] = defaultdict(list)
         for number in range(recipe.views):
@@ -217,6 +270,8 @@ class ClipComposer:
                 vectors = self._tower.spans(torch.from_numpy(maps))
             embeddings = functional.normalize(vectors.flatten(1), dim=-1).numpy()
             for number, embedding, (_, sounds), generator in zip(together, embeddings, drawn, generators, strict=True):
+                if self._texts is not None and (told := self._texts.draw(number)) is not None:
+                    embedding, sounds = told
                 scene = SceneDescription(sounds)
                 wordings = (canonical(scene), *(describe(scene, generator) for _ in range(captions - 1)))
                 labels = tuple(sound.label for sound in sounds)

@@ -27,7 +27,6 @@ from enclap.export.folder import export_codec, export_folder, round_weights_to_f
 from enclap.model.clap import Clap
 from enclap.model.codec import Codec
 from enclap.model.conv_clap import ConvClapModel, ConvTower
-from enclap.model.loading import load_pretrained
 from enclap.training import captioning
 from enclap.training.mini import clap, codec, text
 from enclap.training.mini.augment import Augmentation, draw_view
@@ -204,8 +203,7 @@ def rehearse(run: MiniRun) -> None:
     recipe = run.recipe(CaptionRecipe, "caption")
     if recipe.rehearsal is None:
         return
-    tower = load_pretrained(ConvClapModel, run.output / "clap", "CLAP").audio_tower
-    write_rehearsal(run, recipe.rehearsal, tower, feature_header(run), recipe.captions)
+    write_rehearsal(run, recipe.rehearsal, Clap.from_folder(run.output / "clap"), feature_header(run), recipe.captions)
 
 
 def extract_features(run: MiniRun) -> list[FeatureStore]:
