@@ -69,7 +69,8 @@ def table(
         hardware=hardware(),
         order={TEST: 14, EXTERNAL: 15}.get(options.split, 16),
         place="card",
-        note=f"Expected calibration error {calibration_error(bins):.3f}. Threshold {calibration.threshold:.3f}: "
+        note=f"Expected calibration error {calibration_error(bins):.3f}. "
+        f"Threshold {calibration.threshold:.3f}: "
         f"labels named {percent(plain[0])} without and {percent(vaguer[0])} with vaguer sentences, "
         f"named or family named {percent(plain[1])} and {percent(vaguer[1])}.",
     )
@@ -84,7 +85,7 @@ def main() -> None:
     if calibration is None:
         parser.error(f"{folder} has no calibration; the last stage of its training makes one")
     captions = score_captions(load_engine(folder), labelled_clips(options.recordings, options.split))
-    probabilities = np.array([calibration.probability(item.score) for item in captions])
+    probabilities = np.array([item.probability(calibration) for item in captions])
     bins = reliability(probabilities, np.array([float(item.is_correct) for item in captions]), BINS)
     result = table(bins, calibration, captions, options)
     print(result.markdown())

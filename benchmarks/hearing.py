@@ -77,7 +77,7 @@ def table(report: HearingReport, options: argparse.Namespace) -> Table:
         hardware=hardware(),
         order=10 if is_test else 11,
         place="mini" if is_test else "card",
-        note="Beam 4. A caption names a sound when its first 20 words hold all words of one of the label's synonyms.",
+        note="Beam 6. A caption names a sound when its first 20 words hold all words of one of the label's synonyms.",
     )
 
 

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from enclap import Captioner
-from enclap.decoding.calibration import FILE_NAME, Calibration
+from enclap.data.recordings import Recording
+from enclap.decoding.calibration import FILE_NAME, VERSION, Calibration, share_of_several
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.selection import SentenceSelector, is_doubtful, repeats_last, repeats_phrase, weigh
+from enclap.decoding.selection import (
+    SentenceSelector,
+    beam_values,
+    best_first,
+    is_doubtful,
+    likeness_of_halves,
+    repeats_last,
+    repeats_phrase,
+    tells_twice,
+)
 from enclap.engines import load_engine
 from enclap.errors import ModelError
 from enclap.evaluation import calibration
@@ -21,25 +33,27 @@ from enclap.evaluation.calibration import (
     THRESHOLDS,
     ScoredCaption,
     calibration_error,
+    cross_fitted,
     fit_calibration,
     fit_logistic,
     named_shares,
     reliability,
     score_captions,
+    source_weights,
     vague_sentences,
 )
-from enclap.evaluation.sound_pairs import LabelledClip
+from enclap.evaluation.sound_pairs import PAIRS, LabelledClip, stranger_pairs
 from enclap.types import Candidate, Features, FloatArray, Waveform
 from sounds import noise
 
-CURVE = Calibration(version=1, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
+CURVE = Calibration(version=VERSION, slope=3.0, offset=1.5, threshold=0.3, vague=("Metal clangs.", "A bird calls."))
 
 
 def test_the_curve_is_found_again_in_what_it_made() -> None:
     generator = np.random.default_rng(0)
     scores = generator.normal(-0.5, 0.5, 20_000)
     right = (generator.random(20_000) < 1.0 / (1.0 + np.exp(-(4.0 * scores + 1.0)))).astype(np.float64)
-    slope, offset = fit_logistic(scores, right)
+    slope, offset = fit_logistic(scores[:, None], right, np.ones(20_000))
     assert slope == pytest.approx(4.0, rel=0.05) and offset == pytest.approx(1.0, abs=0.1)
     probabilities = 1.0 / (1.0 + np.exp(-(slope * scores + offset)))
     assert calibration_error(reliability(probabilities, right, 10)) < 0.02
@@ -47,36 +61,119 @@ def test_the_curve_is_found_again_in_what_it_made() -> None:
 
 
 def test_scores_that_part_perfectly_give_a_finite_curve() -> None:
-    slope, offset = fit_logistic(np.array([-2.0, -1.5, -0.2, -0.1]), np.array([0.0, 0.0, 1.0, 1.0]))
+    scores = np.array([[-2.0], [-1.5], [-0.2], [-0.1]])
+    slope, offset = fit_logistic(scores, np.array([0.0, 0.0, 1.0, 1.0]), np.ones(4))
     assert np.isfinite([slope, offset]).all() and slope > 0
 
 
+def test_the_curve_of_several_inputs_and_weights_is_found_again() -> None:
+    generator = np.random.default_rng(0)
+    inputs = np.column_stack([generator.normal(-0.5, 0.3, 40_000), generator.normal(0.3, 0.1, 40_000)])
+    inputs = np.column_stack([inputs, generator.random(40_000) < 0.4])
+    wanted = np.array([6.0, 8.0, 2.0, -1.0])
+    chance = 1.0 / (1.0 + np.exp(-(inputs @ wanted[:3] + wanted[3])))
+    right = (generator.random(40_000) < chance).astype(np.float64)
+    right[:10_000] = 1.0 - right[:10_000]  # what does not count may be wrong
+    weights = np.repeat([0.0, 1.0], [10_000, 30_000])
+    np.testing.assert_allclose(fit_logistic(inputs, right, weights), wanted, atol=0.35)
+
+
+def test_a_source_with_many_recordings_does_not_speak_for_all() -> None:
+    many = [ScoredCaption(("rain",), "Wind blows.", -0.4, 0.3, "Rain falls.", sources=("many",))] * 100
+    few = [ScoredCaption(("rain",), "Rain falls.", -0.4, 0.3, "Rain falls.", sources=(f"few {n}",)) for n in range(10)]
+    pairs = [
+        ScoredCaption(("rain", "wind"), "Wind.", -0.4, 0.3, "Rain falls.", sources=sources)
+        for sources in (("many", "few 0"), ("many", "few 1"), ("few 2", "few 3"))
+    ]
+    weights = source_weights([*many, *few, *pairs])
+    assert weights[:110].mean() == pytest.approx(1.0) and weights[110:].mean() == pytest.approx(1.0)
+    assert weights[101] / weights[0] == pytest.approx(100**0.5)
+    assert weights[110] / weights[112] == pytest.approx((2**-0.5 + 1.0) / 2.0)
+    sure = fit_calibration([*many, *few]).probability(-0.4, 0.3, "Rain falls.", 0.0)
+    assert sure == pytest.approx(10 / (10 + 100 * 100**-0.5), abs=0.02)
+    alike = fit_calibration([replace(item, sources=()) for item in (*many, *few)])
+    assert alike.probability(-0.4, 0.3, "Rain falls.", 0.0) == pytest.approx(10 / 110, abs=0.02)
+
+
+def test_cross_fitting_knows_nothing_of_a_source() -> None:
+    """A source whose captions are all wrong with high likelihoods is not seen coming."""
+    known = [
+        ScoredCaption(
+            ("rain",), "Rain falls." if n % 4 else "Wind.", -0.2 if n % 4 else -1.0, 0.3, "", sources=(f"{n % 8}",)
+        )
+        for n in range(80)
+    ]
+    odd = [ScoredCaption(("rain",), "Wind.", -0.2, 0.3, "", sources=("odd",))] * 40
+    blind = cross_fitted([*known, *odd])
+    assert blind[80:].min() == blind[80:].max() > 0.85
+    assert fit_calibration([*known, *odd]).probability(-0.2, 0.3, "Wind.", 0.0) < blind[80]
+    both = ScoredCaption(("rain", "rain"), "Wind.", -0.2, 0.3, "", sources=("odd", "0"))
+    assert 0.0 < cross_fitted([*known, *odd, both])[-1] < 1.0
+
+
+def test_strangers_pairs_are_of_different_sources_and_drawn_uniformly_by_source() -> None:
+    def recordings(counts: dict[str, int]) -> list[Recording]:
+        names = [(source, n) for source, count in counts.items() for n in range(count)]
+        return [
+            Recording(f"{s}{n}", ("rain",), "", s, "", "", "CC0", "train", None, 1.0, "", f"{s}{n}") for s, n in names
+        ]
+
+    pairs = stranger_pairs(recordings({"many": 100, "few": 2, "one": 1}))
+    assert len(pairs) == PAIRS and all(first.source_repo != second.source_repo for first, second in pairs)
+    counts = Counter(recording.source_repo for pair in pairs for recording in pair)
+    assert max(counts.values()) < 1.3 * min(counts.values()) and set(counts) == {"many", "few", "one"}
+    assert pairs == stranger_pairs(recordings({"one": 1, "few": 2, "many": 100}))
+    assert stranger_pairs(recordings({"many": 100})) == []
+
+
+def test_several_sounds_and_nearness_count_in_a_probability() -> None:
+    curve = CURVE.model_copy(update={"nearness": 2.0, "several": 1.0, "crowd": -2.0})
+    alone, pair = "A dog barks.", "A dog barks, and then a bell rings."
+    logits = [
+        np.log(value / (1.0 - value))
+        for value in (curve.probability(-0.5, 0.3, alone, 0.25), curve.probability(-0.5, 0.3, pair, 0.5))
+    ]
+    assert logits == pytest.approx([3.0 * -0.5 + 2.0 * 0.3 - 0.5 + 1.5, 3.0 * -0.5 + 2.0 * 0.3 + 1.0 - 1.0 + 1.5])
+    assert CURVE.probability(-0.5, 0.3, alone, 0.0) == CURVE.probability(-0.5, 0.9, pair, 0.7)
+    assert share_of_several([alone, pair, alone, alone]) == 0.25 and share_of_several([]) == 0.0
+
+
 def scored(label: str, text: str, score: float, vaguer: str = "Something.") -> ScoredCaption:
-    return ScoredCaption((label,), text, score, vaguer)
+    return ScoredCaption((label,), text, score, 0.0, vaguer)
 
 
 def test_the_threshold_is_that_under_which_vaguer_sentences_help_most() -> None:
     doubtful = [scored("helicopter", "Rain falls.", -2.0 - 0.01 * n, "An aircraft flies by.") for n in range(20)]
     sure = [scored("rain", "Rain falls.", -0.1 - 0.001 * n, "An aircraft flies by.") for n in range(20)]
-    pairs = [ScoredCaption(("rain", "helicopter"), "Rain falls.", -1.0, "An aircraft flies by.")] * 5
+    pairs = [ScoredCaption(("rain", "helicopter"), "Rain falls.", -1.0, 0.0, "An aircraft flies by.")] * 5
     found = fit_calibration([*doubtful, *sure, *pairs])
-    assert found.slope > 0 and 0 < found.threshold < 0.5 and found.vague == vague_sentences() and found.phrase == 3
+    assert found.slope > 0 and 0 < found.threshold <= 0.5 and found.vague == vague_sentences() and found.phrase == 3
     assert named_shares([*doubtful, *sure], found) == (0.5, 1.0)  # each aircraft by its family, all rain by its name
     curve = found.model_copy(update={"threshold": 0.0})
     rates = [named_shares([*doubtful, *sure], curve.model_copy(update={"threshold": t}))[1] for t in THRESHOLDS]
-    assert found.threshold == THRESHOLDS[int(np.argmax(rates))]
+    assert found.threshold == max(t for t, rate in zip(THRESHOLDS, rates, strict=True) if rate == max(rates))
 
 
-def test_vaguer_sentences_that_never_help_are_left_out() -> None:
-    captions = [scored("rain", text, -score) for score, text in enumerate(["Rain falls.", "Rain.", "Wind.", "A dog."])]
+def test_vaguer_sentences_that_would_cost_replace_nothing() -> None:
+    captions = [scored("rain", "Rain falls.", -float(n), vaguer="A bell rings.") for n in range(4)]
+    captions.append(scored("rain", "Wind.", 1.0))  # the surest is wrong
     found = fit_calibration(captions)
-    assert found.threshold == 0.0 and found.vague == ()
+    assert named_shares(captions, found) == (0.8, 0.8)
+
+
+def test_of_thresholds_that_cost_nothing_the_highest_is_taken() -> None:
+    wrong = [scored("rain", "A dog barks.", -3.0 - 0.1 * n) for n in range(20)]
+    right = [scored("rain", "Rain falls.", -0.1) for n in range(20)]
+    found = fit_calibration([*wrong, *right])
+    assert found.vague and all(item.probability(found) < found.threshold for item in wrong)
+    higher = found.model_copy(update={"threshold": found.threshold + THRESHOLDS[1]})
+    assert named_shares([*wrong, *right], higher)[1] < 0.5 or found.threshold == THRESHOLDS[-1]
 
 
 def test_scores_are_those_of_the_model_without_its_calibration(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "SIMILARITY", 0.0)
+    monkeypatch.setattr(calibration, "ORDER", CURVE.model_copy(update={"beams": 4}))
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     CURVE.write(folder)
@@ -87,7 +184,7 @@ def test_scores_are_those_of_the_model_without_its_calibration(
     for clip, caption in zip(clips, captions, strict=True):
         beam = plain.caption((clip.waveform.samples, 16_000), DecodingOptions(candidates=4)).captions[0].candidates
         best = repeats_last(beam, 3)[0]
-        assert (caption.text, caption.score) == (best.text, best.score) and caption.vaguer in vague_sentences()
+        assert (caption.text, caption.likelihood) == (best.text, best.score) and caption.vaguer in vague_sentences()
 
 
 def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Path) -> None:
@@ -95,7 +192,7 @@ def test_a_calibration_is_written_read_and_refused_when_it_is_none(tmp_path: Pat
     CURVE.write(tmp_path)
     assert Calibration.read(tmp_path) == CURVE
     table = json.loads((tmp_path / FILE_NAME).read_text())
-    for fault in ({"version": 2}, {"slope": -1.0}, {"colour": "red"}):
+    for fault in ({"version": VERSION + 1}, {"slope": -1.0}, {"colour": "red"}):
         (tmp_path / FILE_NAME).write_text(json.dumps(table | fault))
         with pytest.raises(ModelError, match=next(iter(fault))):
             Calibration.read(tmp_path)
@@ -121,10 +218,10 @@ def test_doubtful_captions_give_way_to_the_nearest_vaguer_sentence(tmp_path: Pat
     plain = Captioner.from_pretrained(folder).caption(source).captions[0]
     raw = plain.candidates[0].score
     assert plain.score == raw
-    Calibration(version=1, slope=1.0, offset=0.0, threshold=0.0, vague=CURVE.vague).write(folder)
+    Calibration(version=VERSION, slope=1.0, offset=0.0, threshold=0.0, vague=CURVE.vague).write(folder)
     sure = Captioner.from_pretrained(folder).caption(source).captions[0]
     assert sure.text == plain.text and sure.score == pytest.approx(1.0 / (1.0 + np.exp(-raw)))
-    Calibration(version=1, slope=1.0, offset=0.0, threshold=1.0, longest=99, vague=CURVE.vague).write(folder)
+    Calibration(version=VERSION, slope=1.0, offset=0.0, threshold=1.0, longest=99, vague=CURVE.vague).write(folder)
     captioner = Captioner.from_pretrained(folder)
     doubtful = captioner.caption(source).captions[0]
     assert doubtful.text in CURVE.vague and doubtful.score == sure.score
@@ -167,12 +264,52 @@ def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp
         assert told.text == wanted[0] and [item.text for item in told.candidates] == wanted[:count]
 
 
-def test_nearness_to_the_sound_counts_in_the_score_and_orders_the_beam() -> None:
-    texts, scores = ("A bell rings.", "A dog barks.", "Rain falls."), (-0.5, -0.6, -3.0)
-    beam = [Candidate((), text, score) for text, score in zip(texts, scores, strict=True)]
-    found, nearness = weigh(beam, np.float32([0.1, 0.4, 0.9]), 2.0)
-    assert [item.text for item in found] == ["A dog barks.", "A bell rings.", "Rain falls."]
-    assert [item.score for item in found] == pytest.approx([0.2, -0.3, -1.2]) and nearness[0] == np.float32(0.4)
+def order(beam: Sequence[Candidate], nearness: Sequence[float], clip: Features, **update: float) -> list[int]:
+    near = np.float32(nearness)
+    return best_first(beam_values(beam, near, CURVE.model_copy(update=update), clip), near)
+
+
+def test_nearness_to_the_sound_orders_the_beam() -> None:
+    beam = [Candidate((), text, score) for text, score in (("A bell.", -0.5), ("A dog.", -0.6), ("Rain.", -3.0))]
+    near, clip = [0.1, 0.4, 0.9], window_of(1.0)
+    assert order(beam, near, clip) == [0, 1, 2] and order(beam, near, clip, similarity=2.0) == [1, 0, 2]
+    assert order(beam, near, clip, similarity=5.0) == [2, 1, 0]
+    values = beam_values(beam, np.float32(near), None, clip)
+    assert values.tolist() == [-0.5, -0.6, -3.0]
+    assert best_first(values, np.zeros(3, np.float32), "clap") == [0, 1, 2]  # alike: by likelihood
+
+
+def window_of(cosine: float) -> Features:
+    """Features whose embedding has halves with this cosine."""
+    halves = [[1.0, 0.0], [cosine, (1.0 - cosine**2) ** 0.5]]
+    return Features(np.zeros((4, 2), np.int64), np.float32([0.5, 0.5, *halves[0], *halves[1]]))
+
+
+def test_several_sounds_are_told_where_the_halves_of_a_window_differ() -> None:
+    texts = ("A dog barks.", "A dog barks, and then a bell rings.", "A crow caws while crows croak.")
+    beam = [Candidate((), text, score) for text, score in zip(texts, (-0.4, -0.5, -0.25), strict=True)]
+    near, changes = [0.3, 0.3, 0.3], {"company": 0.2, "echo": 0.5, "halves": 0.5}
+    assert likeness_of_halves(window_of(0.3)) == pytest.approx(0.3)
+    assert order(beam, near, window_of(0.3), **changes) == [1, 0, 2]
+    assert order(beam, near, window_of(0.9), **changes) == [0, 1, 2]
+    assert order(beam, near, window_of(0.9), **changes | {"halves": None}) == [1, 0, 2]  # type: ignore[arg-type]
+    assert order(beam, near, window_of(0.9), company=0.2) == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [
+        ("Birds sing in a forest while a bird sings.", True),
+        ("Waves crash on the shore while sea waves roll ashore.", True),
+        ("Someone types on a keyboard while a computer keyboard clacks in the background.", True),
+        ("A man speaks while a woman speaks.", False),
+        ("A dog barks, and then someone plays a song over the sound of music.", False),
+        ("A door door slams.", False),
+        ("", False),
+    ],
+)
+def test_a_sentence_that_tells_one_thing_twice_is_known(text: str, twice: bool) -> None:
+    assert tells_twice(text) == twice
 
 
 class NearnessModel:
@@ -190,7 +327,8 @@ def test_the_whole_beam_is_ordered_before_candidates_are_cut() -> None:
     clip = Features(np.zeros((4, 2), np.int64), np.float32([1.0, 0.0]))
     model, options = NearnessModel(), DecodingOptions(beams=3, candidates=1)
     assert SentenceSelector(model, None).select([clip], options)[0].text == "A bell rings."
-    weighed = CURVE.model_copy(update={"similarity": 1.0, "threshold": 0.0})
-    assert SentenceSelector(model, weighed).select([clip], options)[0].text == "Rain falls."
+    weighed = CURVE.model_copy(update={"similarity": 1.0, "nearness": 2.0, "threshold": 0.0})
+    shown = SentenceSelector(model, weighed).select([clip], options)[0]
+    assert shown.text == "Rain falls." and shown.score == weighed.probability(-0.2, 1.0, "Rain falls.", 0.0)
     by_clap = options.model_copy(update={"rerank": "clap"})
     assert SentenceSelector(model, None).select([clip], by_clap)[0].text == "Rain falls."

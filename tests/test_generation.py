@@ -117,8 +117,8 @@ def reference(
 ) -> list[list[Hypothesis]]:
     """What transformers' generate finds for all clips in one padded batch; greedy ones without a score."""
     rules = RULES.resolved(options, model.config.max_position_embeddings)
-    searching: dict[str, Any] = {"num_beams": options.beams, "num_return_sequences": options.candidates}
-    if options.beams > 1:
+    searching: dict[str, Any] = {"num_beams": options.width, "num_return_sequences": options.candidates}
+    if options.width > 1:
         searching |= {"length_penalty": options.length_penalty, "early_stopping": options.early_stopping}
     output = model.generate(
         **encoder_inputs(clips, model),
@@ -135,7 +135,7 @@ def reference(
         return_dict_in_generate=True,
         output_scores=True,
     )
-    scores = output.sequences_scores.tolist() if options.beams > 1 else [np.nan] * len(clips)
+    scores = output.sequences_scores.tolist() if options.width > 1 else [np.nan] * len(clips)
     flat = [
         Hypothesis(rules.stripped(row), score) for row, score in zip(output.sequences.tolist(), scores, strict=True)
     ]
@@ -201,7 +201,7 @@ def test_the_numpy_search_is_the_slow_twin(
     tiny: EnclapForConditionalGeneration, generator: SentenceGenerator, options: DecodingOptions
 ) -> None:
     states, rules = encoded(tiny, random_features(tiny.config)), RULES.resolved(DecodingOptions(max_length=14), 300)
-    decoder = WholeDecoder(tiny, states, options.candidates if options.sample else options.beams)
+    decoder = WholeDecoder(tiny, states, options.candidates if options.sample else options.width)
     chosen = search_settings(options)
     if chosen is None:
         expected = greedy_search(decoder, len(states), rules)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cli import Run
 from enclap import Captioner, DecodingOptions
-from enclap.decoding.selection import rerank, standardised
+from enclap.decoding.selection import best_first, standardised
 from enclap.errors import ModelError
 from enclap.types import Candidate
 from fakes import EchoEngine
@@ -25,12 +25,16 @@ def made(scores: list[float]) -> list[Candidate]:
     return [Candidate((0, number, 2), f"sentence {number}", score) for number, score in enumerate(scores)]
 
 
+def scores_of(candidates: list[Candidate]) -> np.ndarray:
+    return np.array([item.score for item in candidates])
+
+
 def test_each_order() -> None:
     candidates = made([-0.1, -0.2, -0.9])
     likeness = np.array([0.1, 0.5, 0.6], dtype=np.float32)
     orders = {"likelihood": [0, 1, 2], "clap": [2, 1, 0], "both": [1, 2, 0]}
     for by, expected in orders.items():
-        assert [item.token_ids[1] for item in rerank(candidates, likeness, by)] == expected
+        assert best_first(scores_of(candidates), likeness, by) == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,12 +42,12 @@ def test_each_order() -> None:
 def test_an_order_keeps_all_and_is_blind_to_scale(numbers: list[tuple[float, float]], by: str) -> None:
     candidates = made([score for score, _ in numbers])
     likeness = np.array([value for _, value in numbers], dtype=np.float32)
-    found = rerank(candidates, likeness, by)
-    assert sorted(item.token_ids for item in found) == [item.token_ids for item in candidates]
-    values = {"likelihood": [item.score for item in found], "clap": [likeness[item.token_ids[1]] for item in found]}
+    found = best_first(scores_of(candidates), likeness, by)
+    assert sorted(found) == list(range(len(candidates)))
+    values = {"likelihood": [candidates[place].score for place in found], "clap": likeness[found].tolist()}
     if by in values:
         assert values[by] == sorted(values[by], reverse=True)
-    assert rerank(candidates, 4 * likeness, by) == found
+    assert best_first(scores_of(candidates), 4 * likeness, by) == found
 
 
 def test_equal_values_say_nothing() -> None:

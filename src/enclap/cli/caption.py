@@ -14,8 +14,6 @@ from enclap.errors import AudioNotFound, UsageError
 if TYPE_CHECKING:
     from enclap.decoding.options import DecodingOptions
 
-DEFAULT_BEAMS = 4
-
 
 def caption(
     paths: options.Paths,
@@ -93,7 +91,7 @@ def decoding_options(
     beams: int | None, candidates: int, rerank: RerankName, sample: bool = False, seed: int | None = None
 ) -> DecodingOptions:
     """Decoding options; a wider search when more candidates are wanted than it has by default."""
-    from enclap.decoding.options import DecodingOptions
+    from enclap.decoding.options import DEFAULT_BEAMS, DecodingOptions
 
     if sample:
         if beams is not None:
@@ -103,5 +101,6 @@ def decoding_options(
         raise UsageError("--seed is for --sample; add it, or leave --seed out")
     if beams is not None and candidates > beams:
         raise UsageError(f"--candidates {candidates} needs --beams {candidates} or more; it is {beams}")
-    width = max(DEFAULT_BEAMS, candidates) if beams is None else beams
-    return DecodingOptions(beams=width, candidates=candidates, rerank=rerank.value)
+    if beams is None and candidates > DEFAULT_BEAMS:
+        beams = candidates
+    return DecodingOptions(beams=beams, candidates=candidates, rerank=rerank.value)

@@ -54,7 +54,8 @@ Rerank = Annotated[
     RerankName, typer.Option(help="Order the candidates by likelihood, by similarity to the sound (CLAP), or by both.")
 ]
 Beams = Annotated[
-    int | None, typer.Option(min=1, max=MOST, metavar="N", help="Beam width; 1 is greedy search. [default: 4]")
+    int | None,
+    typer.Option(min=1, max=MOST, metavar="N", help="Beam width; 1 is greedy search. [default: mini 6, others 4]"),
 ]
 Sample = Annotated[bool, typer.Option("--sample", help="Sample sentences instead of searching for the most likely.")]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Random seed for --sample. [default: 0]")]

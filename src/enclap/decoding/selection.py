@@ -7,6 +7,7 @@ standardised over a clip's candidates, so that neither outweighs the other by it
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +16,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.decoding.calibration import Calibration
+from enclap.decoding.calibration import SEVERAL, Calibration, share_of_several, tells_several
 from enclap.decoding.options import DecodingOptions
 from enclap.types import Candidate, Features, FloatArray, embedding_of
 
-SEVERAL = re.compile(r",|\b(?:then|before|while|followed by|along with|at the same time|over the sound of)\b")
-"""What joins two sounds in a sentence of mini's grammar."""
 WORD = re.compile(r"[a-z0-9'-]+")
+EMBEDDED_SPANS = 3
+"""Parts of mini's embedding: of the whole window and of its halves."""
+SHORTEST_NAME = 4
+"""Letters of a word that names something."""
+LIGHT_WORDS = {"with", "along", "same", "time", "over", "sound", "background", "someone", "something", "person"}
+LIGHT_WORDS |= {"play", "speak", "sing"}
+"""What two sounds may share, without an s at the end."""
 
 
 class SentenceModel(Protocol):
@@ -60,45 +66,50 @@ class SentenceSelector:
         if calibration is None:
             return [Selection(found[0].text, found[0].score, tuple(found)) for found in proposed]
         selections = []
-        for clip, found in zip(features, proposed, strict=True):
-            candidates = tuple(replace(item, score=calibration.probability(item.score)) for item in found)
+        for clip, candidates in zip(features, proposed, strict=True):
             text, score = candidates[0].text, candidates[0].score
             if is_doubtful(calibration, text, score):  # a vaguer sentence, the one nearest to the sound
                 if self._vague is None:
                     self._vague = self._model.embed_text(calibration.vague)
                 text = calibration.vague[int(np.argmax(self._vague @ embedding_of(clip)))]
-            selections.append(Selection(text, score, candidates))
+            selections.append(Selection(text, score, tuple(candidates)))
         return selections
 
     def _propose(self, features: Sequence[Features], options: DecodingOptions) -> list[list[Candidate]]:
         """Candidates per clip in the order that the options ask for; those that repeat a phrase come last.
 
-        Of a beam all are ordered, before `options.candidates` of them are kept.
+        Their scores are probabilities where there is a calibration, else mean log-probabilities. Of a beam all are
+        ordered, before `options.candidates` of them are kept.
         """
         calibration = self._calibration
-        length, weight = (0, 0.0) if calibration is None else (calibration.phrase, calibration.similarity)
-        whole_beam = (length or weight or options.rerank != "likelihood") and not options.sample
-        searched = options.model_copy(update={"candidates": options.beams}) if whole_beam else options
-        found = self._model.generate(features, searched)
-        if weight or options.rerank != "likelihood":
-            nearness = self._similarities(features, found)
-            if weight:
-                weighed = [weigh(*clip, weight) for clip in zip(found, nearness, strict=True)]
-                found, nearness = [clip[0] for clip in weighed], [clip[1] for clip in weighed]
-            if options.rerank != "likelihood":
-                found = [rerank(*clip, options.rerank) for clip in zip(found, nearness, strict=True)]
-        kept = None if options.sample else options.candidates
-        return [repeats_last(candidates, 0 if options.sample else length)[:kept] for candidates in found]
+        length, nears, width = 0, options.rerank != "likelihood", options.width
+        if calibration is not None:
+            length, nears = calibration.phrase, nears or bool(calibration.similarity or calibration.nearness)
+            if calibration.beams is not None and options.beams is None:
+                width = max(calibration.beams, options.candidates)
+        whole_beam = (length or nears) and not options.sample
+        searched = options.model_copy(update={"beams": width, "candidates": width}) if whole_beam else options
+        proposed = []
+        for clip, found in zip(features, self._model.generate(features, searched), strict=True):
+            nearness = self._nearness(clip, found) if nears else np.zeros(len(found), np.float32)
+            values = beam_values(found, nearness, calibration, clip)
+            order = best_first(values, nearness, options.rerank)
+            if calibration is not None:
+                share = share_of_several([item.text for item in found])
+                found = [
+                    replace(item, score=calibration.probability(item.score, float(near), item.text, share))
+                    for item, near in zip(found, nearness, strict=True)
+                ]
+            ordered = repeats_last([found[index] for index in order], 0 if options.sample else length)
+            proposed.append(ordered if options.sample else ordered[: options.candidates])
+        return proposed
 
-    def _similarities(self, features: Sequence[Features], found: Sequence[Sequence[Candidate]]) -> list[FloatArray]:
-        """Cosines [N] of each clip's candidates with its sound.
+    def _nearness(self, clip: Features, found: Sequence[Candidate]) -> FloatArray:
+        """Cosines [N] of a clip's candidates with its sound.
 
         Clip by clip: in one batch, texts are padded to the longest, and a cosine would depend on other clips' texts.
         """
-        return [
-            self._model.embed_text([candidate.text for candidate in candidates]) @ embedding_of(clip)
-            for clip, candidates in zip(features, found, strict=True)
-        ]
+        return self._model.embed_text([candidate.text for candidate in found]) @ embedding_of(clip)
 
 
 def is_doubtful(calibration: Calibration, text: str, probability: float) -> bool:
@@ -107,34 +118,51 @@ def is_doubtful(calibration: Calibration, text: str, probability: float) -> bool
     It does for improbable captions of one sound, and for those that repeat a phrase.
     """
     repeats = bool(calibration.phrase) and repeats_phrase(text, calibration.phrase)
-    is_single = len(text.split()) <= calibration.longest and not SEVERAL.search(text)
+    is_single = len(text.split()) <= calibration.longest and not tells_several(text)
     improbable = probability < calibration.threshold and is_single
     return bool(calibration.vague) and (repeats or improbable)
 
 
-def weigh(candidates: Sequence[Candidate], similarity: FloatArray, weight: float) -> tuple[list[Candidate], FloatArray]:
-    """The candidates with `weight` times their similarity added to their scores, best first; and the similarities."""
-    scored = [
-        replace(item, score=item.score + weight * float(near))
-        for item, near in zip(candidates, similarity, strict=True)
-    ]
-    order = np.argsort([-item.score for item in scored], kind="stable")
-    return [scored[index] for index in order], similarity[order]
+def beam_values(
+    candidates: Sequence[Candidate], nearness: FloatArray, calibration: Calibration | None, clip: Features
+) -> NDArray[np.float64]:
+    """What the candidates [N] of one clip are ordered by: mean log-probabilities, and what the calibration adds.
 
-
-def rerank(candidates: Sequence[Candidate], similarity: FloatArray, by: str) -> list[Candidate]:
-    """The candidates of one clip, best first; of equals the one that stood first stays first.
-
-    similarity: float [N], cosine between the clip's CLAP embedding and each sentence's. by: "likelihood", the mean
-    log-probability; "clap", the similarity; "both", the sum of the two, each standardised.
+    nearness: float [N], cosine between the CLAP embeddings of clip and sentence.
     """
-    likelihood = np.array([candidate.score for candidate in candidates], dtype=np.float64)
-    values = {
-        "likelihood": likelihood,
-        "clap": similarity.astype(np.float64),
-        "both": standardised(likelihood) + standardised(similarity.astype(np.float64)),
-    }[by]
-    return [candidates[index] for index in np.argsort(-values, kind="stable")]
+    values = np.array([item.score for item in candidates], dtype=np.float64)
+    if calibration is None:
+        return values
+    has_company = calibration.halves is None or likeness_of_halves(clip) < calibration.halves
+    company = calibration.company if has_company else 0.0
+    told = [-calibration.echo if tells_twice(item.text) else company * tells_several(item.text) for item in candidates]
+    return values + calibration.similarity * nearness.astype(np.float64) + told
+
+
+def best_first(values: NDArray[np.float64], nearness: FloatArray, by: str = "likelihood") -> list[int]:
+    """The places of one clip's candidates, best first; of equals the one that stands first.
+
+    by: "likelihood", the values; "clap", the nearness; "both", the sum of the two, each standardised. Those alike by
+    this are ordered by their values.
+    """
+    near = nearness.astype(np.float64)
+    keys = {"likelihood": values, "clap": near, "both": standardised(values) + standardised(near)}[by]
+    return [int(place) for place in np.lexsort((-values, -keys))]
+
+
+def likeness_of_halves(clip: Features) -> float:
+    """The cosine of a window's halves, for an embedding of the whole and of its halves; low where the sound changes."""
+    _, first, second = np.split(embedding_of(clip), EMBEDDED_SPANS)
+    return float(first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-9))
+
+
+def tells_twice(text: str) -> bool:
+    """Whether two parts of a sentence share a word that names something: "Birds sing while a bird chirps."."""
+    parts = [
+        {word.removesuffix("s") for word in WORD.findall(part) if len(word) >= SHORTEST_NAME} - LIGHT_WORDS
+        for part in SEVERAL.split(text.lower())
+    ]
+    return any(first & second for first, second in itertools.combinations(parts, 2))
 
 
 def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:

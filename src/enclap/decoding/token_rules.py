@@ -42,9 +42,9 @@ class TokenRules:
         shortest = self.min_length if options.min_length is None else options.min_length
         if shortest > longest:
             raise UsageError(f"min_length {shortest} is above max_length {longest}: lower one or raise the other")
-        if not options.sample and options.candidates > options.beams:
+        if not options.sample and options.candidates > options.width:
             raise UsageError(
-                f"{options.candidates} candidates from {options.beams} beams: ask for more beams, or sample"
+                f"{options.candidates} candidates from {options.width} beams: ask for more beams, or sample"
             )
         ngram = self.no_repeat_ngram if options.no_repeat_ngram is None else options.no_repeat_ngram
         return replace(self, min_length=shortest, max_length=longest, no_repeat_ngram=ngram)

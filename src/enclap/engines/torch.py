@@ -138,11 +138,11 @@ class TorchEngine:
 
     def _search(self, features: list[Features], rules: TokenRules, options: DecodingOptions) -> list[list[Hypothesis]]:
         """Greedy or beam search over clips of equal length."""
-        searching: dict[str, Any] = {"num_beams": options.beams, "num_return_sequences": options.candidates}
-        if options.beams > 1:
+        searching: dict[str, Any] = {"num_beams": options.width, "num_return_sequences": options.candidates}
+        if options.width > 1:
             searching |= {"length_penalty": options.length_penalty, "early_stopping": options.early_stopping}
         output = self._generate(features, rules, do_sample=False, **searching)
-        is_beam = options.beams > 1
+        is_beam = options.width > 1
         scores = output.sequences_scores.tolist() if is_beam else _mean_log_probabilities(output, rules)
         return _hypotheses(output.sequences, scores, rules, options.candidates)
 

@@ -21,7 +21,7 @@ COMMON_LABELS = 34
 PAIR_RATE = 32_000
 PAUSE = 0.2  # seconds between two sounds in a row
 WINDOW = 10.0  # seconds that the sounds in a row fill at most
-ESC_SEED, COMMON_SEED, THREE_SEED, COVER_SEED = 1, 2, 3, 4
+ESC_SEED, COMMON_SEED, THREE_SEED, COVER_SEED, STRANGER_SEED = 1, 2, 3, 4, 5
 COVER_FAMILIES = ("speech", "music")
 LEVELS = (0.0, -6.0, -12.0)  # decibels of a sound beside what covers it
 BANDS = {"a telephone (300 to 3,400 Hz)": (300.0, 3_400.0), "nothing above 4 kHz": (0.0, 4_000.0)}
@@ -32,10 +32,11 @@ Row = tuple[Recording, ...]
 
 @dataclass(frozen=True, slots=True)
 class LabelledClip:
-    """Audio and the labels of its sounds, in order of time."""
+    """Audio, the labels of its sounds in order of time, and the source repositories of its recordings."""
 
     labels: tuple[str, ...]
     waveform: Waveform
+    sources: tuple[str, ...] = ()
 
 
 def common_groups(recordings: Sequence[Recording], chosen: Sequence[Recording]) -> list[list[Recording]]:
@@ -78,11 +79,24 @@ def common_pairs(recordings: Sequence[Recording], chosen: Sequence[Recording]) -
     return draw_rows(common_groups(recordings, chosen), COMMON_SEED, PAIRS)
 
 
+def stranger_pairs(chosen: Sequence[Recording]) -> list[Row]:
+    """Pairs of the chosen recordings of different sources, sources drawn uniformly: as strangers' recordings come.
+
+    None where all are of one source.
+    """
+    by_source = defaultdict(list)
+    for recording in chosen:
+        by_source[recording.source_repo].append(recording)
+    count = PAIRS if len(by_source) > 1 else 0
+    return draw_rows([by_source[source] for source in sorted(by_source)], STRANGER_SEED, count)
+
+
 def join_row(folder: Path, row: Row) -> LabelledClip:
     """Sounds one after the other with short pauses, all of them together in one window."""
     length, pause = int((WINDOW / len(row) - PAUSE) * PAIR_RATE), np.zeros(int(PAUSE * PAIR_RATE), np.float32)
     parts = [part for clip in row for part in (read_at_pair_rate(folder, clip)[:length], pause)]
-    return LabelledClip(tuple(clip.label for clip in row), Waveform(np.concatenate(parts[:-1]), PAIR_RATE))
+    waveform = Waveform(np.concatenate(parts[:-1]), PAIR_RATE)
+    return LabelledClip(tuple(clip.label for clip in row), waveform, tuple(clip.source_repo for clip in row))
 
 
 def read_at_pair_rate(folder: Path, clip: Recording) -> FloatArray:
@@ -125,6 +139,16 @@ def labelled_clips(folder: Path, split: str) -> Iterator[LabelledClip]:
     recordings = read_collection(folder)
     chosen = select(recordings, split)
     for clip in chosen:
-        yield LabelledClip((clip.label,), read_audio(folder / clip.path))
+        yield LabelledClip((clip.label,), read_audio(folder / clip.path), (clip.source_repo,))
     for pair in common_pairs(recordings, chosen):
+        yield join_row(folder, pair)
+
+
+def calibration_clips(folder: Path, split: str) -> Iterator[LabelledClip]:
+    """The labelled clips of a split, then pairs of its recordings from any two sources.
+
+    Common labels are those that a model knows best; pairs of them alone would promise too much of other pairs.
+    """
+    yield from labelled_clips(folder, split)
+    for pair in stranger_pairs(select(read_collection(folder), split)):
         yield join_row(folder, pair)

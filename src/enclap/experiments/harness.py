@@ -55,7 +55,8 @@ def runs_of(grid: Grid, laboratory: Laboratory, seeds: int | None = None) -> lis
 
 def decoding_key(row: Row) -> str:
     """A name for the captions of a row's decoding options."""
-    options = json.dumps(DecodingOptions(**row.decoding).model_dump(), sort_keys=True)
+    decoding = DecodingOptions(**row.decoding)
+    options = json.dumps(decoding.model_dump() | {"beams": decoding.width}, sort_keys=True)
     return hashlib.sha256(options.encode()).hexdigest()[:12]
 
 

@@ -77,9 +77,9 @@ def search_settings(options: DecodingOptions) -> BeamSettings | SamplingSettings
     """How sentences are searched; None for the likeliest token at every step."""
     if options.sample:
         return SamplingSettings(options.candidates, options.temperature, options.top_p, options.seed)
-    if options.beams == 1:
+    if options.width == 1:
         return None
-    return BeamSettings(options.beams, options.candidates, options.length_penalty, options.early_stopping)
+    return BeamSettings(options.width, options.candidates, options.length_penalty, options.early_stopping)
 
 
 def clip_count(clips: int) -> int:

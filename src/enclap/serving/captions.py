@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from enclap.audio.window import DEFAULT_WINDOW
-from enclap.decoding.options import DecodingOptions
+from enclap.decoding.options import DEFAULT_BEAMS, DecodingOptions
 from enclap.errors import EnclapError
 from enclap.output.formats import FORMATS, caption_table
 from enclap.serving.documents import answers, problems, upload_body
@@ -25,7 +25,6 @@ from enclap.types import Caption, CaptionResult
 
 Result = TypeVar("Result")
 
-DEFAULT_BEAMS = DecodingOptions().beams
 FormatName = Literal["json", "jsonl", "text", "srt", "vtt", "csv", "tsv"]
 """The keys of FORMATS, for the OpenAPI document and the type checker."""
 EVENT_STREAM = "text/event-stream"
@@ -57,7 +56,7 @@ class CaptionForm(BaseModel):
     @property
     def settings(self) -> Settings:
         """How the model searches: a search that is wide enough for the candidates, as on the command line."""
-        beams = max(DEFAULT_BEAMS, self.candidates)
+        beams = self.candidates if self.candidates > DEFAULT_BEAMS else None  # the model's own width
         return Settings(DecodingOptions(beams=beams, candidates=self.candidates, rerank=self.rerank), self.window)
 
 

@@ -130,7 +130,7 @@ class OnnxEngine:
         for index, clip in enumerate(features):
             cancel.check()
             cross.fill(index, encoder, encoder_inputs(self.folder, [clip]))
-        rows = options.candidates if options.sample else options.beams
+        rows = options.candidates if options.sample else options.width
         shape = (rules.max_length, caption.decoder_layers, 2, len(features), rows, heads, width)
         return OnnxDecoderStep(decoder, cross, shape, caption.vocab_size, cancel)
 
@@ -145,7 +145,7 @@ def search(step: OnnxDecoderStep, clips: int, rules: TokenRules, options: Decodi
     if options.sample:
         settings = SamplingSettings(options.candidates, options.temperature, options.top_p, options.seed)
         return sample(step, clips, rules, settings)
-    if options.beams == 1:
+    if options.width == 1:
         return greedy_search(step, clips, rules)
-    beam_settings = BeamSettings(options.beams, options.candidates, options.length_penalty, options.early_stopping)
+    beam_settings = BeamSettings(options.width, options.candidates, options.length_penalty, options.early_stopping)
     return beam_search(step, clips, rules, beam_settings)
