@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from enclap.audio.mel import MelFrontEnd
-from enclap.data.recordings import Corpus, Recording, open_corpus
-from enclap.data.splits import SEEN, UNSEEN, VALIDATION, select, split_of
+from enclap.data.recordings import Corpus, Recording, open_corpus, read_collection
+from enclap.data.splits import SEEN, UNSEEN, VALIDATION, split_of
 from enclap.training.mini.augment import MelBank, open_mel_bank
+from enclap.training.mini.contradictions import Contradiction, mend_labels, read_contradictions
 from enclap.training.mini.targets import Targets, make_targets
 from enclap.training.recipe import RecipeType, read_recipe
 from enclap.training.stage import Markers
@@ -45,13 +46,24 @@ class MiniRun:
         return self.output / "model"
 
     @cached_property
+    def collection(self) -> list[Recording]:
+        """All recordings as the manifests have them."""
+        return read_collection(self.recordings)
+
+    @cached_property
+    def contradicted(self) -> dict[str, Contradiction]:
+        """What was decided, by path, on recordings whose labels the teachers contradict."""
+        return read_contradictions(self.recipes)
+
+    @cached_property
     def corpus(self) -> Corpus:
-        """All recordings, decoded."""
+        """All recordings, decoded, with the labels that were decided on."""
         return self.corpus_at(CORPUS_RATE)
 
     def corpus_at(self, rate: int) -> Corpus:
-        """All recordings, decoded at a rate."""
-        return open_corpus(self.recordings, self.output / "cache", rate)
+        """All recordings, decoded at a rate, with the labels that were decided on."""
+        corpus = open_corpus(self.recordings, self.output / "cache", rate)
+        return replace(corpus, recordings=mend_labels(corpus.recordings, self.contradicted))
 
     @cached_property
     def mels(self) -> MelBank:
@@ -76,10 +88,13 @@ class MiniRun:
     @cached_property
     def used(self) -> list[Recording]:
         """The recordings that are set aside for training, those among them that validate included."""
-        return select(self.corpus.recordings, SEEN, UNSEEN, VALIDATION)
+        return [self.corpus.recordings[number] for number in sorted([*self.seen, *self.held_out])]
 
     def _numbers(self, chosen: Callable[[Recording], bool]) -> list[int]:
-        return [number for number, recording in enumerate(self.corpus.recordings) if chosen(recording)]
+        """Numbers of the chosen recordings, but for those that were dropped: they enter no stage that trains."""
+        dropped = {path for path, item in self.contradicted.items() if item.decision == "dropped"}
+        recordings = enumerate(self.corpus.recordings)
+        return [number for number, item in recordings if chosen(item) and item.path not in dropped]
 
     @cached_property
     def targets(self) -> Targets:

