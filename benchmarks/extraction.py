@@ -115,15 +115,14 @@ def extraction_table(found: Measured, options: argparse.Namespace) -> Table:
         ("the official scripts, as once measured on such cores", f"{OFFICIAL_RATE} clips/s", ""),
     )
     return Table(
-        title="Extracting features with the published encoders",
+        title=f"Extracting features with {options.model or 'the published encoders'}",
         columns=("what", "measured", "target: at least"),
         rows=rows,
         command=f"python benchmarks/extraction.py SCRATCH --shards {options.shards} --threads {options.threads}",
         date=today(),
         hardware=hardware(CORES),
         order=62,
-        note=f"WAV files of {RATE / 1000} kHz, EnCodec with 16 codebooks and the fused CLAP, float32. Load average at "
-        f"the end: {found.load:.1f}.",
+        note=f"WAV files of {RATE / 1000} kHz, float32. Load average at the end: {found.load:.1f}.",
         place="official",
     )
 
