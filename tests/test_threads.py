@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -64,3 +67,13 @@ def test_a_graph_is_in_memory_once_however_many_threads_it_is_asked_for(tiny_mod
     assert one is not both and sessions.get("decoder", 1) is one and sessions.get("decoder") is not both
     options = [sessions.get("decoder", threads).get_session_options().intra_op_num_threads for threads in (1, 2)]
     assert options == [1, 2]
+
+
+@pytest.mark.parametrize(("given", "taken"), [(None, "1"), ("3", "3")])
+def test_numpy_s_threads_keep_no_core_busy_unless_they_are_asked_for(given: str | None, taken: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    program = "import os, sys; sys.argv = ['enclap', '--version']; from enclap.cli.main import main\n"
+    program += "try: main()\nexcept SystemExit: print(os.environ['OPENBLAS_NUM_THREADS'])"
+    environment |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == taken

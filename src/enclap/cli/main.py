@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -13,6 +14,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows escapes instead of failing
             stream.reconfigure(errors="backslashreplace")
+    # numpy's OpenBLAS: its products here are small, and after each its threads wait for the next by computing nothing,
+    # on the cores that the model and the decoder want. Read when numpy is imported; workers inherit it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with errors_handled():
         import typer
 
