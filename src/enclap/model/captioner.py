@@ -66,8 +66,6 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.post_init()
-        # One table as one module in three places: sharded weights (FSDP) take no parameter that two modules hold.
-        self.bart.set_input_embeddings(self.bart.shared)
 
     def get_encoder(self, *args: Any, **kwargs: Any) -> nn.Module:
         """BART's encoder over slot vectors."""

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from enclap.hub.layout import WEIGHTS
 
@@ -77,10 +77,15 @@ def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def copy_to_shard(model: nn.Module, checkpoint: Path | None) -> nn.Module:
-    """A copy of a model, with the weights of a checkpoint if there is one: a model stays sharded once it is."""
+    """A copy of a model, with the weights of a checkpoint if there is one: a model stays sharded once it is.
+
+    The tied token table becomes one module in all its places: what several modules hold cannot be sharded.
+    """
     copied = copy.deepcopy(model)
     if checkpoint is not None:
         load_weights(copied, checkpoint / WEIGHTS)
+    if isinstance(copied, PreTrainedModel):
+        copied.set_input_embeddings(copied.get_input_embeddings())
     return copied
 
 
