@@ -20,6 +20,8 @@ def training_arguments(
     optimisation: Optimisation, output: Path, validation: Validation | None = None
 ) -> Seq2SeqTrainingArguments:
     """The recipe in transformers' terms; UsageError when this machine cannot divide a step as it asks."""
+    # before transformers is told: it writes FSDP into the environment, which every later loading of a model reads
+    require_sharding(optimisation, int(os.environ.get("WORLD_SIZE", "1")))
     accelerated = torch.cuda.is_available()
     workers = optimisation.workers
     inverse = optimisation.schedule == "inverse_sqrt"
@@ -60,7 +62,6 @@ def training_arguments(
 
 def items_of_a_part(optimisation: Optimisation, arguments: TrainingArguments) -> int:
     """Items that a process works through at once; UsageError when they cannot be divided equally."""
-    require_sharding(optimisation, arguments.world_size)
     if arguments.n_gpu > 1:
         start = f"start one process for each (torchrun --nproc-per-node {arguments.n_gpu} …)"
         raise UsageError(f"{arguments.n_gpu} GPUs for one process: {start}, or choose one with CUDA_VISIBLE_DEVICES=0")
