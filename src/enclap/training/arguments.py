@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
@@ -20,11 +21,9 @@ def training_arguments(
     optimisation: Optimisation, output: Path, validation: Validation | None = None
 ) -> Seq2SeqTrainingArguments:
     """The recipe in transformers' terms; UsageError when this machine cannot divide a step as it asks."""
-    # before transformers is told: it writes FSDP into the environment, which every later loading of a model reads
     require_sharding(optimisation, int(os.environ.get("WORLD_SIZE", "1")))
     accelerated = torch.cuda.is_available()
     workers = optimisation.workers
-    inverse = optimisation.schedule == "inverse_sqrt"
     place_trackers(optimisation.trackers, output)
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(output / "checkpoints"),
@@ -34,7 +33,7 @@ def training_arguments(
         weight_decay=optimisation.weight_decay,
         warmup_steps=optimisation.warmup_steps,
         lr_scheduler_type=optimisation.schedule,
-        lr_scheduler_kwargs={"timescale": optimisation.time_scale} if inverse and optimisation.time_scale else None,
+        lr_scheduler_kwargs=scheduler_settings(optimisation),
         max_grad_norm=optimisation.clip_norm,
         adam_beta2=optimisation.adam_beta2,
         bf16=optimisation.bfloat16,
@@ -60,6 +59,12 @@ def training_arguments(
     return arguments
 
 
+def scheduler_settings(optimisation: Optimisation) -> dict[str, Any] | None:
+    """What transformers' schedule takes beside the warm-up; None for those that take nothing."""
+    is_scaled = optimisation.schedule == "inverse_sqrt" and optimisation.time_scale
+    return {"timescale": optimisation.time_scale} if is_scaled else None
+
+
 def items_of_a_part(optimisation: Optimisation, arguments: TrainingArguments) -> int:
     """Items that a process works through at once; UsageError when they cannot be divided equally."""
     if arguments.n_gpu > 1:
@@ -75,6 +80,7 @@ def items_of_a_part(optimisation: Optimisation, arguments: TrainingArguments) ->
 def require_sharding(optimisation: OptimiserSettings, processes: int) -> None:
     """Raises UsageError when weights are to be sharded (FSDP) and cannot be, or only the launcher says so.
 
+    To be asked before transformers is told: it writes FSDP into the environment, where every later loading reads it.
     Accelerate (1.15) shards on accelerators alone: processes on the processor would silently hold all weights each.
     """
     if not optimisation.fsdp:
