@@ -14,6 +14,7 @@ import numpy as np
 
 from enclap.data.splits import EXTERNAL, TEST, VALIDATION
 from enclap.decoding.calibration import Calibration
+from enclap.decoding.memory import SoundMemory
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import (
     Bin,
@@ -84,7 +85,8 @@ def main() -> None:
     calibration = Calibration.read(folder)
     if calibration is None:
         parser.error(f"{folder} has no calibration; the last stage of its training makes one")
-    captions = score_captions(load_engine(folder), labelled_clips(options.recordings, options.split))
+    clips = labelled_clips(options.recordings, options.split)
+    captions = score_captions(load_engine(folder), clips, SoundMemory.read(folder))
     probabilities = np.array([item.probability(calibration) for item in captions])
     bins = reliability(probabilities, np.array([float(item.is_correct) for item in captions]), BINS)
     result = table(bins, calibration, captions, options)

@@ -16,16 +16,16 @@ from enclap import Captioner
 from enclap.data.recordings import Recording
 from enclap.decoding.calibration import FILE_NAME, VERSION, Calibration, share_of_several
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.selection import (
-    SentenceSelector,
+from enclap.decoding.ranking import (
     beam_values,
     best_first,
-    is_doubtful,
     likeness_of_halves,
-    repeats_last,
+    nearness_to,
+    parts_of,
     repeats_phrase,
     tells_twice,
 )
+from enclap.decoding.selection import SentenceSelector, is_doubtful
 from enclap.engines import load_engine
 from enclap.errors import ModelError
 from enclap.evaluation import calibration
@@ -178,12 +178,12 @@ def test_scores_are_those_of_the_model_without_its_calibration(
     shutil.copytree(tiny_model, folder)
     CURVE.write(folder)
     clips = [LabelledClip(("rain",), Waveform(noise(length, 16_000, seed=3)[:, 0], 16_000)) for length in (1.0, 2.0)]
-    captions = score_captions(load_engine(folder), clips)
+    captions = score_captions(load_engine(folder), clips, None)
     (folder / FILE_NAME).unlink()
     plain = Captioner.from_pretrained(folder)
     for clip, caption in zip(clips, captions, strict=True):
         beam = plain.caption((clip.waveform.samples, 16_000), DecodingOptions(candidates=4)).captions[0].candidates
-        best = repeats_last(beam, 3)[0]
+        best = min(beam, key=lambda item: repeats_phrase(item.text, 3))
         assert (caption.text, caption.likelihood) == (best.text, best.score) and caption.vaguer in vague_sentences()
 
 
@@ -237,13 +237,6 @@ def test_a_phrase_is_found_again_whatever_its_capitals_and_stops() -> None:
     assert not repeats_phrase("", 3) and not repeats_phrase("A dog.", 3)
 
 
-def test_candidates_that_repeat_a_phrase_come_last_and_keep_their_order() -> None:
-    texts = ("A dog barks, then a dog barks.", "A dog barks.", "Rain falls and rain falls and rain.", "Rain falls.")
-    candidates = [Candidate((), text, -float(place)) for place, text in enumerate(texts)]
-    assert [candidates.index(item) for item in repeats_last(candidates, 3)] == [1, 3, 0, 2]
-    assert repeats_last(candidates, 0) == candidates
-
-
 def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp_path: Path, tiny_model: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
@@ -254,7 +247,7 @@ def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp
     words = next(n for n in range(1, 20) if not all(repeats_phrase(item.text, n) for item in beam))
     CURVE.model_copy(update={"threshold": 0.0, "phrase": words}).write(folder)
     captioner = Captioner.from_pretrained(folder)
-    wanted = [item.text for item in repeats_last(beam, words)]
+    wanted = [item.text for item in sorted(beam, key=lambda item: repeats_phrase(item.text, words))]
     assert not repeats_phrase(wanted[0], words)
     ranked = captioner.caption(source, options.model_copy(update={"rerank": "clap"})).captions[0].candidates
     repeating = [repeats_phrase(item.text, words) for item in ranked]
@@ -264,36 +257,71 @@ def test_a_model_that_asks_so_tells_the_best_sentence_that_repeats_no_phrase(tmp
         assert told.text == wanted[0] and [item.text for item in told.candidates] == wanted[:count]
 
 
-def order(beam: Sequence[Candidate], nearness: Sequence[float], clip: Features, **update: float) -> list[int]:
+def order(beam: Sequence[Candidate], nearness: Sequence[float], share: float = 0.0, **update: float) -> list[int]:
     near = np.float32(nearness)
-    return best_first(beam_values(beam, near, CURVE.model_copy(update=update), clip), near)
+    return best_first(beam_values(beam, near, share, CURVE.model_copy(update=update)), near)
 
 
 def test_nearness_to_the_sound_orders_the_beam() -> None:
     beam = [Candidate((), text, score) for text, score in (("A bell.", -0.5), ("A dog.", -0.6), ("Rain.", -3.0))]
-    near, clip = [0.1, 0.4, 0.9], window_of(1.0)
-    assert order(beam, near, clip) == [0, 1, 2] and order(beam, near, clip, similarity=2.0) == [1, 0, 2]
-    assert order(beam, near, clip, similarity=5.0) == [2, 1, 0]
-    values = beam_values(beam, np.float32(near), None, clip)
+    near = [0.1, 0.4, 0.9]
+    assert order(beam, near) == [0, 1, 2] and order(beam, near, similarity=2.0) == [1, 0, 2]
+    assert order(beam, near, similarity=5.0) == [2, 1, 0]
+    values = beam_values(beam, np.float32(near), 0.0, None)
     assert values.tolist() == [-0.5, -0.6, -3.0]
     assert best_first(values, np.zeros(3, np.float32), "clap") == [0, 1, 2]  # alike: by likelihood
 
 
-def window_of(cosine: float) -> Features:
-    """Features whose embedding has halves with this cosine."""
+def embedding_with(cosine: float) -> FloatArray:
+    """An embedding [6] of three parts, whose halves have this cosine."""
     halves = [[1.0, 0.0], [cosine, (1.0 - cosine**2) ** 0.5]]
-    return Features(np.zeros((4, 2), np.int64), np.float32([0.5, 0.5, *halves[0], *halves[1]]))
+    return np.float32([0.6, 0.8, *halves[0], *halves[1]]) / np.float32(3**0.5)
 
 
-def test_several_sounds_are_told_where_the_halves_of_a_window_differ() -> None:
+def test_several_sounds_are_told_where_much_of_the_beam_does() -> None:
     texts = ("A dog barks.", "A dog barks, and then a bell rings.", "A crow caws while crows croak.")
     beam = [Candidate((), text, score) for text, score in zip(texts, (-0.4, -0.5, -0.25), strict=True)]
-    near, changes = [0.3, 0.3, 0.3], {"company": 0.2, "echo": 0.5, "halves": 0.5}
-    assert likeness_of_halves(window_of(0.3)) == pytest.approx(0.3)
-    assert order(beam, near, window_of(0.3), **changes) == [1, 0, 2]
-    assert order(beam, near, window_of(0.9), **changes) == [0, 1, 2]
-    assert order(beam, near, window_of(0.9), **changes | {"halves": None}) == [1, 0, 2]  # type: ignore[arg-type]
-    assert order(beam, near, window_of(0.9), company=0.2) == [2, 1, 0]
+    near = [0.3, 0.3, 0.3]
+    assert order(beam, near, 0.2, company=0.3, echo=0.5) == [0, 1, 2]
+    assert order(beam, near, 0.8, company=0.3, echo=0.5) == [1, 0, 2]
+    assert order(beam, near, 0.8, company=0.3) == [2, 1, 0]
+    assert likeness_of_halves(embedding_with(0.3)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("A dog barks.", ["A dog barks."]),
+        ("A dog barks, and then a bell rings.", ["A dog barks.", "A bell rings."]),
+        ("First a dog barks, then it rains, and finally a bell rings.", ["A dog barks.", "It rains.", "A bell rings."]),
+        ("A man speaks while a clock ticks.", ["A man speaks.", "A clock ticks."]),
+        ("A bell rings, followed by a dog barking.", ["A bell rings.", "A dog barking."]),
+        ("A dog barks, and a moment later a cat meows.", ["A dog barks.", "A cat meows."]),
+        ("", []),
+    ],
+)
+def test_the_parts_of_a_sentence_are_sentences(text: str, parts: list[str]) -> None:
+    assert parts_of(text) == parts
+
+
+def test_the_parts_of_a_sentence_are_compared_with_those_of_the_window() -> None:
+    """The first sound with the first half, the last with the last; what is heard meanwhile with all of the window."""
+    known = {"A dog barks.": [1.0, 0.0], "A bell rings.": [0.0, 1.0]}
+
+    def embed(texts: Sequence[str]) -> FloatArray:
+        return np.float32([known.get(text, [0.5, 0.5]) * 3 for text in texts]) / np.float32(3**0.5)
+
+    window = embedding_with(0.0)
+    row, turned, at_once = (
+        "A dog barks, and then a bell rings.",
+        "A bell rings, and then a dog barks.",
+        "A dog barks while a bell rings.",
+    )
+    near = nearness_to(window, [row, turned, at_once, "A dog barks."], embed, by_parts=True)
+    np.testing.assert_allclose(near, [1.0, 0.0, (0.6 + 0.8) / 2, (0.6 + 1.0 + 0.0) / 3], atol=1e-6)
+    whole = nearness_to(window, [row, turned], embed, by_parts=False)
+    assert whole[0] == whole[1] == pytest.approx((0.7 + 0.5 + 0.5) / 3)
+    assert nearness_to(window, ["A dog barks, oh."], embed, by_parts=True) == nearness_to(window, ["."], embed, False)
 
 
 @pytest.mark.parametrize(

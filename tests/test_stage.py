@@ -156,7 +156,7 @@ def test_a_process_that_ends_well_but_leaves_its_stage_undone_has_failed(tmp_pat
 
 def test_the_stages_of_mini_are_in_order_and_scenes_wait_for_the_codec(tmp_path: Path) -> None:
     names = [stage.name for stage in in_order(STAGES)]
-    assert len(names) == 11 and names.index("codec") < names.index("scenes") and names[-1] == "calibrate"
+    assert len(names) == 12 and names.index("codec") < names.index("scenes") and names[-1] == "calibrate"
     run = MiniRun(tmp_path / "sounds", tmp_path / "out", tmp_path / "recipes")
     began = time.monotonic()
     with pytest.raises(UsageError, match="scenes: needs codec, opinions, not done yet"):

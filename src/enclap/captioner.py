@@ -22,6 +22,7 @@ from enclap.audio.read import Audio, Source, open_audio
 from enclap.audio.source import ReadLimits, source_name
 from enclap.audio.window import DEFAULT_WINDOW, SILENCE_TEXT, WHOLE, is_silent, split_windows
 from enclap.decoding.calibration import Calibration
+from enclap.decoding.memory import SoundMemory
 from enclap.decoding.options import DecodingOptions
 from enclap.decoding.selection import Selection, SentenceSelector
 from enclap.engines import load_engine
@@ -120,7 +121,7 @@ class Captioner:
     """Describes recordings with one loaded model; several threads may use it at once, batch after batch.
 
     engine: what runs the model. model: its name, for messages and output. calibration: None where the model has none.
-    folder: of the model, None for an engine that has none.
+    folder: of the model, None for an engine that has none. memory: of recordings, None where the model has none.
     """
 
     def __init__(
@@ -129,12 +130,14 @@ class Captioner:
         model: str = "model",
         calibration: Calibration | None = None,
         folder: Path | None = None,
+        memory: SoundMemory | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
         self.calibration = calibration
         self.folder = folder
-        self.selector = SentenceSelector(engine, calibration)
+        self.memory = memory
+        self.selector = SentenceSelector(engine, calibration, memory)
         # Engines are not made for two calls of one kind at once; streams of several threads take turns, batch by batch.
         self._extracting = threading.Lock()
         self._searching = threading.Lock()
@@ -156,7 +159,7 @@ class Captioner:
         device_names(device)  # before a model is downloaded
         folder = find_model(name_or_folder)
         loaded = load_engine(folder, engine=engine, device=device, precision=precision, threads=threads)
-        return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder), folder)
+        return cls(loaded, os.fspath(name_or_folder), Calibration.read(folder), folder, SoundMemory.read(folder))
 
     @property
     def longest_window(self) -> float:

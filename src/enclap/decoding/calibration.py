@@ -14,7 +14,7 @@ from enclap.errors import ModelError
 from enclap.files import write_whole
 
 FILE_NAME = "confidence.json"
-VERSION = 2
+VERSION = 3
 SEVERAL = re.compile(r",|\b(?:then|before|while|followed by|along with|at the same time|over the sound of)\b")
 """What joins two sounds in a sentence of mini's grammar."""
 
@@ -33,8 +33,10 @@ class Calibration(BaseModel):
     next of the beam, and the last of them to a vaguer sentence; 0: none does.
 
     similarity, company, echo: what counts beside the mean log-probability where the beam is ordered: nearness; telling
-    several sounds; and, taken off, telling one thing twice; 0: nothing. halves: company counts only in windows whose
-    halves have a lower cosine than this, for embeddings of a whole window and its halves, such as mini's; None: in all.
+    several sounds, times the share of the beam that does; and, taken off, telling one thing twice; 0: nothing. halves:
+    a window whose halves have a lower cosine than this holds several sounds, for embeddings of a whole window and its
+    halves, such as mini's: the parts of a sentence are compared with the parts of the window then; None: never. guess:
+    the mean log-probability that a sentence of the memory is taken to have, which no decoder has seen.
     beams: width of the search where nobody asked for another.
     """
 
@@ -54,6 +56,7 @@ class Calibration(BaseModel):
     company: float = Field(default=0.0, ge=0)
     echo: float = Field(default=0.0, ge=0)
     halves: float | None = None
+    guess: float = Field(default=-1.0, le=0)
     beams: int | None = Field(default=None, ge=1, le=64)
 
     @classmethod

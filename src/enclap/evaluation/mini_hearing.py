@@ -12,7 +12,7 @@ from enclap.captioner import Captioner
 from enclap.data.recordings import MANIFEST, Recording, read_collection, read_manifest
 from enclap.data.splits import select
 from enclap.decoding.options import DecodingOptions
-from enclap.decoding.selection import repeats_phrase
+from enclap.decoding.ranking import repeats_phrase
 from enclap.engines.base import Engine
 from enclap.evaluation.baselines import compare_with_baselines, score_named
 from enclap.evaluation.hearing import FAMILY_NAMED, ORDER_CORRECT, SOUND_NAMED, WORDS_READ, Hearing, mentions_label

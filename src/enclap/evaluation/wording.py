@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from statistics import fmean
 
-from enclap.decoding.selection import repeats_phrase
+from enclap.decoding.ranking import repeats_phrase
 from enclap.evaluation.base import Score, check_lengths
 
 PHRASE_WORDS = 3

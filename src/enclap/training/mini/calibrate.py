@@ -9,6 +9,7 @@ import numpy as np
 
 from enclap.data.splits import VALIDATION
 from enclap.decoding.calibration import Calibration
+from enclap.decoding.memory import SoundMemory
 from enclap.engines import load_engine
 from enclap.evaluation.calibration import (
     calibration_error,
@@ -35,7 +36,7 @@ def measure_calibration(model: Path, recordings: Path) -> Calibration:
     the seventh digit.
     """
     engine = load_engine(model, engine="onnx", threads=1)
-    captions = score_captions(engine, calibration_clips(recordings, VALIDATION))
+    captions = score_captions(engine, calibration_clips(recordings, VALIDATION), SoundMemory.read(model))
     if len({source for caption in captions for source in caption.sources}) > 2:
         correct = np.array([float(caption.is_correct) for caption in captions])
         error = calibration_error(reliability(cross_fitted(captions), correct))

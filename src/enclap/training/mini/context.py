@@ -56,6 +56,11 @@ class MiniRun:
         return read_contradictions(self.recipes)
 
     @cached_property
+    def labelled(self) -> tuple[Recording, ...]:
+        """All recordings with the labels that were decided on."""
+        return mend_labels(self.collection, self.contradicted)
+
+    @cached_property
     def corpus(self) -> Corpus:
         """All recordings, decoded, with the labels that were decided on."""
         return self.corpus_at(CORPUS_RATE)
@@ -63,7 +68,7 @@ class MiniRun:
     def corpus_at(self, rate: int) -> Corpus:
         """All recordings, decoded at a rate, with the labels that were decided on."""
         corpus = open_corpus(self.recordings, self.output / "cache", rate)
-        return replace(corpus, recordings=mend_labels(corpus.recordings, self.contradicted))
+        return replace(corpus, recordings=self.labelled)
 
     @cached_property
     def mels(self) -> MelBank:
@@ -88,13 +93,12 @@ class MiniRun:
     @cached_property
     def used(self) -> list[Recording]:
         """The recordings that are set aside for training, those among them that validate included."""
-        return [self.corpus.recordings[number] for number in sorted([*self.seen, *self.held_out])]
+        return [self.labelled[number] for number in sorted([*self.seen, *self.held_out])]
 
     def _numbers(self, chosen: Callable[[Recording], bool]) -> list[int]:
         """Numbers of the chosen recordings, but for those that were dropped: they enter no stage that trains."""
         dropped = {path for path, item in self.contradicted.items() if item.decision == "dropped"}
-        recordings = enumerate(self.corpus.recordings)
-        return [number for number, item in recordings if chosen(item) and item.path not in dropped]
+        return [number for number, item in enumerate(self.labelled) if chosen(item) and item.path not in dropped]
 
     @cached_property
     def targets(self) -> Targets:

@@ -35,6 +35,7 @@ from enclap.training.mini.context import FRONT_END, MiniRun
 from enclap.training.mini.distillation import DistillationRecipe, distil
 from enclap.training.mini.opinions import write_opinions
 from enclap.training.mini.rehearsal import write_rehearsal
+from enclap.training.mini.remember import remember
 from enclap.training.mini.scenes import CaptionRecipe, ExportedCodec, embed_scenes, prepare_shard, scene_sets
 from enclap.training.mini.start import widened_captioner
 from enclap.training.tokenizer import SPECIAL_TOKENS, train_tokenizer
@@ -275,6 +276,7 @@ STAGES = (
     MiniStage("rehearsal", ("codec", "text"), rehearse),
     MiniStage("caption", ("scenes", "rehearsal"), train_captioner),
     MiniStage("assemble", ("codec", "text", "caption"), assemble),
-    MiniStage("calibrate", ("assemble",), calibrate),
+    MiniStage("memory", ("assemble",), remember),
+    MiniStage("calibrate", ("memory",), calibrate),
 )
 """All stages; `enclap.training.stage` puts them in order."""
