@@ -51,10 +51,11 @@ def stages_by_hand(job: Job, listing: Listing, shards: Sequence[int]) -> Generat
     """The classes that Ray runs, called one after the other; the model sees blocks in another order, one twice."""
     reader, decoder = Reader(listing, shards, job.together), Decoder(job.work.window, job.together)
     model, writer = ModelActor(job.work, job.model), WriterActor(job)
-    decoded = [row for number in range(len(shards)) for item in reader({"id": number}) for row in decoder(item)]
-    blocks = [decoded[start : start + 2] for start in range(0, len(decoded), 2)]
+    slices = [pa.Table.from_pylist([item]) for number in range(len(shards)) for item in reader({"id": number})]
+    decoded = pa.concat_tables([table for item in slices for table in decoder(item)])
+    blocks = [decoded.slice(start, 2) for start in range(0, len(decoded), 2)]
     for block in [blocks[0], *reversed(blocks)]:
-        for table in model(pa.Table.from_pylist(block)):
+        for table in model(block):
             for report in writer(table)["report"]:
                 told = json.loads(report)
                 assert "fault" not in told, told

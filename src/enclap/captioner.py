@@ -138,9 +138,9 @@ class Captioner:
         self.folder = folder
         self.memory = memory
         self.selector = SentenceSelector(engine, calibration, memory)
-        # Engines are not made for two calls of one kind at once; streams of several threads take turns, batch by batch.
-        self._extracting = threading.Lock()
-        self._searching = threading.Lock()
+        # Engines are not made for two calls of one kind at once: threads hold these in turns, batch by batch.
+        self.extracting = threading.Lock()
+        self.searching = threading.Lock()
 
     @classmethod
     def from_pretrained(
@@ -253,7 +253,7 @@ class Captioner:
                 on_progress(Progress(0))  # the first sentences may take long: some audio is read already
             windows = [event for event in batch if isinstance(event, _WindowReady)]
             features = [window.features for window in windows if window.features is not None]
-            with self._searching:
+            with self.searching:
                 selections = iter(self.selector.select(features, options) if features else [])
             for event in batch:
                 if isinstance(event, _EndOfInput):
@@ -277,7 +277,7 @@ class Captioner:
         """The batches with features in the place of audio."""
         for batch in batches:
             audible = [event.window for event in batch if isinstance(event, _WindowRead) and not event.silent]
-            with self._extracting:
+            with self.extracting:
                 features = iter(self.engine.extract(audible) if audible else [])
             ready: list[_WindowReady | _EndOfInput] = []
             for event in batch:

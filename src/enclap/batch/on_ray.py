@@ -30,7 +30,7 @@ from enclap.batch.work import ModelRun, Part, Work
 from enclap.captioner import Captioner
 from enclap.errors import EnclapError, EnvironmentFault, MissingExtra
 from enclap.text import LONGEST_LINE, printable
-from enclap.types import Waveform, Window
+from enclap.types import FloatArray, Waveform, Window
 
 logger = logging.getLogger("enclap")
 
@@ -38,6 +38,8 @@ BLOCK_BYTES = 16 * 2**20  # of sound, after which a block ends: some ten windows
 STORE_BYTES = 2**30  # of a Ray that is started here
 MOST_READS = 1000  # tasks that read the listing, so that the driver's plan does not grow with the corpus
 DECODE_CPUS = 0.25  # of a core, for a task that decodes
+BLOCKS_AT_ONCE = 2  # in an actor: the features of one are made while the sentences of the other are searched
+END_FACTS = 4  # that are told of the end of an item, beside its position
 THREADS_PER_WORKER = 4
 REACH_SECONDS = 5.0  # to wait for an answer from an address
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -165,14 +167,19 @@ def report_rows(job: Job, listing: Listing, shards: Sequence[int], workers: int 
     return (
         # not ray.data.range, whose tasks ask for a whole processor, which the actors leave to nobody
         ray.data.from_items([{"id": number} for number in range(len(shards))], override_num_blocks=blocks)
-        .flat_map(Reader(listing, shards, together), label_selector=here, num_cpus=0)
-        .flat_map(Decoder(job.work.window, together), num_cpus=DECODE_CPUS)
+        .flat_map(Reader(listing, shards, together), label_selector=here, num_cpus=0, concurrency=1)
+        .map_batches(
+            Decoder(job.work.window, together),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=DECODE_CPUS,
+        )
         .map_batches(
             ModelActor,
             fn_constructor_args=(job.work, model),
             batch_size=None,
             batch_format="pyarrow",
-            compute=pool(size=count),
+            compute=pool(size=count, max_concurrent_calls_per_actor=BLOCKS_AT_ONCE, enable_true_multi_threading=True),
             num_cpus=cpus,
             num_gpus=gpus,
         )
@@ -240,20 +247,19 @@ class Reader:
 
 
 class Decoder:
-    """A row of a slice -> a row for each run of its windows and ends; see `decode_slice`."""
+    """A table of slices -> a table for each run of its windows and ends; see `decode_slice`."""
 
     def __init__(self, window: float, together: int) -> None:
         self._window = window
         self._together = together
 
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows, one by one, as they are decoded."""
+    def __call__(self, table: Any) -> Iterator[Any]:
+        """The tables, one by one, as they are decoded."""
         logging.getLogger("enclap").setLevel(logging.ERROR)
-        first = Position(int(row["shard"]), int(row["place"]))
-        items = [Item(**json.loads(line)) for line in row["lines"]]
-        for run in decode_slice(first, items, self._window, self._together):
-            columns = [decoded_row(event) for event in run]
-            yield {name: [fields[name] for fields in columns] for name in columns[0]}
+        for row in table.to_pylist():
+            items = [Item(**json.loads(line)) for line in row["lines"]]
+            for run in decode_slice(Position(row["shard"], row["place"]), items, self._window, self._together):
+                yield run_table(run)
 
 
 class ModelActor:
@@ -274,7 +280,7 @@ class ModelActor:
         if self._captioner is None:
             yield part_table([Part(Position(-1, 0), 0, fault=json.dumps(asdict(self._fault)))])  # type: ignore[arg-type]
             return
-        runs = (decoded_events(row) for row in table.to_pylist())
+        runs = (events_of(told, samples) for told, samples in zip(table["told"], table["samples"], strict=True))
         for parts in self._work.parts(self._captioner, batched(runs, self._captioner)):
             yield part_table(parts)
 
@@ -300,37 +306,40 @@ class WriterActor:
         return {"report": [json.dumps(report) for report in found]}
 
 
-def decoded_row(event: Decoded) -> dict[str, Any]:
-    """The fields in which an event of decoding travels; each has all of them, so that all blocks are alike."""
-    row: dict[str, Any] = {"shard": event.position.shard, "place": event.position.place}
-    if isinstance(event, DecodedWindow):
-        window, samples = event.window, event.window.waveform.samples
-        return row | {
-            "index": event.index,
-            "name": event.name,
-            "start": window.start,
-            "end": window.end,
-            "rate": window.waveform.rate,
-            "silent": event.silent,
-            "samples": b"" if event.silent else samples.astype("<f4").tobytes(),
-            "told": "",
-        }
-    told = json.dumps([event.windows, event.sha256, event.fault, event.kind])
-    empty = {"index": -1, "name": "", "start": 0.0, "end": 0.0, "rate": 1, "silent": False, "samples": b""}
-    return row | empty | {"told": told}
+def run_table(run: Sequence[Decoded]) -> Any:
+    """The row in which a run travels: what is told of its events, as JSON, and the samples of all of them."""
+    import pyarrow as pa
+
+    told: list[list[Any]] = []
+    samples: list[FloatArray] = []
+    for event in run:
+        told.append([event.position.shard, event.position.place])
+        if isinstance(event, DecodedWindow):
+            window, length = event.window, 0 if event.silent else len(event.window.waveform.samples)
+            told[-1] += [event.index, event.name, window.start, window.end, window.waveform.rate, event.silent, length]
+            samples += [] if event.silent else [window.waveform.samples]
+        else:
+            told[-1] += [event.windows, event.sha256, event.fault, event.kind]
+    joined = np.concatenate([np.zeros(0, np.float32), *samples]).astype("<f4", copy=False)
+    sound = pa.Array.from_buffers(
+        pa.large_binary(), 1, [None, pa.py_buffer(np.array([0, joined.nbytes])), pa.py_buffer(joined)]
+    )
+    return pa.table({"told": [json.dumps(told)], "samples": sound})
 
 
-def decoded_events(row: dict[str, Any]) -> list[Decoded]:
-    """The events of a row that `Decoder` gave."""
+def events_of(told: Any, samples: Any) -> list[Decoded]:
+    """The events of a row that `run_table` made; their samples stay where they are, and cannot be written to."""
+    sound, start = np.frombuffer(samples.as_buffer(), "<f4"), 0
     events: list[Decoded] = []
-    for number, (shard, place) in enumerate(zip(row["shard"], row["place"], strict=True)):
-        position, fields = Position(shard, place), {name: values[number] for name, values in row.items()}
-        if fields["index"] < 0:
-            events.append(ItemEnd(position, *json.loads(fields["told"])))
+    for shard, place, *facts in json.loads(told.as_py()):
+        position = Position(shard, place)
+        if len(facts) == END_FACTS:
+            events.append(ItemEnd(position, *facts))
             continue
-        waveform = Waveform(np.frombuffer(fields["samples"], "<f4"), fields["rate"])
-        window = Window(waveform, fields["start"], fields["end"])
-        events.append(DecodedWindow(position, fields["index"], fields["name"], window, fields["silent"]))
+        index, name, begin, end, rate, is_silent, length = facts
+        window = Window(Waveform(sound[start : start + length], rate), begin, end)
+        start += length
+        events.append(DecodedWindow(position, index, name, window, is_silent))
     return events
 
 

@@ -99,7 +99,7 @@ class Work(Protocol):
         ...
 
     def parts(self, captioner: Captioner, batches: Iterator[list[Decoded]]) -> Iterator[list[Part | ItemEnd]]:
-        """What is made of the windows, batch by batch; the ends of items pass through."""
+        """What is made of the windows, batch by batch; the ends of items pass through. Two threads may run it."""
         ...
 
     def write(self, path: Path, recordings: Sequence[Recording], metadata: dict[bytes, bytes]) -> None:
@@ -113,7 +113,8 @@ def featured(
     """Each event with its features, or what is wrong with them; None for silence and for the ends of items."""
     for batch in batches:
         audible = [event for event in batch if isinstance(event, DecodedWindow) and not event.silent]
-        found = captioner.engine.extract([event.window for event in audible], whole=whole) if audible else []
+        with captioner.extracting:
+            found = captioner.engine.extract([event.window for event in audible], whole=whole) if audible else []
         features: dict[int, Features | InputError] = {}
         for event, item in zip(audible, found, strict=True):
             try:
@@ -148,7 +149,8 @@ class Captioning:
         try:
             for batch in ahead:
                 ready = [item for _, item in batch if isinstance(item, Features)]
-                selections = iter(captioner.selector.select(ready, self.options) if ready else [])
+                with captioner.searching:
+                    selections = iter(captioner.selector.select(ready, self.options) if ready else [])
                 found: list[Part | ItemEnd] = []
                 for event, item in batch:
                     if isinstance(event, ItemEnd):
