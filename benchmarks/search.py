@@ -31,7 +31,7 @@ from enclap.search.library import SCHEMA, Facts, Library, model_hashes, written_
 from enclap.search.likeness import search_like
 from enclap.search.query import key_of, relevance_values, search_words
 from enclap.search.relevance import LABEL_CURVE, LIKE_CURVE, OTHER_LABEL_CURVE, WORD_CURVE
-from enclap.search.store import CAPTION, NAMES, Row, embeddings_in, table_of
+from enclap.search.store import Row, embeddings_in, table_of
 from enclap.search.words import content_lemmas
 from enclap.types import Caption
 from search_parts import (
@@ -186,8 +186,7 @@ def rankings(bench: Bench, library: Library, words: str, generator: np.random.Ge
 def valued_rows(bench: Bench, library: Library, words: str) -> tuple[list[Row], np.ndarray]:
     """All rows, and what their scores are made of, float [N, 3]."""
     vector = text_vector(bench.engine, words)
-    rows = library.rows.nearest(vector, ALL)
-    captions, names = (library.rows.matching(column, words, vector, ALL) for column in (CAPTION, NAMES))
+    rows, captions, names = library.rows.rankings(vector, words, ALL)
     return rows, np.array(relevance_values(words, rows, captions, names))
 
 
@@ -253,26 +252,32 @@ def measure_moments(bench: Bench) -> None:
 
 
 def measure_likes(bench: Bench) -> None:
-    """Whether one half of a recording finds the other among the first five files; halves of silence alone find none."""
+    """Whether one half of a recording finds the other among the first five files; halves of silence alone find none.
+
+    Some recordings of the collection are cuts of one longer one. A half of such a cut is another cut of the same sound:
+    it is neither right nor wrong, and left out of the ranks; strictly, it counts as wrong.
+    """
     chosen = sample([clip for clip in bench.recordings if clip.seconds >= 4], bench.sample)
     with TemporaryDirectory() as made:
         files = {clip.path: make_cuts(bench.folder, clip, Path(made)) for clip in chosen}
         heard = bench.hear_files([half for halves in files.values() for half in halves], captions=False)
         is_heard = {name: any(w.embedding is not None for w in windows) for name, windows in heard.items()}
-        cuts = [halves for halves in files.values() if all(is_heard[half.name] for half in halves)]
+        cuts = {path: halves for path, halves in files.items() if all(is_heard[half.name] for half in halves)}
         own = {clip.recording for clip in chosen}
+        original = {first.name: bench.of[path].recording for path, (first, _) in cuts.items()}
         others = {name: w for name, w in bench.heard.items() if bench.of[name].recording not in own}
-        library = bench.library(
-            Path(made) / "library", {**others, **{first.name: heard[first.name] for first, _ in cuts}}
-        )
-        ranks = []
-        for first, second in cuts:
-            hits = search_like(library, bench.captioner, str(second), ALL)
-            ranks.append(next((rank for rank, hit in enumerate(hits) if hit.path == first.name), ALL))
+        library = bench.library(Path(made) / "library", {**others, **{name: heard[name] for name in original}})
+        strict, ranks = [], []
+        for first, second in cuts.values():
+            names = [hit.path for hit in search_like(library, bench.captioner, str(second), ALL)]
+            before = names[: names.index(first.name)] if first.name in names else names
+            strict.append(len(before))
+            ranks.append(sum(original.get(name) != original[first.name] for name in before))
     silent = f"{len(chosen) - len(cuts)} left out, as a half is silent"
     print(f"sounds like: the other half of {len(cuts)} recordings among {len(others) + len(cuts)} files; {silent}")
     for count in (1, 5, 10):
-        print(f"sounds like, among the first {count}: {np.mean([rank < count for rank in ranks]):.3f}")
+        shares = (np.mean([rank < count for rank in found]) for found in (ranks, strict))
+        print("sounds like, among the first {}: {:.3f}, strictly {:.3f}".format(count, *shares))
 
 
 def measure_copies(bench: Bench) -> None:

@@ -1,13 +1,15 @@
 """Measures a library of a million made-up rows: `python benchmarks/search_scale.py --rows 1000000`.
 
-The rows are random directions around those of real sentences, so that the vectors cluster as sounds do. Prints the rate
-at which rows and indices are made, the size on the disk, the time of a query of `search_words` with mini's text tower,
-and how many of the exact nearest rows the index of the vectors finds.
+The rows are random directions around those of real sentences, so that the vectors cluster as sounds do. Measures the
+rate at which rows and indices are made, the size on the disk, the time of a query of `search_words` with mini's text
+tower, and how many of the exact nearest rows the index of the vectors finds. Stores the table in results/search-scale.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +26,15 @@ from enclap.search.labels import LabelSet, text_vector
 from enclap.search.library import SCHEMA, Facts, Library, model_hashes, written_library
 from enclap.search.query import FEWEST, search_words
 from enclap.search.store import embeddings_in, row_schema
-from tables import hardware, today
+from tables import Table, hardware, save, today
 
 WINDOWS_PER_FILE, FILES_TOGETHER = 10, 5_000
 NOISE = 0.8
 """Length of what is added to the unit vector of a sentence."""
 RECALL_QUERIES = 20
+LIMITS = {50: "50 ms", 99: "150 ms"}
+"""The project's targets for a query."""
+Rows = list[tuple[str, str, str]]
 
 
 def main() -> None:
@@ -39,17 +44,38 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="where the library is made, and kept")
     parser.add_argument("--reuse", action="store_true", help="only ask the library that an earlier run has kept there")
+    parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
+    options.load = os.getloadavg()[0]
     with TemporaryDirectory() as made:
         path, engine = options.folder or Path(made) / "library", load_engine(find_model("mini"))
-        labels = LabelSet(engine)
+        labels, noted = LabelSet(engine), path.with_name(f"{path.name}.json")
         if not options.reuse:
-            make(path, engine, labels, options.rows)
-        ask(path, engine, labels, options.queries)
+            noted.write_text(json.dumps(make(path, engine, labels, options.rows)))
+        table = scale_table(options, json.loads(noted.read_text()), ask(path, engine, labels, options.queries))
+    print(table.markdown())
+    if not options.no_save:
+        save(table, "search-scale")
 
 
-def make(path: Path, engine: Engine, labels: LabelSet, rows: int) -> None:
-    """Make a library at `path` and print what it takes."""
+def scale_table(options: argparse.Namespace, made: Rows, asked: Rows) -> Table:
+    """The table of a library that was made, and asked."""
+    return Table(
+        "A library of a million windows" if options.rows == 1_000_000 else f"A library of {options.rows:,} windows",
+        ("what", "measured", "target: at most"),
+        tuple(tuple(row) for row in (*made, *asked)),
+        f"python benchmarks/search_scale.py --rows {options.rows}",
+        today(),
+        hardware(),
+        order=63,
+        note=f"Made-up rows of 576 numbers, without fingerprints. {options.queries} queries; the load average before "
+        f"them was {options.load:.1f}.",
+        place="official",
+    )
+
+
+def make(path: Path, engine: Engine, labels: LabelSet, rows: int) -> Rows:
+    """Make a library at `path`; what it takes."""
     entries = [load_lexicon()[label] for label in labels.labels]
     centres = np.stack([text_vector(engine, finish(entry.clauses[0])) for entry in entries])
     captions = [finish(entry.clauses[0]) for entry in entries]
@@ -62,23 +88,23 @@ def make(path: Path, engine: Engine, labels: LabelSet, rows: int) -> None:
         folder=str(path),
         table=1,
     )
-    print(f"{today()}, {hardware()}; {rows} rows of {labels.width} numbers", flush=True)
+    found = []
     with written_library(path, facts, reindex=True) as library:
         began, worked = time.monotonic(), time.process_time()
         for start in range(0, rows, WINDOWS_PER_FILE * FILES_TOGETHER):
             count = min(rows - start, WINDOWS_PER_FILE * FILES_TOGETHER)
             table, names = made_rows(start, count, centres, captions, labels)
             library.rows.replace(table, names)
-        report("rows written", rows, began, worked)
+        found.append(taken("rows written", rows, began, worked))
         began, worked = time.monotonic(), time.process_time()
         library.rows.tidy()
-        report("rows indexed", rows, began, worked)
+        found.append(taken("rows indexed", rows, began, worked))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    print(f"size on disk: {size / 1e9:.2f} GB, {size / rows:.0f} bytes a row", flush=True)
+    return [*found, ("size on disk", f"{size / 1e9:.2f} GB, {size / rows:,.0f} bytes a row", "")]
 
 
-def ask(path: Path, engine: Engine, labels: LabelSet, queries: int) -> None:
-    """Print how long queries take, and what the index misses."""
+def ask(path: Path, engine: Engine, labels: LabelSet, queries: int) -> Rows:
+    """How long queries take, and what the index misses."""
     opened = Library.open(path)
     words = [labels.labels[number] for number in np.random.default_rng(1).integers(0, len(labels.labels), queries)]
     search_words(opened, engine, words[0], 20)
@@ -88,13 +114,19 @@ def ask(path: Path, engine: Engine, labels: LabelSet, queries: int) -> None:
         search_words(opened, engine, text, 20)
         waits.append(1000 * (time.monotonic() - began))
         works.append(1000 * (time.process_time() - worked))
-    for name, values in (("query, wall", waits), ("query, processor", works)):
-        shown = ", ".join(f"p{share} {np.percentile(values, share):.1f} ms" for share in (50, 90, 99))
-        print(f"{name}: {shown}", flush=True)
+    found = []
+    for name, values, limits in (("a query", waits, LIMITS), ("a query: processor's time", works, {})):
+        for share in (50, 90, 99):
+            found.append(
+                (f"{name}: {share} % take at most", f"{np.percentile(values, share):.0f} ms", limits.get(share, ""))
+            )
     table = opened.rows.columns(["path", "start", "embedding"])
     for first in (10, FEWEST):
         share = recall(opened, table, [text_vector(engine, text) for text in words[:RECALL_QUERIES]], first)
-        print(f"of the exact nearest {first}, among the {FEWEST} that a search takes: {share:.4f}", flush=True)
+        found.append(
+            (f"of the exact nearest {first}, among the {FEWEST} that a search takes", f"{100 * share:.1f} %", "")
+        )
+    return found
 
 
 def made_rows(
@@ -146,10 +178,10 @@ def recall(library: Library, table: pyarrow.Table, vectors: Sequence[np.ndarray]
     return float(np.mean(shares))
 
 
-def report(what: str, rows: int, began: float, worked: float) -> None:
-    """Print how long a stage took, and its rate."""
+def taken(what: str, rows: int, began: float, worked: float) -> tuple[str, str, str]:
+    """How long a stage took, and its rate."""
     wall, work = time.monotonic() - began, time.process_time() - worked
-    print(f"{what}: {wall:.0f} s ({rows / wall:.0f} a second), {work:.0f} s of processor", flush=True)
+    return what, f"{wall:.0f} s, {rows / wall:,.0f} a second ({work:.0f} s of processor)", ""
 
 
 if __name__ == "__main__":

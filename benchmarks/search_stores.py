@@ -101,9 +101,7 @@ def measure_lance(folder: Path, parts: Sequence[Any], asked: Sequence[Any], widt
         store.tidy()
 
     def ask(words: str, vector: np.ndarray) -> None:
-        store.nearest(vector, FEWEST)
-        for column in (CAPTION, NAMES):
-            store.matching(column, words, vector, FEWEST)
+        store.rankings(vector, words, FEWEST)
 
     def update(number: int) -> None:
         _, table, names = parts[0]

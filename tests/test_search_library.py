@@ -12,11 +12,12 @@ import pytest
 
 from enclap.captioner import Captioner
 from enclap.errors import AudioNotFound, DataError, EnvironmentFault, ModelError, UsageError
+from enclap.search import store
 from enclap.search.indexing import update_library
 from enclap.search.labels import LabelSet
 from enclap.search.library import FACTS, Library, written_library
 from enclap.search.query import FEWEST, search_words
-from enclap.search.store import RowStore, table_of
+from enclap.search.store import ROW_NAMES, RowStore, table_of
 from enclap.search.words import name_words
 from fakes import EchoEngine
 from libraries import ToneEngine, all_rows, direction, indexed, tone_captioner, write_sound, write_sounds
@@ -136,7 +137,7 @@ def assert_all_found(library: Library) -> None:
     """Every row comes by the words of its file's name, and as the nearest to its own embedding."""
     rows = library.rows.columns(["path", "start", "embedding", "names"]).to_pylist()
     for row in rows:
-        found = library.rows.matching("names", row["names"], direction("dog"), 5)
+        _, _, found = library.rows.rankings(direction("dog"), row["names"], 5)
         assert row["path"] in {item.path for item in found}, row["names"]
         nearest = library.rows.nearest(np.array(row["embedding"], np.float32), len(rows))
         assert row["path"] in {item.path for item in nearest}
@@ -213,6 +214,31 @@ def test_two_writers_are_refused_and_readers_go_on(path: Path, folder: Path, cap
         held.rows.tidy()
         assert [item.path for item in reader.rows.nearest(direction("dog"), 5)].count("a.wav") == 0
         assert reader.rows.count() == 2
+
+
+def test_what_is_written_between_the_steps_of_a_query_does_not_mix_its_rows(
+    path: Path, folder: Path, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, _ = indexed(path, folder, captioner)
+    row = next(row for row in library.rows.columns(ROW_NAMES).to_pylist() if row["path"] == "a.wav")
+    steps, matching = [], store._matching
+
+    def written_meanwhile(*arguments: Any) -> Any:
+        found = matching(*arguments)
+        steps.append(len(found))
+        if len(steps) == 1:
+            with written_library(path, library.facts, reindex=False) as held:
+                held.rows.replace(
+                    table_of([row | {"caption": "A dog, later.", "names": "dog"}], len(row["embedding"])), ["a.wav"]
+                )
+                held.rows.tidy()
+        return found
+
+    monkeypatch.setattr(store, "_matching", written_meanwhile)
+    found = library.rows.rankings(direction("dog"), "dog", 5)
+    assert len(steps) == 4, "all is asked again of the new version"
+    assert [ranking[0].caption for ranking in found] == 3 * ["A dog, later."]
+    assert library.rows.rankings(direction("dog"), "dog", 5) == found, "and then the newest again"
 
 
 def test_a_library_that_is_made_anew_serves_the_old_rows_until_it_is_done(

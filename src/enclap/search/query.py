@@ -14,7 +14,7 @@ from enclap.search.labels import text_vector
 from enclap.search.library import Library
 from enclap.search.listing import Hit
 from enclap.search.relevance import FITTED_SPACES, WORD_CURVE, evidence, probability
-from enclap.search.store import CAPTION, NAMES, Row, quoted
+from enclap.search.store import Row, quoted
 from enclap.search.words import check_words, content_lemmas, name_words
 from enclap.text import printable
 
@@ -74,11 +74,10 @@ def search_words(
     rows, vector, where = library.rows, text_vector(engine, words), filters.condition
     count = max(FEWEST, 4 * limit)
     while True:
-        near = rows.nearest(vector, count, where)
+        near, captions, names = rows.rankings(vector, words, count, where)
         if len(near) < count or count >= MOST or len({_unit(row, segments) for row in near}) >= limit:
             break
         count = min(MOST, 4 * count)
-    captions, names = (rows.matching(column, words, vector, count, where) for column in (CAPTION, NAMES))
     known = {key_of(row): row for row in (*names, *captions, *near)}.values()
     values = relevance_values(words, known, captions, names)
     best: dict[Key, tuple[float, Row]] = {}

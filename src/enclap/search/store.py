@@ -13,9 +13,10 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +69,7 @@ class Row:
 
 
 SHOWN = ("path", "start", "end", CAPTION, "level", "spread")
+ROW_ID = "_rowid"
 
 
 def row_schema(width: int) -> pyarrow.Schema:
@@ -126,30 +128,48 @@ class RowStore:
 
     def nearest(self, vector: FloatArray, count: int, where: str | None = None) -> list[Row]:
         """The windows whose embeddings [E] are the most similar to a unit vector, the nearest first; no silent ones."""
+        [near] = self._ranked(vector, [lambda table: _nearest(table, vector, count, where)])
+        return sorted(near, key=lambda row: -row.similarity)
 
-        def ask(table: Table) -> pyarrow.Table:
-            query = table.search(vector.tolist(), vector_column_name=EMBEDDING).distance_type("dot")
-            query = query.nprobes(PROBES).refine_factor(REFINED).limit(count).select([*SHOWN, "silence", "_distance"])
-            return (query if where is None else query.where(where, prefilter=True)).to_arrow()
+    def rankings(
+        self, vector: FloatArray, words: str, count: int, where: str | None = None
+    ) -> tuple[list[Row], list[Row], list[Row]]:
+        """As `nearest`, then the windows whose CAPTION, and those whose NAMES match words best; no silent ones.
 
-        found = self._asked(ask)
-        return _rows(found, 1.0 - found["_distance"].to_numpy())
-
-    def matching(self, column: str, words: str, vector: FloatArray, count: int, where: str | None = None) -> list[Row]:
-        """The windows whose CAPTION or NAMES match words best, and how near they are to a unit vector [E] besides.
-
-        None before a first run is done; no silent ones.
+        The last two are empty before a first run is done.
         """
+        near, captions, names = self._ranked(
+            vector,
+            [
+                lambda table: _nearest(table, vector, count, where),
+                lambda table: _matching(table, CAPTION, words, count, where),
+                lambda table: _matching(table, NAMES, words, count, where),
+            ],
+        )
+        return near, captions, names
 
-        def ask(table: Table) -> pyarrow.Table | None:
-            if not _indices(table, column):
-                return None
-            query = table.search(words, query_type="fts", fts_columns=column).limit(count)
-            query = query.select([*SHOWN, "silence", EMBEDDING, "_score"])
-            return (query if where is None else query.where(where, prefilter=True)).to_arrow()
+    def _ranked(self, vector: FloatArray, queries: Sequence[Callable[[Table], pyarrow.Table]]) -> list[list[Row]]:
+        """The rows of each query, which gives their ids: what is shown of all of them is read once, as it is slow."""
 
-        found = self._asked(ask)
-        return [] if found is None else _rows(found, embeddings_in(found) @ vector, found["_score"].to_numpy())
+        def read(table: Table) -> list[list[Row]]:
+            found = [query(table) for query in queries]
+            return _rows(table, vector, found)
+
+        def ask(table: Table) -> list[list[Row]]:
+            version = table.version
+            with suppress(
+                Exception
+            ):  # as for an id that is gone; what is wrong with the table itself comes again below
+                rankings = read(table)
+                if table.version == version:
+                    return rankings
+            table.checkout(table.version)  # an id is good for one version: all is read of this one, which takes longer
+            try:
+                return read(table)
+            finally:
+                table.checkout_latest()
+
+        return self._asked(ask)
 
     def columns(self, names: Sequence[str], where: str | None = None) -> pyarrow.Table:
         """These columns of all rows, or of those that the condition (SQL) lets through."""
@@ -262,13 +282,39 @@ def is_missing(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or "not found" in str(error).lower()
 
 
-def _rows(found: pyarrow.Table, similarities: Any, matched: Any = None) -> list[Row]:
-    """The rows of a query's answer, without silent ones."""
-    columns = {name: found[name].to_pylist() for name in (*SHOWN, "silence")}
-    rows = []
-    for number in range(len(found)):
-        if not columns["silence"][number]:
-            values = {name: columns[name][number] for name in SHOWN}
-            score = 0.0 if matched is None else float(matched[number])
-            rows.append(Row(**values, similarity=float(similarities[number]), matched=score))
-    return rows
+def _nearest(table: Table, vector: FloatArray, count: int, where: str | None) -> pyarrow.Table:
+    """The ids of the rows that are nearest to a unit vector [E], in order."""
+    query = table.search(vector.tolist(), vector_column_name=EMBEDDING).distance_type("dot")
+    query = query.nprobes(PROBES).refine_factor(REFINED).limit(count).select(["_distance"]).with_row_id(True)
+    return (query if where is None else query.where(where, prefilter=True)).to_arrow()
+
+
+def _matching(table: Table, column: str, words: str, count: int, where: str | None) -> pyarrow.Table:
+    """The ids of the rows that match words best, with their scores, in order."""
+    if not _indices(table, column):
+        return pyarrow.table(
+            {ROW_ID: pyarrow.array([], pyarrow.uint64()), "_score": pyarrow.array([], pyarrow.float32())}
+        )
+    query = table.search(words, query_type="fts", fts_columns=column).limit(count)
+    query = query.select(["_score"]).with_row_id(True)
+    return (query if where is None else query.where(where, prefilter=True)).to_arrow()
+
+
+def _rows(table: Table, vector: FloatArray, rankings: Sequence[pyarrow.Table]) -> list[list[Row]]:
+    """The rows of rankings of ids, without silent ones, whose embeddings are zero."""
+    ids = [ranking[ROW_ID].to_pylist() for ranking in rankings]
+    wanted = sorted(set(chain(*ids)))
+    if not wanted:
+        return [[] for _ in rankings]
+    found = table.take_row_ids(wanted).with_row_id().select([*SHOWN, EMBEDDING]).to_arrow()
+    embeddings = embeddings_in(found)
+    columns: list[list[Any]] = [found[name].to_pylist() for name in SHOWN]
+    columns.append((embeddings @ vector).tolist())
+    lengths = np.linalg.norm(embeddings, axis=1).tolist()
+    rows = zip(found[ROW_ID].to_pylist(), zip(*columns, strict=True), lengths, strict=True)
+    known = {number: Row(*values) for number, values, length in rows if length}
+    scores = [r["_score"].to_pylist() if "_score" in r.column_names else [0.0] * len(r) for r in rankings]
+    return [
+        [replace(known[n], matched=score) if score else known[n] for n, score in zip(*pair, strict=True) if n in known]
+        for pair in zip(ids, scores, strict=True)
+    ]
