@@ -4,7 +4,8 @@ A batch is 4 clips of 750 frames with captions of 20 tokens, masked codec modeli
 facebook/bart-base has it, clipping, AdamW. Plain: attention and dropout as PyTorch code writes them, the logits of all
 codebooks at all frames, AdamW as it comes. Each way runs in a process of its own, by turns, several times; the
 processor's seconds, which other programs change less than the time that passes, stand beside it. Before it trains, each
-process reports a loss and a norm of gradients without dropout; the script fails when they differ.
+process reports a loss and a norm of gradients without dropout; the script fails when they differ. The first two steps
+of a process, in which it takes memory from the kernel for the first time, are not measured.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="processes of each way (default: 3)")
-    parser.add_argument("--steps", type=int, default=2, help="measured steps of each process (default: 2)")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps of each process (default: 3)")
     parser.add_argument("--layers", type=int, default=6, help="layers of encoder and decoder (default: 6, as base has)")
     parser.add_argument("--no-save", action="store_true", help="print only")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -135,8 +136,9 @@ def measure(way: str, steps: int, layers: int) -> dict[str, float]:
             return loss.item(), norm.item()
 
         model.eval()
-        loss, norm = step()  # without dropout, to be compared; it warms up too
+        loss, norm = step()  # without dropout, to be compared
         model.train()
+        step()
         timed = [timed_seconds(step) for _ in range(steps)]
     seconds, processor = (statistics.median(times) for times in zip(*timed, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -1,6 +1,6 @@
 """One training of a tiny captioner as `enclap train` runs it, in as many processes as start this.
 
-python run_program.py OUTPUT ENCODERS '{"optimisation.seed": 5}' [kill-while-saving STEP]
+python run_program.py OUTPUT ENCODERS '{"optimisation.seed": 5}'
 """
 
 from __future__ import annotations
@@ -119,9 +119,14 @@ def kill_while_saving(step: int) -> None:
     ItemTrainer._save_optimizer_and_scheduler = save  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 5:
-        kill_while_saving(int(sys.argv[5]))
-    done = run(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4]))
+def run_and_save(output: Path, encoders: Path, features: Path, changes: dict[str, Any], kill_at: int = 0) -> None:
+    """Train, and keep this process's weights beside the run; kill_at: see `kill_while_saving`, 0 for never."""
+    if kill_at:
+        kill_while_saving(kill_at)
+    done = run(output, encoders, features, changes)
     rank = int(os.environ.get("RANK", "0"))
-    torch.save(done.start.model.state_dict(), Path(sys.argv[1]) / f"weights-{rank}.pt")
+    torch.save(done.start.model.state_dict(), output / f"weights-{rank}.pt")
+
+
+if __name__ == "__main__":
+    run_and_save(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4]))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from enclap.errors import UsageError
 from enclap.training.recipe import Optimisation
 from enclap.training.trainer import COMPLETE_FILE, train_model
 from enclap.training.weights import AVERAGE_FILE
-from training_program import BATCH, STEPS, train, train_in_two_phases
+from forked import run_in_two
+from training_program import BATCH, STEPS, train, train_all, train_in_two_phases
 
-TESTS = Path(__file__).parent
 TOLERANCE = 1e-5
 
 
@@ -55,13 +53,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two processes, each batch in one part and in two."""
     output = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    runs = json.dumps({"whole": {}, "parts": {"accumulate": 2}})
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    program = [str(TESTS / "training_program.py"), str(output), runs]
-    done = subprocess.run([*command, *program], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3_000:]
+    run_in_two(train_all, output, {"whole": {}, "parts": {"accumulate": 2}})
     return output
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +19,23 @@ from run_program import run, run_of
 from test_training_run import (  # noqa: F401 - alone, encoders and features are fixtures
     alone,
     assert_same_run,
-    command,
     curve,
     encoders,
-    environment,
     features,
 )
 
 TESTS = Path(__file__).parent
 TWO = "--nproc-per-node=2"
 BFLOAT16_TOLERANCE = 1e-2  # of losses near 6; bfloat16 keeps eight bits
+
+
+def command(output: Path, model: Path, data: Path, **settings: Any) -> list[str]:
+    return [str(TESTS / "run_program.py"), str(output), str(model), str(data), json.dumps(settings)]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def launch(*parts: str) -> None:
@@ -107,3 +116,21 @@ def test_what_cannot_be_sharded_is_told_in_one_line(
     with pytest.raises(UsageError, match=message):
         train(run_of(tmp_path / "run", encoders, features, settings))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+def test_a_compiled_model_learns_the_same(
+    alone: Path,  # noqa: F811
+    encoders: Path,  # noqa: F811
+    features: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Batches of many lengths: PyTorch compiles for the first, once more for all others, and never again."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    run(tmp_path / "run", encoders, features, {"optimisation.compile": True})
+    for one, other in zip(curve(tmp_path / "run"), curve(alone), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    assert counters["frames"]["ok"] > 0, "nothing was compiled"

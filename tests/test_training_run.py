@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +28,9 @@ from enclap.training.run import prepare, require_same_run
 from enclap.training.tokenizer import train_tokenizer
 from enclap.training.trackers import require_trackers
 from enclap.training.trainer import COMPLETE_FILE, ItemTrainer
-from run_program import fresh_model, made_up_clips, recipe, run, run_of, write_features
+from forked import run_in_two, start
+from run_program import fresh_model, made_up_clips, recipe, run, run_and_save, run_of, write_features
 
-TESTS = Path(__file__).parent
 CLIPS, VALIDATION = 19, 5  # 14 clips with two captions: seven steps of four an epoch
 
 
@@ -75,15 +73,6 @@ def assert_same_run(found: Path, wanted: Path, exact: bool) -> None:
     weights, expected = (torch.load(folder / "weights-0.pt", weights_only=True) for folder in (found, wanted))
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=100 * tolerance, atol=tolerance, msg=name)
-
-
-def command(output: Path, encoders: Path, features: Path, **settings: Any) -> list[str]:
-    return [str(TESTS / "run_program.py"), str(output), str(encoders), str(features), json.dumps(settings)]
-
-
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def test_every_caption_comes_once_an_epoch_and_the_rest_of_the_last_batch_counts_for_nothing() -> None:
@@ -158,12 +147,8 @@ def test_neither_workers_nor_parts_change_a_run(alone: Path, encoders: Path, fea
 def test_two_processes_learn_and_measure_what_one_does(
     alone: Path, encoders: Path, features: Path, tmp_path: Path
 ) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     output = tmp_path / "two"
-    done = subprocess.run(
-        [*launch, *command(output, encoders, features)], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3_000:]
+    run_in_two(run_and_save, output, encoders, features, {})
     assert_same_run(output, alone, exact=False)
     one, other = ([record for record in records(folder) if "eval_loss" in record] for folder in (output, alone))
     assert [record["step"] for record in one] == [record["step"] for record in other] == [4, 8, 12]
@@ -180,14 +165,14 @@ def test_a_run_killed_at_any_step_ends_like_one_that_was_not(
     alone: Path, encoders: Path, features: Path, tmp_path: Path, step: int
 ) -> None:
     output = tmp_path / "run"
-    program = [sys.executable, *command(output, encoders, features)]
-    with subprocess.Popen(program, env=environment(), stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and (
-            not (output / "log.jsonl").exists() or f'"step": {step},' not in (output / "log.jsonl").read_text()
-        ):
-            time.sleep(0.005)
-        assert process.poll() is None, "it ended too early"
-        os.kill(process.pid, signal.SIGKILL)
+    process = start(run_and_save, output, encoders, features, {})
+    while process.is_alive() and (
+        not (output / "log.jsonl").exists() or f'"step": {step},' not in (output / "log.jsonl").read_text()
+    ):
+        time.sleep(0.005)
+    assert process.is_alive(), "it ended too early"
+    process.kill()
+    process.join()
     save(run(output, encoders, features, {}).start.model, output)
     assert_same_run(output, alone, exact=True)
     evaluations = [[r["eval_loss"] for r in records(folder) if "eval_loss" in r][-1] for folder in (output, alone)]
@@ -199,9 +184,9 @@ def test_killed_while_saving_the_checkpoint_before_is_whole(
     alone: Path, encoders: Path, features: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    program = [sys.executable, *command(output, encoders, features), "6"]
-    done = subprocess.run(program, env=environment(), capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2_000:]
+    process = start(run_and_save, output, encoders, features, {}, 6)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     checkpoints = output / "checkpoints"
     assert (checkpoints / "checkpoint-3" / COMPLETE_FILE).exists() and (checkpoints / "checkpoint-6").is_dir()
     assert not (checkpoints / "checkpoint-6" / COMPLETE_FILE).exists()

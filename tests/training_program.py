@@ -1,13 +1,9 @@
-"""One training of a tiny captioner, in as many processes as start this: what tests/test_trainer.py compares.
-
-python training_program.py OUTPUT '{"accumulate": 2}'
-"""
+"""One training of a tiny captioner, in as many processes as start this: what tests/test_trainer.py compares."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -99,7 +95,8 @@ def train_in_two_phases(output: Path) -> Path:
     return folder
 
 
-if __name__ == "__main__":
-    for name, settings in json.loads(sys.argv[2]).items():
-        train(Path(sys.argv[1]) / name, **settings)
-    train_in_two_phases(Path(sys.argv[1]) / "phases")
+def train_all(output: Path, runs: dict[str, dict[str, Any]]) -> None:
+    """Each of the runs in a folder of its name, and then the two phases."""
+    for name, settings in runs.items():
+        train(output / name, **settings)
+    train_in_two_phases(output / "phases")

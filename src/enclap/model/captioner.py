@@ -170,6 +170,8 @@ class EnclapForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             self._add_losses(output, labels, mcm_labels, num_items)
         return output
 
+    # How many codes are hidden differs with each batch: the compiler would break off inside.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _add_losses(
         self, output: EnclapOutput, labels: Tensor, mcm_labels: Tensor | None, num_items: Tensor | None
     ) -> None:

@@ -54,9 +54,11 @@ def hidden_code_losses(frames: Tensor, heads: Iterable[nn.Module], labels: Tenso
     frames: encoder output of the code slots [B, T, D]. labels: [B, T, K], IGNORED where nothing is hidden. A codebook
     of which no code is hidden has loss 0.
     """
-    totals = []
-    for index, head in enumerate(heads):
-        hidden = labels[..., index] != IGNORED  # [B, T]
-        logits = head(frames[hidden])  # [hidden codes, entries]
-        totals.append(functional.cross_entropy(logits.float(), labels[..., index][hidden], reduction="sum"))
+    by_codebook = labels.flatten(0, 1).T  # [K, B * T]
+    codebooks, places = (by_codebook != IGNORED).nonzero(as_tuple=True)  # looked for once: a GPU is waited for here
+    counts = torch.bincount(codebooks, minlength=len(by_codebook)).tolist()
+    rows, totals = frames.flatten(0, 1), []
+    for head, targets, hidden in zip(heads, by_codebook, torch.split(places, counts), strict=True):
+        logits = head(rows.index_select(0, hidden))  # [hidden codes, entries]
+        totals.append(functional.cross_entropy(logits.float(), targets[hidden], reduction="sum"))
     return torch.stack(totals) / items.clamp(min=1)

@@ -6,10 +6,11 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 
+from enclap.model.cross_attention import few_queries
 from enclap.model.dropout import quick_dropout
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
@@ -19,12 +20,15 @@ NEVER = -1
 
 @contextmanager
 def quick_processor(compiled: bool = False) -> Iterator[None]:
-    """Inside, models are trained with quick dropout and memory that is kept; where there is a GPU only the latter.
+    """Inside, models are trained with quick dropout, less work and kept memory; where there is a GPU only the latter.
 
     compiled: the model goes through torch.compile, which has its own ways.
     """
     keep_freed_memory()
-    with nullcontext() if compiled or torch.cuda.is_available() else quick_dropout():
+    if compiled or torch.cuda.is_available():
+        yield
+        return
+    with quick_dropout(), few_queries():
         yield
 
 
