@@ -24,11 +24,11 @@ def texture(seconds: float, seed: int) -> FloatArray:
     """A sound that changes: bursts of noise in changing bands over a soft floor."""
     generator = np.random.default_rng(seed)
     samples = generator.normal(0, 0.003, round(seconds * RATE))
-    time = np.arange(len(samples)) / RATE
     for _ in range(round(6 * seconds)):
-        start, hertz = generator.uniform(0, seconds), generator.uniform(250, 5_000)
-        envelope = np.where(time >= start, np.exp(-(time - start) * generator.uniform(3, 20)), 0.0)
-        samples += 0.15 * envelope * np.sin(2 * np.pi * hertz * time + generator.normal(0, 1.0, len(time)).cumsum() / 9)
+        first, hertz = int(generator.uniform(0, seconds) * RATE), generator.uniform(250, 5_000)
+        time = np.arange(min(len(samples) - first, 2 * RATE)) / RATE  # seconds of a burst, which is over after two
+        phase = 2 * np.pi * hertz * time + generator.normal(0, 1.0, len(time)).cumsum() / 9
+        samples[first : first + len(time)] += 0.15 * np.exp(-time * generator.uniform(3, 20)) * np.sin(phase)
     return samples.astype(np.float32)
 
 
