@@ -8,9 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +71,42 @@ def test_the_stages_give_what_processes_give(corpus: Path, tiny_model: Path, tmp
         caption_corpus([str(corpus)], tmp_path / name, WORK, model, shard_size=3, runner=runner)
     require_equal(tmp_path / "stages", tmp_path / "plain")
     assert len(rows(tmp_path / "plain")) == 7
+
+
+def test_two_blocks_at_once_are_captioned_as_one_after_the_other(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the engine, which is made for one call of a kind at a time, gets no two of them."""
+    caption_corpus([str(corpus)], tmp_path / "out", WORK, ModelRun(str(tiny_model)), shard_size=4, runner=here)
+    listing = Listing(tmp_path / "out" / ".listing")
+    items = [item for number in range(2) for item in Reader(listing, range(2), 4)({"id": number})]
+    blocks = [pa.concat_tables(Decoder(1.0, 4)(pa.Table.from_pylist([item]))) for item in items]
+    model = ModelActor(WORK, ModelRun(str(tiny_model), threads=1))
+    captioner = model._captioner
+    assert captioner is not None
+    overlaps: list[bool] = []
+
+    def alone(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            is_free = running_by[method].acquire(blocking=False)
+            overlaps.append(not is_free)
+            time.sleep(0.02)
+            try:
+                return method(*arguments, **options)
+            finally:
+                if is_free:
+                    running_by[method].release()
+
+        running_by[method] = threading.Semaphore()
+        return call
+
+    running_by: dict[Callable[..., Any], threading.Semaphore] = {}
+    monkeypatch.setattr(captioner.engine, "extract", alone(captioner.engine.extract))
+    monkeypatch.setattr(captioner.engine, "generate", alone(captioner.engine.generate))
+    expected = [pa.concat_tables(model(block)) for block in blocks]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda block: pa.concat_tables(model(block)), blocks))
+    assert found == expected and len(overlaps) >= 8 and not any(overlaps)
 
 
 def test_a_worker_s_fault_reaches_the_driver(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
