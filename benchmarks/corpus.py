@@ -196,7 +196,7 @@ def ways_table(runs: dict[str, list[Ran]], work: Path, list_name: str) -> Table:
         hardware(),
         order=62,
         note=f"Medians of runs over the same {every[0].clips} clips, mostly a window each: {counts}. Steady: between "
-        f"the first shard of {SHARD} and the last. Processor: of all processes of the machine, which did nothing else. "
+        f"the first shard of {SHARD} and the last. Processor: of all processes of the machine. "
         f"Load average before each run: {loads}.",
         place="official",
     )
