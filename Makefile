@@ -48,11 +48,13 @@ demo: $(RUNTIME) ## caption the example sounds (installs only the runtime into .
 	@echo "More: $(VENV)/bin/enclap --help, README.md, docs/"
 
 test: $(DEV) ## lint, format, types and tests (adds PyTorch and the test tools); all run, whichever fails
-	@status=0; \
+	@status=0; types=$$(mktemp); \
+	$(RUN) -m mypy >"$$types" 2>&1 & checker=$$!; trap 'kill $$checker; rm -f "$$types"; exit 130' INT TERM; \
 	echo "ruff check:"; $(RUN) -m ruff check . || status=1; \
 	echo "ruff format:"; $(RUN) -m ruff format --check . || status=1; \
-	echo "mypy:"; $(RUN) -m mypy || status=1; \
 	$(RUN) -m pytest $(TWO_AT_A_TIME) $(PYTEST_ARGUMENTS) || status=1; \
+	echo "mypy, which ran meanwhile:"; wait $$checker || status=1; \
+	cat "$$types"; rm -f "$$types"; \
 	exit $$status
 
 test-pythons: $(DEV) ## the demo and the runtime tests on every Python found, with the newest and the lowest packages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def test_the_document_is_kept_to(tmp_path: Path) -> None:
     with running(Captioner(EchoEngine(), "echo"), ServeSettings(queue=64)) as server:
         document = tmp_path / "openapi.json"
         document.write_bytes(server.client.get("/openapi.json", timeout=300).content)
+        assert "/v1/uploads" in json.loads(document.read_bytes())["paths"]  # all routes that take recordings are asked
         command = [
             program,
             "--no-color",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from enclap.errors import UsageError
 from enclap.training.recipe import Optimisation
@@ -171,3 +172,22 @@ def test_a_mean_over_items_is_divided_by_the_parts_whatever_forward_accepts(tmp_
         found.append([(record["loss"], record["error"]) for record in records(output) if "loss" in record])
     for whole, divided in zip(*found, strict=True):
         assert divided == pytest.approx(whole, rel=TOLERANCE) and whole[0] == pytest.approx(whole[1])
+
+
+class Waits(TorchDispatchMode):  # type: ignore[misc]
+    """Counts what a GPU would be waited for: numbers that Python reads, and places that are looked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += str(function) in ("aten._local_scalar_dense.default", "aten.nonzero.default")
+        return function(*args, **(kwargs or {}))
+
+
+def test_between_records_a_step_waits_for_three_masks_and_hidden_codes_alone(tmp_path: Path) -> None:
+    counts = []
+    for steps in (2, 7):
+        with Waits() as waits:
+            train(tmp_path / str(steps), steps=steps, log_every=100, save_every=100)
+        counts.append(waits.count)
+    assert counts[1] - counts[0] == 5 * (3 + 1)
