@@ -40,10 +40,10 @@ UNSPECIFIC = {
 }
 """Classes that do not say what is heard."""
 RIGHT = {
-    "bell.wav": ["A church bell rings slowly."],
-    "clapping.flac": ["Several people clap their hands."],
-    "clock.m4a": ["A clock ticks."],
-    "engine.mp3": ["A car engine runs and revs."],
+    "fire.wav": ["A campfire is crackling."],
+    "heartbeat.flac": ["A heart beats calmly."],
+    "drums.m4a": ["Somebody plays a drum kit."],
+    "engine.mp3": ["A car engine runs."],
     "siren.ogg": ["The siren of a police car wails."],
     "steam_whistle.ogg": ["A steam train blows its whistle."],
     "telephone.flac": ["An old telephone rings."],
@@ -83,7 +83,7 @@ def test_variations_differ_in_seed_level_and_codec(name: str) -> None:
 
 
 def test_a_variation_is_a_file_of_its_length_and_level() -> None:
-    for take in variations("church bell", 4):
+    for take in variations("telephone", 4):
         stored = read_audio(take.encoded())
         assert stored.seconds == pytest.approx(SECONDS, abs=0.1)
         assert 20 * np.log10(np.max(np.abs(stored.samples))) == pytest.approx(take.level, abs=1.5)
@@ -109,7 +109,7 @@ def test_a_wrong_caption_is_told_with_its_file(name: str) -> None:
 
 def test_windows_in_another_order_are_wrong_and_missing_captions_are_told() -> None:
     assert len(wrong_captions(RIGHT | {"long_scene.mp3": RIGHT["long_scene.mp3"][::-1]})) == 2
-    assert wrong_captions(RIGHT | {"bell.wav": []}) == ["bell.wav: 0 captions for 1 windows"]
+    assert wrong_captions(RIGHT | {"fire.wav": []}) == ["fire.wav: 0 captions for 1 windows"]
     assert len(wrong_captions({})) == len(EXAMPLES)
 
 

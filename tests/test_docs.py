@@ -285,15 +285,15 @@ def arrange_recordings(folder: Path) -> None:
     """The recordings that the documents name; what is in a file counts, not what it is called."""
     shutil.copytree(EXAMPLES, folder / "examples")
     for name, source in {
-        "bell.wav": "bell.wav",
+        "bell.wav": "fire.wav",
         "engine.mp3": "engine.mp3",
         "long_scene.mp3": "long_scene.mp3",
-        "recordings/one.wav": "bell.wav",
+        "recordings/one.wav": "fire.wav",
         "recordings/two.flac": "telephone.flac",
         "more/film.mp4": "siren.ogg",
         "walk.m4a": "long_scene.mp3",
-        "dog.wav": "bell.wav",
-        "doorbell.mp3": "bell.wav",
+        "dog.wav": "fire.wav",
+        "doorbell.mp3": "fire.wav",
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(EXAMPLES / source, folder / name)

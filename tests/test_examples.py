@@ -48,12 +48,12 @@ def test_a_committed_file_holds_what_the_script_makes(example: Example) -> None:
     assert path.stat().st_size <= LARGEST_FILE
 
 
-@pytest.mark.parametrize("name", ["bell.wav", "telephone.flac"])
+@pytest.mark.parametrize("name", ["fire.wav", "telephone.flac"])
 def test_lossless_files_are_exact_to_one_step_of_sixteen_bits(name: str) -> None:
     np.testing.assert_allclose(read_audio(FOLDER / name).samples, BY_NAME[name].samples(), atol=1.01 / 32_768)
 
 
-@pytest.mark.parametrize("name", ["bell.wav", "telephone.flac", "clock.m4a", "engine.mp3", "steam_whistle.ogg"])
+@pytest.mark.parametrize("name", ["fire.wav", "telephone.flac", "drums.m4a", "engine.mp3", "steam_whistle.ogg"])
 def test_encoding_again_gives_the_same_bytes(name: str) -> None:
     assert BY_NAME[name].encoded() == BY_NAME[name].encoded()
 
@@ -96,26 +96,17 @@ def test_the_command_captions_every_example(enclap: Run) -> None:
     assert all(text.endswith(".") and len(text.split()) > 1 for texts in captions.values() for text in texts)
 
 
-MISSED = ("bell.wav", "clapping.flac", "clock.m4a", "long_scene.mp3")
-"""Examples of which a listener recognises each window and mini all but one."""
-UNSTEADY = ("church bell", "clapping", "clock", "crickets", "telephone", "engine", "steam whistle")
-"""Sounds of which mini names fewer than 85 % of all takes."""
-
-
-def test_mini_says_of_the_other_examples_what_a_listener_would() -> None:
+def test_mini_says_of_each_window_of_the_examples_what_a_listener_would() -> None:
     results = Captioner.from_pretrained("mini").caption([FOLDER / example.name for example in EXAMPLES])
     captions = {
         example.name: [caption.text for caption in result.captions]
         for example, result in zip(EXAMPLES, results, strict=True)
     }
-    faults = wrong_captions(captions)
-    assert len(faults) == len(MISSED) and all(any(fault.startswith(name) for fault in faults) for name in MISSED), (
-        faults
-    )
+    assert wrong_captions(captions) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(SOUNDS) - set(UNSTEADY)))
+@pytest.mark.parametrize("name", sorted(SOUNDS))
 def test_mini_names_variations_of_an_example(name: str, tmp_path: Path) -> None:
     takes = variations(name)
     for number, take in enumerate(takes):

@@ -39,7 +39,7 @@ def test_an_example_is_captioned_the_same_on_every_run() -> None:
 
 
 def test_the_command_gives_the_captions_and_probabilities_of_the_captioner(enclap: Run) -> None:
-    path = Path(__file__).resolve().parents[1] / "examples" / "bell.wav"
+    path = Path(__file__).resolve().parents[1] / "examples" / "fire.wav"
     done = enclap("caption", path, "--model", "mini", "--format", "jsonl")
     found = json.loads(done.stdout)["captions"][0]
     expected = Captioner.from_pretrained("mini").caption(path).captions[0]

@@ -129,7 +129,7 @@ def test_the_wheel_works_outside_the_clone(archives: tuple[Path, Path], tmp_path
         "-c",
         program,
         "caption",
-        str(ROOT / "examples" / "bell.wav"),
+        str(ROOT / "examples" / "fire.wav"),
     ]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -179,7 +179,7 @@ def test_the_plain_route_is_one_screen_and_enters_few_modules(mini: Captioner) -
 
     sys.setprofile(note)
     try:
-        caption_plainly(mini, EXAMPLES / "bell.wav")
+        caption_plainly(mini, EXAMPLES / "fire.wav")
     finally:
         sys.setprofile(None)
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from fakes import EchoEngine
 from libraries import tone_captioner, write_sound, write_sounds
 
 ROOT = Path(__file__).resolve().parents[1]
-BELL = ROOT / "examples" / "bell.wav"
+BELL = ROOT / "examples" / "fire.wav"
 
 
 @pytest.fixture

@@ -34,10 +34,10 @@ def steam_whistle(seconds: float, generator: np.random.Generator) -> FloatArray:
         time = time_axis(length)
         swell = np.minimum(1.0, np.minimum(time / 0.15, (length - time) / 0.2))
         bend = 1.0 - 0.08 * np.exp(-time / 0.12) - 0.06 * np.exp(-(length - time) / 0.12)
-        blast = 0.8 * noise(len(time), 800.0, 9_000.0, generator)
+        blast = 1.2 * noise(len(time), 800.0, 9_000.0, generator)
         for chime in chimes:
             pitch = chime * bend * (1.0 + 0.004 * drift(len(time), 9.0, generator))
-            blast += harmonics(pitch, 0.4, 7, generator)
+            blast += harmonics(pitch, 0.6, 7, generator)
         add(canvas, blast * swell, at, 1.0)
         at += length + generator.uniform(0.3, 0.7)
         number += 1

@@ -1,4 +1,4 @@
-"""Weather, water and insects: rain, waves on a beach, crickets at night."""
+"""Weather, water, fire and insects: rain, waves on a beach, a fire, crickets at night."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from enclap.data.synthetic.signals import (
     burst,
     convolve,
     count_of,
+    drift,
     finish,
     in_room,
     noise,
@@ -32,7 +33,7 @@ def rain(seconds: float, generator: np.random.Generator) -> FloatArray:
     count = count_of(seconds)
     drops = generator.poisson(FAR_DROPS * seconds)
     blows = np.zeros(count)
-    strengths = generator.exponential(1.0, drops) ** 1.14 * generator.choice((-1.0, 1.0), drops)
+    strengths = generator.exponential(1.0, drops) ** 1.4 * generator.choice((-1.0, 1.0), drops)
     np.add.at(blows, generator.integers(0, count, drops), strengths)
     early = time_axis(0.01)
     fast, slow = 2 * np.pi * BRIGHTEST, 2 * np.pi * DULLEST
@@ -75,8 +76,28 @@ def waves(seconds: float, generator: np.random.Generator) -> FloatArray:
     return finish(canvas)
 
 
+def fire(seconds: float, generator: np.random.Generator) -> FloatArray:
+    """A wood fire: crackles by the score, now and then a log that bursts, over the roar of the flames: float32 [N].
+
+    Steam tears the wood: each crackle is a click that rings for a few thousandths of a second, few of them loud, and
+    those cut short by the microphone.
+    """
+    canvas = silence(seconds)
+    count = len(canvas)
+    for _ in range(generator.poisson(22.0 * seconds)):
+        pitch, decay = generator.uniform(800.0, 7_000.0), generator.uniform(0.0008, 0.004)
+        crackle = burst(0.03, pitch / 1.6, 1.6 * pitch, decay, generator)
+        add(canvas, crackle, generator.uniform(0.0, seconds), generator.exponential() ** 1.6)
+    for _ in range(generator.poisson(1.2 * seconds)):
+        log = burst(0.12, 300.0, 4_000.0, generator.uniform(0.006, 0.02), generator)
+        add(canvas, log, generator.uniform(0.0, seconds), 1.5 * generator.exponential())
+    roar = 0.12 * noise(count, 80.0, 600.0, generator) * (1.0 + 0.35 * drift(count, 4.0, generator))
+    hiss = noise(count, 1_500.0, 9_000.0, generator) * np.maximum(0.1, 1.0 + 0.4 * drift(count, 6.0, generator))
+    return finish(np.tanh(canvas) + roar + 0.035 * hiss)
+
+
 def crickets(seconds: float, generator: np.random.Generator) -> FloatArray:
-    """Three crickets in a quiet night, one of them near: float32 [N].
+    """Three crickets in a night with a breath of wind, one of them near: float32 [N].
 
     A cricket draws one wing over the other's teeth: each draw is a pulse that falls a little in pitch, three or four
     of them are a chirp, and chirps follow one another two or three times a second.
@@ -93,4 +114,4 @@ def crickets(seconds: float, generator: np.random.Generator) -> FloatArray:
             for draw in range(draws):
                 add(canvas, pulse, at + draw * spacing, gain * (0.6 + 0.4 * draw / draws))
             at += period * generator.normal(1.0, 0.04)
-    return finish(in_room(canvas, 0.6, 0.1, generator) + 0.01 * noise(len(canvas), 100.0, 6_000.0, generator))
+    return finish(in_room(canvas, 0.6, 0.1, generator) + 0.03 * noise(len(canvas), 100.0, 6_000.0, generator))

@@ -42,9 +42,9 @@ class Example:
 
 
 EXAMPLES = (
-    Example("bell.wav", (Part(SOUNDS["church bell"], 4.5),)),
-    Example("clapping.flac", (Part(SOUNDS["clapping"], 6.0),)),
-    Example("clock.m4a", (Part(SOUNDS["clock"], 8.0),)),
+    Example("fire.wav", (Part(SOUNDS["fire"], 4.5),)),
+    Example("heartbeat.flac", (Part(SOUNDS["heartbeat"], 6.0),)),
+    Example("drums.m4a", (Part(SOUNDS["drums"], 8.0),)),
     Example("engine.mp3", (Part(SOUNDS["engine"], 8.0, seed=10),)),
     Example("siren.ogg", (Part(SOUNDS["siren"], 9.0),)),
     Example("steam_whistle.ogg", (Part(SOUNDS["steam whistle"], 6.0, seed=5),)),

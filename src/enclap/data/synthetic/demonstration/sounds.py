@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from enclap.data.synthetic.demonstration.blown import siren, steam_whistle
-from enclap.data.synthetic.demonstration.hands import clapping
+from enclap.data.synthetic.demonstration.body import heartbeat
 from enclap.data.synthetic.demonstration.motor import engine
-from enclap.data.synthetic.demonstration.outdoors import crickets, rain, waves
-from enclap.data.synthetic.demonstration.struck import church_bell, clock, telephone
+from enclap.data.synthetic.demonstration.outdoors import crickets, fire, rain, waves
+from enclap.data.synthetic.demonstration.struck import drums, telephone
 from enclap.data.synthetic.signals import RATE
 from enclap.data.synthetic.tones import Maker
 from enclap.errors import UsageError
@@ -40,7 +40,7 @@ class Sound:
 SOUNDS = {
     sound.name: sound
     for sound in (
-        Sound("church bell", church_bell, ("bell ringing", "church bells ringing"), ("Church bell", "Bell")),
+        Sound("fire", fire, ("fire crackling",), ("Fire", "Crackle")),
         Sound(
             "telephone",
             telephone,
@@ -80,8 +80,8 @@ SOUNDS = {
                 "Heavy engine (low frequency)",
             ),
         ),
-        Sound("clapping", clapping, ("clapping", "hand clap"), ("Clapping", "Applause")),
-        Sound("clock", clock, ("clock ticking",), ("Tick-tock", "Tick", "Clock")),
+        Sound("heartbeat", heartbeat, ("heartbeat",), ("Heart sounds, heartbeat", "Heart murmur")),
+        Sound("drums", drums, ("drum kit",), ("Drum kit", "Drum", "Drum machine", "Snare drum", "Bass drum")),
         Sound("crickets", crickets, ("cricket chirping",), ("Cricket", "Insect")),
         Sound("rain", rain, ("rain",), ("Rain", "Rain on surface", "Raindrop")),
         Sound("waves", waves, ("sea waves",), ("Ocean", "Waves, surf")),

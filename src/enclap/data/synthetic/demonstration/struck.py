@@ -1,4 +1,4 @@
-"""Things that are struck and ring: a church bell, a telephone with two gongs, a pendulum clock."""
+"""Things that are struck: a telephone with two gongs, a drum kit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from enclap.data.synthetic.signals import (
     burst,
     finish,
     in_room,
-    noise,
     ring,
     silence,
     time_axis,
@@ -18,41 +17,12 @@ from enclap.data.synthetic.signals import (
 )
 from enclap.types import FloatArray
 
-BELL_RATIOS = (0.5, 1.0, 1.19, 1.5, 2.0, 2.51, 2.66, 3.01, 3.6, 4.17, 5.43, 6.8, 8.2, 9.7)
-"""Partials of a tuned bell by its prime: hum, prime, minor third, fifth, nominal, and those above."""
-BELL_LOUDNESS = (0.35, 0.5, 0.6, 0.25, 1.0, 0.45, 0.4, 0.7, 0.4, 0.6, 0.5, 0.4, 0.3, 0.25)
-BELL_DECAYS = (4.0, 2.4, 2.0, 1.0, 1.2, 0.7, 0.7, 0.7, 0.5, 0.45, 0.33, 0.25, 0.2, 0.15)  # seconds to 1/e
-LONGEST_RING = 8.0  # seconds after which a strike is no longer heard
-
 GONG_RATIOS = (1.0, 2.28, 3.3, 4.57, 5.96, 7.53)
 """Partials of a small hemispherical gong by its lowest."""
 CASE_RATIOS = (1.0, 1.9, 2.7)
 
-TICK_RATIOS = (1.0, 1.62, 2.35, 3.3, 4.6)
-"""Modes of the plates and posts of a clockwork by the lowest."""
-
-
-def church_bell(seconds: float, generator: np.random.Generator) -> FloatArray:
-    """A church bell that swings, struck every second and a half or so, each strike ringing over the last: float32 [N].
-
-    A cast bell is never quite round: every partial is a pair of neighbours in frequency that beat slowly. The clapper
-    hits its two sides in turn, which do not sound quite alike.
-    """
-    frequencies = np.array(BELL_RATIOS) * generator.uniform(430.0, 560.0)
-    neighbours = frequencies * generator.uniform(1.0008, 1.0025, len(frequencies))
-    period = generator.uniform(1.3, 1.9)
-    time = time_axis(min(LONGEST_RING, seconds))
-    sides = []
-    for _ in range(2):
-        loudness = np.array(BELL_LOUDNESS) * generator.uniform(0.7, 1.3, len(frequencies))
-        side = ring(time, frequencies, loudness, BELL_DECAYS) + ring(time, neighbours, 0.6 * loudness, BELL_DECAYS)
-        sides.append(side + 2.0 * noise(len(time), 1_500.0, 9_000.0, generator) * np.exp(-time / 0.008))
-    canvas = silence(seconds)
-    at = 0.05
-    for strike in range(int(seconds / period) + 2):
-        add(canvas, sides[strike % 2], at, generator.uniform(0.75, 1.0))
-        at += varied(period, 0.04, generator)
-    return finish(in_room(canvas, 2.0, 0.6, generator))
+KICKS, SNARES, STEPS = (0, 5), (2, 6), 8
+"""Of the eight steps of a bar: those on which the bass drum and the snare drum are struck; the hi-hat is on all."""
 
 
 def telephone(seconds: float, generator: np.random.Generator) -> FloatArray:
@@ -77,28 +47,32 @@ def telephone(seconds: float, generator: np.random.Generator) -> FloatArray:
     return finish(in_room(canvas, 0.7, 0.07, generator))
 
 
-def clock(seconds: float, generator: np.random.Generator) -> FloatArray:
-    """A pendulum clock in a wooden case: tick and tock a little lower, one every 0.9 s: float32 [N].
+def drums(seconds: float, generator: np.random.Generator) -> FloatArray:
+    """Somebody who plays a beat on a drum kit, with a bass drum, a snare drum and a hi-hat: float32 [N].
 
-    Each is three touches of the escapement: a pallet lets go, the wheel drops on the other pallet, a rebound.
+    A skin sounds in its two lowest modes, the snare's wires and the hi-hat's rims as noise that dies away.
     """
-    period = varied(0.88, 0.03, generator)
-    lowest, case = varied(600.0, 0.05, generator), varied(137.0, 0.05, generator)
-    beats = [escapement(lowest * step, case * step, generator) for step in (1.15, 0.87)]
-    gap = varied(0.0168, 0.05, generator)  # seconds between the touches
+    step, lowest = varied(0.25, 0.12, generator), varied(55.0, 0.1, generator)
+    head = varied(180.0, 0.08, generator)
     canvas = silence(seconds)
-    at = 0.1
-    for number in range(int(seconds / period) + 1):
-        for delay, gain in ((0.0, 0.23), (gap, varied(1.0, 0.1, generator)), (1.8 * gap, 0.18)):
-            add(canvas, beats[number % 2], at + delay, gain)
-        at += period * (1.02 if number % 2 else 0.98)
-    return finish(in_room(canvas, 0.23, 0.16, generator))
+    at = 0.05
+    for number in range(int(seconds / step) + 1):
+        add(canvas, burst(0.1, 6_000.0, 14_000.0, 0.02, generator), at, 0.35 * varied(1.0, 0.2, generator))
+        if number % STEPS in KICKS:
+            add(canvas, bass_drum(lowest, generator), at, 1.4 * varied(1.0, 0.15, generator))
+        if number % STEPS in SNARES:
+            add(canvas, snare_drum(head, generator), at, 0.8 * varied(1.0, 0.15, generator))
+        at += step * generator.normal(1.0, 0.01)
+    return finish(in_room(canvas, 0.35, 0.1, generator))
 
 
-def escapement(lowest: float, case: float, generator: np.random.Generator) -> Signal:
-    """One touch of the escapement [N]: clockwork, a click, and the case that answers."""
-    time = time_axis(0.2)
-    decays = 0.0046 * np.array((1.0, 0.8, 0.65, 0.5, 0.4))
-    works = ring(time, lowest * np.array(TICK_RATIOS), (1.0, 0.9, 0.7, 0.5, 0.35), decays)
-    click = 1.5 * noise(len(time), 1_500.0, 11_000.0, generator) * np.exp(-time / 0.003)
-    return works + click + 0.56 * ring(time, (case, 2.3 * case), (1.0, 0.6), (0.03, 0.021))
+def bass_drum(lowest: float, generator: np.random.Generator) -> Signal:
+    """One stroke of the bass drum [N], with the beater's click."""
+    skin = ring(time_axis(0.3), (lowest, 1.64 * lowest), (1.0, 0.6), (0.09, 0.03))
+    return skin + 0.2 * burst(0.3, 500.0, 3_000.0, 0.004, generator)
+
+
+def snare_drum(head: float, generator: np.random.Generator) -> Signal:
+    """One stroke of the snare drum [N]: its skin, and the wires below."""
+    skin = ring(time_axis(0.25), (head, 1.83 * head), (0.6, 0.4), (0.06, 0.04))
+    return skin + 0.8 * burst(0.25, 1_500.0, 10_000.0, 0.06, generator)
