@@ -11,7 +11,7 @@ BEATS = 72.0  # per minute
 
 
 def heartbeat(seconds: float, generator: np.random.Generator) -> FloatArray:
-    """A heart at rest: the low thud of its large valves, a third of a second later the shorter one of the small: float32 [N].
+    """A heart at rest: a low thud, and a shorter, higher one a third of a second later: float32 [N].
 
     What lies between heart and microphone leaves little above a hundred hertz, and a faint rumble.
     """
