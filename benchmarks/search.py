@@ -75,7 +75,7 @@ class Bench:
         self.folder, self.cache, self.sample = folder, cache, sample
         self.captioner = Captioner.from_pretrained("mini", threads=1)
         self.engine = self.captioner.engine
-        self.labels = LabelSet(self.engine)
+        self.labels = LabelSet(self.engine, memory=self.captioner.memory)
         self.collection = read_collection(folder)
         self.recordings = select(self.collection, split)
         self.of = {recording.path: recording for recording in self.collection}
@@ -314,7 +314,7 @@ def measure_tags(bench: Bench) -> None:
     windows = [(name, w) for name, found in bench.heard.items() for w in found if w.embedding is not None]
     lexicon = load_lexicon()
     own = sorted({label for name, _ in windows for label in bench.of[name].labels} & set(bench.labels.labels))
-    for which, kinds in (("all", bench.labels), ("the split's", LabelSet(bench.engine, own))):
+    for which, kinds in (("all", bench.labels), ("the split's", LabelSet(bench.engine, own, bench.captioner.memory))):
         scores = np.array([kinds.scores(window.embedding) for _, window in windows])
         families = [lexicon[label].family for label in kinds.labels]
         truths, relatives = [], []
@@ -399,7 +399,7 @@ def tag_pairs(bench: Bench) -> list[tuple[np.ndarray, np.ndarray]]:
         (labels, lambda clip, label: label in clip.labels),
         (common, lambda clip, word: word in words[clip.path]),
     ):
-        kinds = LabelSet(bench.engine, wanted)
+        kinds = LabelSet(bench.engine, wanted, bench.captioner.memory)
         values, correct = [], []
         for clip, window in windows:
             values += kinds.evidence(window.embedding)

@@ -88,17 +88,17 @@ class SoundMemory:
         found = [Proposal(self.sentences[place], float(likeness[place])) for place in nearest(likeness, ALONE)]
         if changes:
             parts = self.parts(recalled)
-            found += [*self._in_row(parts), *self._together(self.parts(embedding)[0], parts[0])]
+            found += [*self.in_row(parts), *self.together(self.parts(embedding)[0], parts[0])]
         return found
 
-    def _in_row(self, parts: FloatArray) -> Iterator[Proposal]:
+    def in_row(self, parts: FloatArray) -> Iterator[Proposal]:
         """Two concepts one after the other, from what the halves are nearest to."""
         halves = [self.names @ part for part in parts[1:]]
         for places in itertools.product(*(nearest(half, IN_ROW) for half in halves)):
             if len(set(places)) == len(places):
                 yield self._told(ROW, places, [half[place] for half, place in zip(halves, places, strict=True)])
 
-    def _together(self, heard: FloatArray, recalled: FloatArray) -> Iterator[Proposal]:
+    def together(self, heard: FloatArray, recalled: FloatArray) -> Iterator[Proposal]:
         """Two concepts at once: the nearest one, and what is nearest to the rest when its sound is taken away.
 
         The step of matching pursuit (Mallat and Zhang, 1993). heard, recalled: [D], of the whole window.

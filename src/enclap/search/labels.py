@@ -10,6 +10,7 @@ import numpy as np
 from enclap.audio.crops import mean_direction
 from enclap.data.synthetic.grammar import finish
 from enclap.data.synthetic.lexicon import load_lexicon
+from enclap.decoding.memory import SoundMemory
 from enclap.engines.base import Engine
 from enclap.search.relevance import LABEL_CURVE, OTHER_LABEL_CURVE, evidence
 from enclap.types import FloatArray
@@ -33,10 +34,13 @@ class LabelSet:
 
     The cosines of a window to all sentences have a level and a spread of their own: a noisy one is near to nothing.
     A label's evidence is how many spreads above that level it lies, which does not depend on what else is asked for.
-    labels: any words; None for all that the lexicon knows.
+    labels: any words; None for all that the lexicon knows. memory: by whose recordings a window is recognised first.
     """
 
-    def __init__(self, engine: Engine, labels: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, engine: Engine, labels: Sequence[str] | None = None, memory: SoundMemory | None = None
+    ) -> None:
+        self._memory = memory
         entries = load_lexicon().entries
         sentences = {label: finish(entry.clauses[0]) for label, entry in entries.items()}
         self._background = embed_texts(engine, list(sentences.values()))
@@ -58,8 +62,9 @@ class LabelSet:
 
     def evidence(self, embedding: FloatArray) -> list[float]:
         """How far each label lies above the level of a window's embedding [E], in spreads, in their order."""
-        level, spread = self.level(embedding)
-        return [evidence(float(cosine), level, spread) for cosine in self._vectors @ embedding]
+        recalled = embedding if self._memory is None else self._memory.recall(embedding)
+        level, spread = self.level(recalled)
+        return [evidence(float(cosine), level, spread) for cosine in self._vectors @ recalled]
 
     def scores(self, embedding: FloatArray) -> list[float]:
         """How probable each label is, 0 to 1, in their order."""

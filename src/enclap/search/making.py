@@ -31,7 +31,7 @@ def make_library(
     if captioner.folder is None:
         raise ModelError(f"{captioner.model}: has no folder, so a library could not tell it from others")
     space, rest = model_hashes(captioner.folder)
-    labels = LabelSet(captioner.engine)
+    labels = LabelSet(captioner.engine, memory=captioner.memory)
     facts = Facts(
         schema=SCHEMA,
         model=captioner.model,

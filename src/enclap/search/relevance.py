@@ -43,7 +43,7 @@ WORD_CURVE = Curve((0.528, 1.887, 6.188), -5.443)
 """A hit fits a query: over its evidence, and how well its caption and the name of its file match it."""
 LIKE_CURVE = Curve((10.819,), -8.025)
 """Two sounds have the same label: over their cosine."""
-LABEL_CURVE = Curve((1.534,), -6.708)
+LABEL_CURVE = Curve((1.137,), -6.428)
 """A label of the lexicon can be heard: over its evidence."""
-OTHER_LABEL_CURVE = Curve((1.151,), -4.870)
+OTHER_LABEL_CURVE = Curve((1.071,), -4.815)
 """Any other word, which is mostly a wider one, names what can be heard: over its evidence."""

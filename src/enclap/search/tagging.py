@@ -75,7 +75,7 @@ def tag_recordings(
     """
     require_text_tower(captioner.engine, captioner.model)
     captioner.check_window(window)
-    return tag_each(captioner, inputs, LabelSet(captioner.engine, labels), threshold, window)
+    return tag_each(captioner, inputs, LabelSet(captioner.engine, labels, captioner.memory), threshold, window)
 
 
 def tag_each(
