@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cli import Run
 from enclap import Captioner, DecodingOptions
-from enclap.decoding.selection import best_first, standardised
+from enclap.decoding.ranking import best_first, standardised
 from enclap.errors import ModelError
 from enclap.types import Candidate
 from fakes import EchoEngine

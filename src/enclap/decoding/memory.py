@@ -119,8 +119,9 @@ class SoundMemory:
         """The parts [P, D], each drawn to the names of the recordings that sound like it."""
         likeness = parts @ self.sounds.T  # [P, N]
         weights = np.exp((likeness - likeness.max(axis=1, keepdims=True)) / np.float32(TEMPERATURE))
-        named = unit((weights / weights.sum(axis=1, keepdims=True)) @ self.names[self.concepts])
-        return unit(parts + named)
+        count = len(self.names)  # summed by concepts first: there are fewer of them than recordings
+        named = np.stack([np.bincount(self.concepts, row, count).astype(np.float32) for row in weights]) @ self.names
+        return unit(parts + unit(named))
 
     @classmethod
     def read(cls, folder: Path) -> SoundMemory | None:

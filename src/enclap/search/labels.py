@@ -37,9 +37,7 @@ class LabelSet:
     labels: any words; None for all that the lexicon knows. memory: by whose recordings a window is recognised first.
     """
 
-    def __init__(
-        self, engine: Engine, labels: Sequence[str] | None = None, memory: SoundMemory | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, labels: Sequence[str] | None = None, memory: SoundMemory | None = None) -> None:
         self._memory = memory
         entries = load_lexicon().entries
         sentences = {label: finish(entry.clauses[0]) for label, entry in entries.items()}
