@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import torch
 from enclap.errors import ModelError
 from enclap.hub.layout import max_frames
 from enclap.model import EnclapConfig, EnclapForConditionalGeneration
-from enclap.model.loading import load_caption_model
+from enclap.model.loading import load_caption_model, load_pretrained
 from enclap.model.slots import EncoderInputs, pad_frames, slot_mask
 from reference_tiny import golden, reference_model, to_official_slots
 from tiny import caption_model
@@ -168,3 +171,29 @@ def test_saved_and_loaded_through_the_auto_classes(tmp_path: Path) -> None:
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert loaded.lm_head.weight is loaded.get_input_embeddings().weight
+
+
+def test_networks_that_several_threads_load_are_loaded_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers takes `tie_weights` off its class while it loads; two at once left it off, and nothing was tied."""
+    caption_model(64, True, "codes").save_pretrained(tmp_path)
+    inside, most, original = 0, 0, EnclapForConditionalGeneration.from_pretrained.__func__  # type: ignore[attr-defined]
+    counting = threading.Lock()
+
+    def slowly(kind: Any, *arguments: Any, **settings: Any) -> Any:
+        nonlocal inside, most
+        with counting:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.05)
+        found = original(kind, *arguments, **settings)
+        with counting:
+            inside -= 1
+        return found
+
+    monkeypatch.setattr(EnclapForConditionalGeneration, "from_pretrained", classmethod(slowly))
+    with ThreadPoolExecutor(3) as pool:
+        models = list(pool.map(lambda _: load_pretrained(EnclapForConditionalGeneration, tmp_path, "it"), range(3)))
+    assert most == 1
+    assert all(model.lm_head.weight is model.get_input_embeddings().weight for model in models)

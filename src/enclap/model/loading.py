@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,8 @@ from enclap.errors import ModelError
 from enclap.model.captioner import EnclapForConditionalGeneration
 from enclap.text import first_line, printable
 
+ONE_AT_A_TIME = threading.Lock()
+"""Held while transformers loads a network: it takes `tie_weights` off the class, and puts back what it found there."""
 MAX_NAMED = 8
 """Tensors that an error names of each kind before it only counts."""
 
@@ -29,14 +32,15 @@ def load_pretrained(kind: Any, folder: Path, what: str) -> Any:
     numbers. ModelError when the files cannot be read, or hold other tensors than their configuration asks for.
     """
     try:
-        model, report = kind.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report
-        )
+        with ONE_AT_A_TIME:
+            model, report = kind.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report
+            )
     except ModelError:
         raise
     except Exception as error:  # whatever a damaged file makes of the readers below
