@@ -104,7 +104,7 @@ def test_a_stage_that_was_cut_off_ends_as_if_it_had_not_been(
     trained: MiniRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained.output, tmp_path / "out")
-    for name in ("caption", "assemble", "calibrate"):
+    for name in ("caption", "assemble", "memory", "calibrate"):
         (tmp_path / "out" / "done" / name).unlink()
     for name in ("features", "training", "caption", "model"):
         shutil.rmtree(tmp_path / "out" / name)

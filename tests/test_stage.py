@@ -90,7 +90,7 @@ def test_a_stage_whose_result_others_were_made_from_is_not_run_again(markers: Ma
     for name in ("codec", "tower", "text", "model"):
         run_stage(CHAIN, name, ran, markers)
     (tmp_path / "done" / "tower").unlink()
-    with pytest.raises(UsageError, match="tower: model, text were made from its last result"):
+    with pytest.raises(UsageError, match="tower: its last result is in model, text already"):
         run_stage(CHAIN, "tower", ran, markers)
     for name in ("text", "model"):
         (tmp_path / "done" / name).unlink()

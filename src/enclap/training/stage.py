@@ -92,7 +92,7 @@ def run_stage(stages: Sequence[Stage[Context]], name: str, context: Context, mar
         raise UsageError(f"{name}: needs {', '.join(missing)}, not done yet; run that first")
     if stale := [dependent for dependent in dependents_of(stages, name) if markers.is_done(dependent)]:
         remedy = "remove their folders and markers too, or choose another output folder"
-        raise UsageError(f"{name}: {', '.join(stale)} were made from its last result; {remedy}")
+        raise UsageError(f"{name}: its last result is in {', '.join(stale)} already; {remedy}")
     logger.info("%s: begins", name)
     by_name[name].run(context)
     markers.mark(name)
