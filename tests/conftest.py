@@ -26,7 +26,7 @@ for variable, value in {
 }.items():
     os.environ.setdefault(
         variable, value
-    )  # with AVX-512, k-means falls into other clusters than the golden losses know
+    )  # with AVX-512, k-means finds other clusters than the golden losses
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
