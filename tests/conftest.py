@@ -24,9 +24,7 @@ for variable, value in {
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
 }.items():
-    os.environ.setdefault(
-        variable, value
-    )  # with AVX-512, k-means finds other clusters than the golden losses
+    os.environ.setdefault(variable, value)  # with AVX-512, k-means finds other clusters than the golden losses
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
