@@ -46,7 +46,7 @@ ORDER = Calibration(
     similarity=4.0,
     company=0.3,
     echo=0.5,
-    halves=0.55,
+    halves=0.6,
     guess=-0.9,
     beams=6,
 )
