@@ -11,8 +11,9 @@ import pytest
 
 from enclap import Captioner
 from enclap.decoding.calibration import VERSION, Calibration
-from enclap.decoding.memory import ALONE, FILE_NAME, SoundMemory, rounded, unit
+from enclap.decoding.memory import ALONE, FILE_NAME, SoundMemory, rounded
 from enclap.decoding.options import DecodingOptions
+from enclap.decoding.ranking import unit
 from enclap.decoding.selection import SentenceSelector
 from enclap.errors import ModelError
 from enclap.types import Candidate, Features, FloatArray, embedding_of

@@ -43,6 +43,11 @@ def split_windows(blocks: Iterable[Block], rate: int, seconds: float = DEFAULT_W
     yield from held.rest(size)
 
 
+def first_window(waveform: Waveform) -> Window:
+    """The first window of a recording that is cut into windows of the default length; StopIteration without samples."""
+    return next(split_windows([Block(waveform.samples, 0)], waveform.rate))
+
+
 def rms_level(samples: FloatArray) -> float:
     """The root mean square of float [N] around its mean, in dBFS (a full-scale square wave is 0 dBFS); -inf for none.
 

@@ -39,7 +39,7 @@ STORE_BYTES = 2**30  # of a Ray that is started here
 MOST_READS = 1000  # tasks that read the listing, so that the driver's plan does not grow with the corpus
 DECODE_CPUS = 0.25  # of a core, for a task that decodes
 BLOCKS_AT_ONCE = 2  # in an actor: the features of one are made while the sentences of the other are searched
-END_FACTS = 4  # that are told of the end of an item, beside its position
+END_FACTS = 4  # of the end of an item, beside its position
 THREADS_PER_WORKER = 4
 REACH_SECONDS = 5.0  # to wait for an answer from an address
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -280,7 +280,7 @@ class ModelActor:
         if self._captioner is None:
             yield part_table([Part(Position(-1, 0), 0, fault=json.dumps(asdict(self._fault)))])  # type: ignore[arg-type]
             return
-        runs = (events_of(told, samples) for told, samples in zip(table["told"], table["samples"], strict=True))
+        runs = (events_of(facts, samples) for facts, samples in zip(table["facts"], table["samples"], strict=True))
         for parts in self._work.parts(self._captioner, batched(runs, self._captioner)):
             yield part_table(parts)
 
@@ -307,31 +307,31 @@ class WriterActor:
 
 
 def run_table(run: Sequence[Decoded]) -> Any:
-    """The row in which a run travels: what is told of its events, as JSON, and the samples of all of them."""
+    """The row in which a run travels: the facts of its events, as JSON, and the samples of all of them."""
     import pyarrow as pa
 
-    told: list[list[Any]] = []
+    facts: list[list[Any]] = []
     samples: list[FloatArray] = []
     for event in run:
-        told.append([event.position.shard, event.position.place])
+        facts.append([event.position.shard, event.position.place])
         if isinstance(event, DecodedWindow):
             window, length = event.window, 0 if event.silent else len(event.window.waveform.samples)
-            told[-1] += [event.index, event.name, window.start, window.end, window.waveform.rate, event.silent, length]
+            facts[-1] += [event.index, event.name, window.start, window.end, window.waveform.rate, event.silent, length]
             samples += [] if event.silent else [window.waveform.samples]
         else:
-            told[-1] += [event.windows, event.sha256, event.fault, event.kind]
+            facts[-1] += [event.windows, event.sha256, event.fault, event.kind]
     joined = np.concatenate([np.zeros(0, np.float32), *samples]).astype("<f4", copy=False)
     sound = pa.Array.from_buffers(
         pa.large_binary(), 1, [None, pa.py_buffer(np.array([0, joined.nbytes])), pa.py_buffer(joined)]
     )
-    return pa.table({"told": [json.dumps(told)], "samples": sound})
+    return pa.table({"facts": [json.dumps(facts)], "samples": sound})
 
 
-def events_of(told: Any, samples: Any) -> list[Decoded]:
+def events_of(described: Any, samples: Any) -> list[Decoded]:
     """The events of a row that `run_table` made; their samples stay where they are, and cannot be written to."""
     sound, start = np.frombuffer(samples.as_buffer(), "<f4"), 0
     events: list[Decoded] = []
-    for shard, place, *facts in json.loads(told.as_py()):
+    for shard, place, *facts in json.loads(described.as_py()):
         position = Position(shard, place)
         if len(facts) == END_FACTS:
             events.append(ItemEnd(position, *facts))

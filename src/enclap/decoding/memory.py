@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from enclap.decoding.ranking import EMBEDDED_SPANS, unit, unit_spans
 from enclap.errors import ModelError
 from enclap.files import write_whole
 from enclap.types import FloatArray
@@ -48,8 +49,8 @@ class SoundMemory:
     """Recordings and concepts of a model whose embeddings have parts: of the whole window, then of its halves.
 
     sounds: float32 [N, D], unit length, the first part of the recordings' embeddings. concepts: int [N], what each is
-    called, a row of the following. texts: float32 [M, E], unit length, the concepts in CLAP's space; E is a multiple of
-    D. clauses, sentences: how a concept is said beside another, and alone.
+    called, a row of the following. texts: float32 [M, E], unit length, the concepts in CLAP's space; E is
+    EMBEDDED_SPANS times D. clauses, sentences: how a concept is said beside another, and alone.
     """
 
     sounds: FloatArray
@@ -72,11 +73,7 @@ class SoundMemory:
 
     def recall(self, embedding: FloatArray) -> FloatArray:
         """The embedding [E] of a window, drawn half of the way to the names of what sounds alike, part by part."""
-        return unit(self._drawn(self.parts(embedding)).reshape(-1))
-
-    def parts(self, embedding: FloatArray) -> FloatArray:
-        """Float32 [parts, D], unit length: of the whole window, then of its halves."""
-        return unit(embedding.reshape(-1, self.sounds.shape[1]))
+        return unit(self._drawn(unit_spans(embedding)).reshape(-1))
 
     def proposals(self, embedding: FloatArray, recalled: FloatArray, changes: bool) -> list[Proposal]:
         """What a window may hold: the concepts that are nearest to it, each alone, and where it changes two of them.
@@ -87,8 +84,8 @@ class SoundMemory:
         likeness = self.texts @ recalled
         found = [Proposal(self.sentences[place], float(likeness[place])) for place in nearest(likeness, ALONE)]
         if changes:
-            parts = self.parts(recalled)
-            found += [*self.in_row(parts), *self.together(self.parts(embedding)[0], parts[0])]
+            parts = unit_spans(recalled)
+            found += [*self.in_row(parts), *self.together(unit_spans(embedding)[0], parts[0])]
         return found
 
     def in_row(self, parts: FloatArray) -> Iterator[Proposal]:
@@ -151,7 +148,7 @@ class SoundMemory:
     def check(self) -> None:
         """Raises ValueError where the parts do not fit each other."""
         concepts, width = len(self.texts), self.sounds.shape[1]
-        fits = len(self.sounds) == len(self.concepts) > 0 and self.texts.shape[1] % width == 0
+        fits = len(self.sounds) == len(self.concepts) > 0 and self.texts.shape[1] == EMBEDDED_SPANS * width
         if not fits or {len(self.clauses), len(self.sentences)} != {concepts}:
             raise ValueError("its parts do not fit each other")
         if self.concepts.min() < 0 or self.concepts.max() >= concepts:
@@ -181,9 +178,3 @@ def rounded(vectors: FloatArray) -> NDArray[np.int8]:
     """Int8 [N, D]: the direction of each vector, its largest number 127."""
     steps: NDArray[np.int8] = np.round(vectors * (STEPS / np.abs(vectors).max(axis=1, keepdims=True))).astype(np.int8)
     return steps
-
-
-def unit(vectors: FloatArray) -> FloatArray:
-    """The vectors [..., D] at unit length."""
-    scaled: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-9))
-    return scaled

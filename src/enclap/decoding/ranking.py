@@ -59,8 +59,12 @@ def parts_of(text: str) -> list[str]:
 
 def unit_spans(embedding: FloatArray) -> FloatArray:
     """Float32 [EMBEDDED_SPANS, D]: the parts of an embedding [E], each at unit length."""
-    spans = embedding.reshape(EMBEDDED_SPANS, -1)
-    scaled: FloatArray = spans / np.maximum(np.linalg.norm(spans, axis=1, keepdims=True), np.float32(1e-9))
+    return unit(embedding.reshape(EMBEDDED_SPANS, -1))
+
+
+def unit(vectors: FloatArray) -> FloatArray:
+    """The vectors [..., D] at unit length."""
+    scaled: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-9))
     return scaled
 
 

@@ -107,10 +107,10 @@ class SentenceSelector:
             options = options.model_copy(update={"beams": width, "candidates": width})
         given = [self._recalled(clip) for clip in features]
         beams = []
-        for clip, told, found in zip(features, given, self._model.generate(given, options), strict=True):
+        for clip, recalled, found in zip(features, given, self._model.generate(given, options), strict=True):
             share, near = share_of_several([item.text for item in found]), np.zeros(len(found), np.float32)
             if nears:
-                found, near = self._with_nearness(clip, told, found, options.sample)
+                found, near = self._with_nearness(clip, recalled, found, options.sample)
             order = best_first(beam_values(found, near, share, calibration), near, options.rerank)
             if length:
                 repeats = [repeats_phrase(item.text, length) for item in found]
@@ -124,22 +124,22 @@ class SentenceSelector:
         return clip if self._memory is None else replace(clip, embedding=self._memory.recall(embedding_of(clip)))
 
     def _with_nearness(
-        self, clip: Features, told: Features, found: list[Candidate], sampled: bool
+        self, clip: Features, known: Features, found: list[Candidate], sampled: bool
     ) -> tuple[list[Candidate], FloatArray]:
         """The candidates of a clip with what the memory adds to them, and how near each is to the sound.
 
-        clip, told: its features, without and with what the memory says of them. Texts are embedded clip by clip: in one
-        batch they are padded to the longest, and a cosine would depend on other clips' texts.
+        clip, known: its features, without and with what the memory says of them. Texts are embedded clip by clip: in
+        one batch they are padded to the longest, and a cosine would depend on other clips' texts.
         """
         calibration, heard = self._calibration, embedding_of(clip)
         limit = None if calibration is None else calibration.halves
         changes = limit is not None and likeness_of_halves(heard) < limit
-        recalled = embedding_of(told)
+        recalled = embedding_of(known)
         near = nearness_to(recalled, [item.text for item in found], self._model.embed_text, changes)
         if self._memory is None or calibration is None or sampled:
             return found, near
-        known = {item.text for item in found}
-        proposals = [item for item in self._memory.proposals(heard, recalled, changes) if item.text not in known]
+        searched = {item.text for item in found}
+        proposals = [item for item in self._memory.proposals(heard, recalled, changes) if item.text not in searched]
         added = [Candidate((), item.text, calibration.guess) for item in proposals]
         return [*found, *added], np.concatenate([near, np.array([item.nearness for item in proposals], np.float32)])
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from enclap.audio.window import DEFAULT_WINDOW, split_windows
+from enclap.audio.window import first_window
 from enclap.data.synthetic.grammar import finish
 from enclap.data.synthetic.lexicon import load_lexicon
 from enclap.decoding.calibration import VERSION, Calibration, tells_several
@@ -26,7 +26,6 @@ from enclap.evaluation.baselines import score_named
 from enclap.evaluation.hearing import FAMILY_NAMED, SOUND_NAMED, Hearing, mentions_label
 from enclap.evaluation.sound_pairs import LabelledClip
 from enclap.evaluation.wording import PHRASE_WORDS
-from enclap.types import Block
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +94,7 @@ def score_captions(engine: Engine, clips: Iterable[LabelledClip], memory: SoundM
     order = ORDER.model_copy(update={"vague": vague_sentences()})
     selector, options, captions = SentenceSelector(engine, order, memory), DecodingOptions(), []
     for clip in clips:
-        window = next(iter(split_windows([Block(clip.waveform.samples, 0)], clip.waveform.rate, DEFAULT_WINDOW)))
-        [features] = engine.extract([window])
+        [features] = engine.extract([first_window(clip.waveform)])
         [beam] = selector.rank([features], options)
         best, nearness, vaguer = beam.candidates[0], beam.nearness[0], selector.vaguer(features)
         captions.append(ScoredCaption(clip.labels, best.text, best.score, nearness, vaguer, beam.share, clip.sources))

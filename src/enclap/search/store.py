@@ -157,9 +157,7 @@ class RowStore:
 
         def ask(table: Table) -> list[list[Row]]:
             version = table.version
-            with suppress(
-                Exception
-            ):  # as for an id that is gone; what is wrong with the table itself comes again below
+            with suppress(Exception):  # an id that is gone, say; a fault of the table itself comes again below
                 rankings = read(table)
                 if table.version == version:
                     return rankings

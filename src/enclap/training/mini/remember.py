@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from enclap.audio.crops import mean_direction
 from enclap.audio.read import read_audio
-from enclap.audio.window import DEFAULT_WINDOW, is_silent, split_windows
+from enclap.audio.window import first_window, is_silent
 from enclap.data.recordings import Recording
 from enclap.data.synthetic.grammar import finish, label_texts
 from enclap.data.synthetic.lexicon import load_lexicon
-from enclap.decoding.memory import SoundMemory, unit
-from enclap.decoding.ranking import EMBEDDED_SPANS
+from enclap.decoding.memory import SoundMemory
+from enclap.decoding.ranking import unit_spans
 from enclap.engines import load_engine
 from enclap.engines.base import Engine
 from enclap.training.mini.context import MiniRun
-from enclap.types import Block, Window, embedding_of
+from enclap.types import FloatArray, embedding_of
 
 
 def remember(run: MiniRun) -> None:
@@ -36,28 +37,20 @@ def make_memory(model: Path, folder: Path, recordings: Sequence[Recording]) -> S
     place = {label: number for number, label in enumerate(labels)}
     sounds, concepts = [], []
     for recording in recordings:
-        window = first_window(folder / recording.path)
+        window = first_window(read_audio(folder / recording.path))
         if not is_silent(window.waveform.samples):
             [features] = engine.extract([window])
-            embedding = embedding_of(features)
-            sounds.append(embedding[: len(embedding) // EMBEDDED_SPANS])
+            sounds.append(unit_spans(embedding_of(features))[0])
             concepts.append(place[recording.label])
     return SoundMemory(
-        unit(np.stack(sounds)),
+        np.stack(sounds),
         np.array(concepts),
-        unit(np.stack([embedding_of_label(engine, label) for label in labels])),
+        np.stack([mean_direction(label_embeddings(engine, label)) for label in labels]),
         tuple(lexicon[label].clauses[0] for label in labels),
         tuple(finish(lexicon[label].sentences[0]) for label in labels),
     )
 
 
-def first_window(path: Path) -> Window:
-    """The first ten seconds of a recording."""
-    waveform = read_audio(path)
-    return next(iter(split_windows([Block(waveform.samples, 0)], waveform.rate, DEFAULT_WINDOW)))
-
-
-def embedding_of_label(engine: Engine, label: str) -> np.ndarray:
-    """Float32 [E]: the mean embedding of what a label may be called."""
-    mean: np.ndarray = np.mean([engine.embed_text([finish(text)])[0] for text in label_texts(label)], axis=0)
-    return mean
+def label_embeddings(engine: Engine, label: str) -> FloatArray:
+    """Float32 [N, E]: the embeddings of what a label may be called, one by one, so that none is padded."""
+    return np.concatenate([engine.embed_text([finish(text)]) for text in label_texts(label)])
